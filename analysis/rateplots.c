@@ -1,0 +1,403 @@
+#include "analysis/rateplots.h"
+
+#include "analysis/figure.h"
+#include "analysis/value.h"
+#include "results/record.h"
+
+#include <jansson.h>
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_CURVES 6
+
+/* One curve over a plot: where its numbers are in a step, with an interval or without. */
+struct curve {
+    const char *group, *sub, *key, *lo, *hi;
+    const char *label;
+    enum svg_colour colour;
+    enum svg_shape shape;
+    double *y, *y_lo, *y_hi; // (n), filled by panel_load
+};
+
+struct panel {
+    struct figure_steps steps;
+    const double *x; // (n) borrowed
+    struct curve curves[MAX_CURVES];
+    size_t n_curves;
+    bool log_y;
+};
+
+static void panel_load(struct panel *p, const json_t *report, const struct curve *curves, size_t n)
+{
+    figure_steps(report, &p->steps);
+    p->x = p->steps.rate_rps;
+    p->n_curves = n;
+    for (size_t k = 0; k < n; k++) {
+        struct curve *c = &p->curves[k];
+        *c = curves[k];
+        c->y = figure_column(&p->steps, c->group, c->sub, c->key);
+        c->y_lo = figure_column(&p->steps, c->group, c->sub, c->lo ? c->lo : "");
+        c->y_hi = figure_column(&p->steps, c->group, c->sub, c->hi ? c->hi : "");
+    }
+}
+
+static void panel_free(struct panel *p)
+{
+    for (size_t k = 0; k < p->n_curves; k++) {
+        free(p->curves[k].y);
+        free(p->curves[k].y_lo);
+        free(p->curves[k].y_hi);
+    }
+    figure_steps_free(&p->steps);
+}
+
+static struct svg_axis x_axis(const struct panel *p, const char *label)
+{
+    struct svg_range r = svg_range_empty();
+    for (size_t i = 0; i < p->steps.n; i++) {
+        svg_range_add(&r, p->x[i], false);
+    }
+    return svg_axis_of(r, false, label);
+}
+
+static struct svg_axis y_axis(const struct panel *p, const char *label)
+{
+    struct svg_range r = svg_range_empty();
+    for (size_t k = 0; k < p->n_curves; k++) {
+        for (size_t i = 0; i < p->steps.n; i++) {
+            svg_range_add(&r, p->curves[k].y[i], p->log_y);
+        }
+    }
+    return svg_axis_of(r, p->log_y, label);
+}
+
+static void draw_curve(const struct svg_plot *plot, const struct panel *p, const struct curve *c)
+{
+    const char *colour = svg_colour(c->colour);
+    svg_line(plot, p->x, c->y, p->steps.n, colour, false);
+    for (size_t i = 0; i < p->steps.n; i++) {
+        char tip[160], x[24], y[24];
+        snprintf(tip, sizeof tip, "%s: %s at %s/s (%s)", c->label, svg_number(c->y[i], y, sizeof y),
+                 svg_number(p->steps.rate_rps[i], x, sizeof x),
+                 json_string_value(json_object_get(p->steps.step[i], "verdict")));
+        svg_error_bar(plot, p->x[i], c->y_lo[i], c->y_hi[i], colour);
+        svg_dot(plot, p->x[i], c->y[i], c->shape, colour, tip);
+    }
+}
+
+static void draw_curves(const struct svg_plot *plot, const struct panel *p)
+{
+    struct figure_key keys[MAX_CURVES];
+    for (size_t k = 0; k < p->n_curves; k++) {
+        draw_curve(plot, p, &p->curves[k]);
+        keys[k] = (struct figure_key){p->curves[k].label, svg_colour(p->curves[k].colour),
+                                      p->curves[k].shape};
+    }
+    svg_close(plot);
+    figure_legend(plot->out, keys, p->n_curves);
+}
+
+/* --- where the answers lie --------------------------------------------------------------------- */
+
+static void mark(const struct svg_plot *plot, const json_t *answer, const char *value,
+                 const char *lo, const char *hi, enum svg_colour colour, const char *name, int row)
+{
+    char label[80], number[24];
+    double at = value_get(answer, value);
+    snprintf(label, sizeof label, "%s %s", name, svg_number(at, number, sizeof number));
+    svg_band_x(plot, value_get(answer, lo), value_get(answer, hi), svg_colour(colour));
+    svg_rule_x(plot, at, svg_colour(colour), label, row);
+}
+
+static void mark_saturation(const struct svg_plot *plot, const json_t *report)
+{
+    mark(plot, json_object_get(report, "saturation"), "rate_rps", "lo95", "hi95", SVG_VERMILION,
+         "saturation", 0);
+}
+
+/* Each step's rate above the marks of one curve, where it has room. */
+static void label_rates(const struct svg_plot *plot, const struct panel *p, const struct curve *c)
+{
+    double last = -100;
+    for (size_t i = 0; i < p->steps.n; i++) {
+        double x = svg_x(plot, p->x[i]);
+        if (isfinite(c->y[i]) && fabs(x - last) > 34) {
+            char text[32], number[24];
+            snprintf(text, sizeof text, "%s/s",
+                     svg_number(p->steps.rate_rps[i], number, sizeof number));
+            svg_label(plot->out, x, svg_y(plot, c->y[i]) - 10, "middle", "tick", text);
+            last = x;
+        }
+    }
+}
+
+/* --- the figures -------------------------------------------------------------------------------- */
+
+void rateplots_latency_throughput(struct str *out, const json_t *report)
+{
+    static const struct curve curves[] = {
+        {"ttft_ms", NULL, "p50", "p50_lo95", "p50_hi95", "TTFT p50", SVG_BLUE, SVG_DISC, 0, 0, 0},
+        {"ttft_ms", NULL, "p99", "p99_lo95", "p99_hi95", "TTFT p99", SVG_SKY, SVG_DIAMOND, 0, 0, 0},
+        {"ntpot_ms", NULL, "p50", "p50_lo95", "p50_hi95", "NTPOT p50", SVG_ORANGE, SVG_SQUARE, 0, 0,
+         0},
+    };
+    struct panel p = {.log_y = true};
+    panel_load(&p, report, curves, 3);
+    double *served = figure_column(&p.steps, "tokens_per_s", "output", "value");
+    p.x = served;
+    figure_open(out, "Latency\xe2\x80\x93throughput curve",
+                "Latency from when a request was due, against output tokens per second served; one "
+                "mark per step, in the order of rates. The band is the interval of the plateau.",
+                true);
+    struct svg_plot plot =
+        figure_plot(out, x_axis(&p, "output tokens/s served"), y_axis(&p, "ms, log scale"));
+    plot.width = 1130;
+    plot.height = 400;
+    svg_open(&plot, "Latency against throughput");
+    mark(&plot, json_object_get(report, "saturation"), "output_tokens_per_s",
+         "output_tokens_per_s_lo95", "output_tokens_per_s_hi95", SVG_VERMILION, "saturation", 0);
+    label_rates(&plot, &p, &p.curves[1]);
+    draw_curves(&plot, &p);
+    figure_close(out);
+    free(served);
+    panel_free(&p);
+}
+
+static void draw_stick(const struct svg_plot *plot, const json_t *saturation)
+{
+    double slope = value_get(json_object_get(saturation, "cross_check"), "slope");
+    double plateau = value_get(saturation, "output_tokens_per_s");
+    if (isnan(plateau)) {
+        return;
+    }
+    double x[3] = {0, plateau / slope, plot->x.hi}, y[3] = {0, plateau, plateau};
+    double ends[2] = {plateau / slope, plot->x.hi};
+    double low = value_get(saturation, "output_tokens_per_s_lo95");
+    double high = value_get(saturation, "output_tokens_per_s_hi95");
+    double lo[2] = {low, low}, hi[2] = {high, high};
+    svg_band(plot, ends, lo, hi, 2, svg_colour(SVG_VERMILION));
+    svg_line(plot, x, y, 3, svg_colour(SVG_VERMILION), false);
+}
+
+static void draw_verdicts(const struct svg_plot *plot, const struct panel *p)
+{
+    const struct curve *c = &p->curves[0];
+    for (size_t i = 0; i < p->steps.n; i++) {
+        const char *verdict = json_string_value(json_object_get(p->steps.step[i], "verdict"));
+        char tip[120], x[24], y[24];
+        snprintf(tip, sizeof tip, "%s tokens/s offered, %s served: %s",
+                 svg_number(p->x[i], x, sizeof x), svg_number(c->y[i], y, sizeof y), verdict);
+        svg_error_bar(plot, p->x[i], c->y_lo[i], c->y_hi[i], figure_verdict_colour(verdict));
+        svg_dot(plot, p->x[i], c->y[i], figure_verdict_shape(verdict),
+                figure_verdict_colour(verdict), tip);
+    }
+}
+
+/* Only the verdicts that there are. */
+static void legend_of_verdicts(struct str *out, const struct figure_steps *steps)
+{
+    struct figure_key keys[VERDICT_N];
+    size_t n = 0;
+    for (int v = 0; v < VERDICT_N; v++) {
+        const char *name = record_verdict_names[v];
+        for (size_t i = 0; i < steps->n; i++) {
+            const json_t *verdict = json_object_get(steps->step[i], "verdict");
+            if (json_is_string(verdict) && strcmp(json_string_value(verdict), name) == 0) {
+                keys[n++] = (struct figure_key){name, figure_verdict_colour(name),
+                                                figure_verdict_shape(name)};
+                break;
+            }
+        }
+    }
+    figure_legend(out, keys, n);
+}
+
+void rateplots_served(struct str *out, const json_t *report)
+{
+    static const struct curve curves[] = {
+        {"tokens_per_s", "output", "value", "lo95", "hi95", "", SVG_BLUE, SVG_DISC, 0, 0, 0}};
+    struct panel p = {0};
+    panel_load(&p, report, curves, 1);
+    double *offered = figure_column(&p.steps, "offered", NULL, "output_tokens_per_s");
+    p.x = offered;
+    figure_open(
+        out, "Served against offered",
+        "Output tokens per second; the line is the broken stick whose corner is saturation.",
+        false);
+    struct svg_plot plot = figure_plot(out, x_axis(&p, "output tokens/s offered (realised draw)"),
+                                       y_axis(&p, "output tokens/s served"));
+    svg_open(&plot, "Served against offered tokens per second");
+    draw_stick(&plot, json_object_get(report, "saturation"));
+    draw_verdicts(&plot, &p);
+    svg_close(&plot);
+    legend_of_verdicts(out, &p.steps);
+    figure_close(out);
+    free(offered);
+    panel_free(&p);
+}
+
+/* Horizontal rules at the limits of objectives, in the colour of their curve. */
+static void draw_limits(const struct svg_plot *plot, const struct panel *p, const json_t *report)
+{
+    const json_t *list = json_object_get(json_object_get(report, "slo"), "objectives"), *o;
+    size_t i;
+    json_array_foreach(list, i, o)
+    {
+        const char *metric = json_string_value(json_object_get(o, "metric"));
+        for (size_t k = 0; metric && k < p->n_curves; k++) {
+            if (strcmp(p->curves[k].group, metric) == 0) {
+                char label[80], number[24];
+                snprintf(label, sizeof label, "%.24s limit, %s ms", p->curves[k].label,
+                         svg_number(value_get(o, "limit_ms"), number, sizeof number));
+                svg_rule_y(plot, value_get(o, "limit_ms"), svg_colour(p->curves[k].colour), label);
+            }
+        }
+    }
+}
+
+void rateplots_metrics(struct str *out, const json_t *report)
+{
+    static const struct curve curves[] = {
+        {"ttft_ms", NULL, "p50", "p50_lo95", "p50_hi95", "TTFT p50", SVG_BLUE, SVG_DISC, 0, 0, 0},
+        {"itl_ms", NULL, "p50", NULL, NULL, "ITL p50", SVG_GREEN, SVG_RING, 0, 0, 0},
+        {"ntpot_ms", NULL, "p50", "p50_lo95", "p50_hi95", "NTPOT p50", SVG_ORANGE, SVG_SQUARE, 0, 0,
+         0},
+        {"e2e_ms", NULL, "p50", "p50_lo95", "p50_hi95", "E2E p50", SVG_PURPLE, SVG_DIAMOND, 0, 0,
+         0},
+    };
+    struct panel p = {.log_y = true};
+    panel_load(&p, report, curves, 4);
+    figure_open(out, "Latency against request rate",
+                "Medians with 95 % order-statistic intervals, objectives, and the rates of the "
+                "answers.",
+                false);
+    struct svg_plot plot = figure_plot(out, x_axis(&p, "requests/s"), y_axis(&p, "ms, log scale"));
+    svg_open(&plot, "Latency against request rate");
+    mark_saturation(&plot, report);
+    mark(&plot, json_object_get(report, "slo"), "rate_rps", "lo95", "hi95", SVG_GREY, "objectives",
+         1);
+    draw_limits(&plot, &p, report);
+    draw_curves(&plot, &p);
+    figure_close(out);
+    panel_free(&p);
+}
+
+void rateplots_goodput(struct str *out, const json_t *report)
+{
+    static const struct curve curves[] = {
+        {"offered", NULL, "rps", NULL, NULL, "offered", SVG_GREY, SVG_RING, 0, 0, 0},
+        {"requests_per_s", NULL, "value", "lo95", "hi95", "completed", SVG_BLUE, SVG_DISC, 0, 0, 0},
+        {"goodput", NULL, "rps", NULL, NULL, "met every objective", SVG_GREEN, SVG_SQUARE, 0, 0, 0},
+    };
+    struct panel p = {0};
+    panel_load(&p, report, curves, 3);
+    figure_open(out, "Goodput",
+                "Requests per second: offered, completed inside the window, and those that met "
+                "every objective.",
+                false);
+    struct svg_plot plot = figure_plot(out, x_axis(&p, "requests/s"), y_axis(&p, "requests/s"));
+    svg_open(&plot, "Goodput against request rate");
+    mark_saturation(&plot, report);
+    draw_curves(&plot, &p);
+    figure_close(out);
+    panel_free(&p);
+}
+
+void rateplots_queue(struct str *out, const json_t *report)
+{
+    static const struct curve curves[] = {
+        {"queue", "running", "mean", NULL, NULL, "running, mean", SVG_BLUE, SVG_DISC, 0, 0, 0},
+        {"queue", "waiting", "mean", NULL, NULL, "waiting, mean", SVG_VERMILION, SVG_DIAMOND, 0, 0,
+         0},
+        {"queue", "waiting", "max", NULL, NULL, "waiting, max", SVG_ORANGE, SVG_RING, 0, 0, 0},
+    };
+    struct panel p = {.log_y = true};
+    panel_load(&p, report, curves, 3);
+    figure_open(out, "Running and waiting requests",
+                "Per replica, from the scheduler, sampled ten times a second: what autoscaling "
+                "thresholds are made of.",
+                false);
+    struct svg_plot plot =
+        figure_plot(out, x_axis(&p, "requests/s"), y_axis(&p, "requests, log scale"));
+    svg_open(&plot, "Running and waiting requests against request rate");
+    mark_saturation(&plot, report);
+    draw_curves(&plot, &p);
+    figure_close(out);
+    panel_free(&p);
+}
+
+void rateplots_lag(struct str *out, const json_t *report)
+{
+    static const struct curve curves[] = {
+        {"send_lag_us", NULL, "p50", NULL, NULL, "p50", SVG_BLUE, SVG_DISC, 0, 0, 0},
+        {"send_lag_us", NULL, "p99", NULL, NULL, "p99", SVG_ORANGE, SVG_SQUARE, 0, 0, 0},
+        {"send_lag_us", NULL, "max", NULL, NULL, "max", SVG_VERMILION, SVG_DIAMOND, 0, 0, 0},
+    };
+    struct panel p = {.log_y = true};
+    panel_load(&p, report, curves, 3);
+    figure_open(out, "Send lag",
+                "How late requests were sent against their schedule: the load generator's own "
+                "health. A step is client-limited when its p99 passes 1 ms and 1 % of the median "
+                "TTFT.",
+                false);
+    struct svg_plot plot =
+        figure_plot(out, x_axis(&p, "requests/s"), y_axis(&p, "\xc2\xb5s, log scale"));
+    svg_open(&plot, "Send lag against request rate");
+    svg_rule_y(&plot, 1000 <= plot.y.hi ? 1000 : STATS_NONE, svg_colour(SVG_GREY), "1 ms");
+    draw_curves(&plot, &p);
+    figure_close(out);
+    panel_free(&p);
+}
+
+/* --- cost --------------------------------------------------------------------------------------- */
+
+/* cost.by_step[index of each step][group][key]. */
+static void load_cost(struct panel *p, const json_t *report)
+{
+    const json_t *list = json_object_get(json_object_get(report, "cost"), "by_step"), *row;
+    size_t k;
+    json_array_foreach(list, k, row)
+    {
+        for (size_t i = 0; i < p->steps.n; i++) {
+            if (value_get(p->steps.step[i], "index") != value_get(row, "index")) {
+                continue;
+            }
+            for (size_t c = 0; c < p->n_curves; c++) {
+                const json_t *v = json_object_get(row, p->curves[c].group);
+                p->curves[c].y[i] = value_get(v, "value");
+                p->curves[c].y_lo[i] = value_get(v, "lo95");
+                p->curves[c].y_hi[i] = value_get(v, "hi95");
+            }
+        }
+    }
+}
+
+void rateplots_cost(struct str *out, const json_t *report)
+{
+    static const struct curve curves[] = {
+        {"usd_per_m_output", NULL, "", NULL, NULL, "US$ per million output tokens", SVG_BLUE,
+         SVG_DISC, 0, 0, 0},
+        {"usd_per_m_input", NULL, "", NULL, NULL, "US$ per million input tokens", SVG_ORANGE,
+         SVG_SQUARE, 0, 0, 0},
+    };
+    struct panel p = {.log_y = true};
+    panel_load(&p, report, curves, 2);
+    load_cost(&p, report);
+    bool example = json_is_true(json_object_get(json_object_get(report, "cost"), "example"));
+    figure_open(out, example ? "Cost against rate (EXAMPLE price)" : "Cost against rate",
+                example ? "An idle machine costs as much as a busy one. The dollars rest on an "
+                          "example price, not on one of a real market."
+                        : "An idle machine costs as much as a busy one: the price of a token falls "
+                          "until saturation.",
+                false);
+    struct svg_plot plot =
+        figure_plot(out, x_axis(&p, "requests/s"), y_axis(&p, "US$ per million tokens, log scale"));
+    svg_open(&plot, "Cost against request rate");
+    mark_saturation(&plot, report);
+    draw_curves(&plot, &p);
+    figure_close(out);
+    panel_free(&p);
+}

@@ -1,0 +1,246 @@
+/*
+ * The report as text for a terminal: answers first, then one line per step. Works from the JSON alone.
+ */
+#include "analysis/report.h"
+
+#include "analysis/value.h"
+
+#include <jansson.h>
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static const json_t *get(const json_t *o, const char *key)
+{
+    return json_object_get(o, key);
+}
+
+static const char *text(const json_t *o, const char *key)
+{
+    const char *s = json_string_value(json_object_get(o, key));
+    return s ? s : "-";
+}
+
+/* --- numbers ---------------------------------------------------------------------------------- */
+
+#define NUMBER_BYTES 32
+
+/* Three significant digits or whole numbers, "-" when missing. */
+static const char *number(double x, char *buf)
+{
+    double size = fabs(x);
+    if (!isfinite(x)) {
+        snprintf(buf, NUMBER_BYTES, "-");
+    } else if (size >= 99.95 || x == 0) {
+        snprintf(buf, NUMBER_BYTES, "%.0f", x);
+    } else {
+        snprintf(buf, NUMBER_BYTES, "%.*f", size >= 9.995 ? 1 : size >= 0.0995 ? 2 : 4, x);
+    }
+    return buf;
+}
+
+/* "12.3 [11.0, 13.5]" */
+static void put_interval(struct str *out, const json_t *o, const char *value, const char *lo,
+                         const char *hi)
+{
+    char a[NUMBER_BYTES], b[NUMBER_BYTES], c[NUMBER_BYTES];
+    str_printf(out, "%s [%s, %s]", number(value_get(o, value), a), number(value_get(o, lo), b),
+               number(value_get(o, hi), c));
+}
+
+/* --- the head --------------------------------------------------------------------------------- */
+
+static void put_list(struct str *out, const char *label, const json_t *list)
+{
+    size_t i;
+    const json_t *line;
+    json_array_foreach(list, i, line)
+    {
+        str_printf(out, "%s%s\n", label, json_string_value(line));
+    }
+}
+
+static void put_target(struct str *out, const json_t *target)
+{
+    str_printf(out, "target   %s", text(target, "kind"));
+    if (json_is_string(get(target, "model"))) {
+        str_printf(out, ", %s", text(target, "model"));
+    }
+    if (json_is_string(get(target, "backend"))) {
+        str_printf(out, " on %s: %.0f replica(s) x %.0f stage(s) x %.0f", text(target, "backend"),
+                   value_get(target, "replicas"), value_get(target, "pipeline"),
+                   value_get(target, "tensor"));
+    }
+    str_puts(out, "\n");
+}
+
+static void put_head(struct str *out, const json_t *report)
+{
+    const json_t *run = get(report, "run");
+    bool valid = json_is_true(get(run, "valid"));
+    str_printf(out, "%s  %s  %s\n", text(run, "name"), text(run, "created_utc"), text(run, "uuid"));
+    str_printf(out, "%s%s\n",
+               valid ? "VALID    by its own checks" : "INVALID  the answers below must not be used",
+               json_is_true(get(run, "complete")) ? "" : "; INCOMPLETE");
+    put_list(out, "  !      ", get(run, "invalid_reasons"));
+    put_list(out, "  note   ", get(run, "warnings"));
+    put_target(out, get(run, "target"));
+    str_printf(out, "traffic  %s\n\n", text(get(run, "dataset"), "source"));
+}
+
+/* --- answers ---------------------------------------------------------------------------------- */
+
+static void put_saturation(struct str *out, const json_t *sat)
+{
+    str_printf(out, "saturation    %s: ", text(sat, "verdict"));
+    if (json_is_number(get(sat, "rate_rps"))) {
+        put_interval(out, sat, "rate_rps", "lo95", "hi95");
+        str_puts(out, " requests/s, ");
+        put_interval(out, sat, "output_tokens_per_s", "output_tokens_per_s_lo95",
+                     "output_tokens_per_s_hi95");
+        str_puts(out, " output tokens/s\n              ");
+    }
+    str_printf(out, "%s\n", text(sat, "reason"));
+}
+
+static void put_slo(struct str *out, const json_t *slo)
+{
+    size_t i;
+    const json_t *o;
+    char buf[NUMBER_BYTES];
+    if (json_array_size(get(slo, "objectives")) == 0) {
+        return;
+    }
+    str_printf(out, "objectives    %s", text(slo, "verdict"));
+    if (json_is_number(get(slo, "rate_rps"))) {
+        str_puts(out, " up to ");
+        put_interval(out, slo, "rate_rps", "lo95", "hi95");
+        str_puts(out, " requests/s");
+    }
+    json_array_foreach(get(slo, "objectives"), i, o)
+    {
+        str_printf(out, "%s%s p%.4g <= %s ms", i == 0 ? " (" : ", ", text(o, "metric"),
+                   100 * value_get(o, "quantile"), number(value_get(o, "limit_ms"), buf));
+    }
+    str_puts(out, ")\n");
+}
+
+static void put_usd(struct str *out, const json_t *o)
+{
+    str_printf(out, "$%.3f", value_get(o, "value"));
+    if (json_is_number(get(o, "lo95")) && json_is_number(get(o, "hi95"))) {
+        str_printf(out, " [%.3f, %.3f]", value_get(o, "lo95"), value_get(o, "hi95"));
+    }
+}
+
+static void put_cost_at(struct str *out, const char *where, const json_t *at)
+{
+    const json_t *in = get(at, "usd_per_m_input"), *o = get(at, "usd_per_m_output");
+    if (!json_is_number(get(o, "value"))) {
+        return;
+    }
+    str_printf(out, "  at %-10s ", where);
+    put_usd(out, in);
+    str_puts(out, " per M input, ");
+    put_usd(out, o);
+    str_puts(out, " per M output tokens\n");
+}
+
+static void put_cost(struct str *out, const json_t *cost)
+{
+    if (!json_is_number(get(cost, "usd_per_hour"))) {
+        return;
+    }
+    str_printf(out, "cost          %.0f x %s at $%.4g/h %s, as of %s%s\n",
+               value_get(cost, "instances"), text(cost, "instance_type"),
+               value_get(cost, "usd_per_hour"), text(cost, "pricing_model"), text(cost, "as_of"),
+               json_is_true(get(cost, "example")) ? "  ** EXAMPLE PRICE, no market's **" : "");
+    put_cost_at(out, "saturation", get(cost, "at_saturation"));
+    put_cost_at(out, "objectives", get(cost, "at_slo"));
+}
+
+/* --- steps ------------------------------------------------------------------------------------ */
+
+/* A column: its head, and where its number is ("ttft_ms" "p50"; group NULL: the step itself). */
+struct column {
+    const char *head, *group, *key;
+    int width, need; // need: terminal columns from which it is shown
+    bool starred;    // a p99 that too few requests support
+};
+
+static const struct column columns_of_steps[] = {
+    {"offered/s", "offered", "rps", 10, 0, false},
+    {"TTFT p50", "ttft_ms", "p50", 9, 0, false},
+    {"p99 ms", "ttft_ms", "p99", 9, 90, true},
+    {"ITL p50", "itl_ms", "p50", 8, 110, false},
+    {"p99 ms", "itl_ms", "p99", 9, 125, true},
+    {"NTPOT p50", "ntpot_ms", "p50", 10, 80, false},
+    {"E2E p50", "e2e_ms", "p50", 9, 140, false},
+    {"attained", "goodput", "attainment", 9, 100, false},
+    {"lag p99 us", "send_lag_us", "p99", 11, 150, false},
+};
+#define N_COLUMNS (sizeof columns_of_steps / sizeof columns_of_steps[0])
+
+static void put_cell(struct str *out, const struct column *c, const json_t *step)
+{
+    char buf[NUMBER_BYTES];
+    const json_t *group = get(step, c->group);
+    bool star = c->starred && json_is_false(get(group, "p99_supported")) &&
+                json_is_number(get(group, c->key));
+    str_printf(out, "%*s%s", c->width - star, number(value_get(group, c->key), buf),
+               star ? "*" : "");
+}
+
+static void put_step(struct str *out, const json_t *step, int columns)
+{
+    char buf[NUMBER_BYTES];
+    const json_t *requests = get(step, "requests");
+    double rate = value_get(step, "rate_rps"), users = value_get(step, "users");
+    str_printf(out, "%3.0f %-7s", value_get(step, "index"), text(step, "kind"));
+    if (users > 0) {
+        str_printf(out, " %5.0f users", users);
+    } else {
+        str_printf(out, " %9s/s", number(rate, buf));
+    }
+    for (size_t i = 0; i < N_COLUMNS; i++) {
+        if (columns >= columns_of_steps[i].need) {
+            put_cell(out, &columns_of_steps[i], step);
+        }
+    }
+    str_printf(out, "  %5.0f/%-5.0f ", value_get(requests, "ok"), value_get(requests, "scheduled"));
+    const json_t *tokens = get(get(step, "tokens_per_s"), "output");
+    str_printf(out, "%8s", number(value_get(tokens, "value"), buf));
+    double half = 0.5 * (value_get(tokens, "hi95") - value_get(tokens, "lo95"));
+    str_printf(out, " +-%-6s %s\n", number(half, buf), text(step, "verdict"));
+}
+
+static void put_steps(struct str *out, const json_t *steps, int columns)
+{
+    size_t i;
+    const json_t *step;
+    str_printf(out, "\n%3s %-7s %11s", "#", "kind", "rate");
+    for (size_t k = 0; k < N_COLUMNS; k++) {
+        if (columns >= columns_of_steps[k].need) {
+            str_printf(out, "%*s", columns_of_steps[k].width, columns_of_steps[k].head);
+        }
+    }
+    str_puts(out, "     ok/sched  out tok/s  95 %    verdict\n");
+    json_array_foreach(steps, i, step)
+    {
+        put_step(out, step, columns);
+    }
+    str_puts(out,
+             "\n* p99 from fewer than 459 requests. Latency is counted from when a request was "
+             "due.\n");
+}
+
+void report_text(const json_t *report, int columns, struct str *out)
+{
+    put_head(out, report);
+    put_saturation(out, get(report, "saturation"));
+    put_slo(out, get(report, "slo"));
+    put_cost(out, get(report, "cost"));
+    put_steps(out, get(report, "steps"), columns);
+}

@@ -1,0 +1,30 @@
+#include "analysis/value.h"
+
+#include <jansson.h>
+
+#include <math.h>
+
+json_t *value_number(double x)
+{
+    return isfinite(x) ? json_real(x) : json_null();
+}
+
+json_t *value_interval(struct stats_interval v)
+{
+    json_t *o = json_object();
+    value_set(o, "value", v.value);
+    value_set(o, "lo95", v.lo);
+    value_set(o, "hi95", v.hi);
+    return o;
+}
+
+void value_set(json_t *obj, const char *key, double x)
+{
+    json_object_set_new(obj, key, value_number(x));
+}
+
+double value_get(const json_t *obj, const char *key)
+{
+    const json_t *v = json_object_get(obj, key);
+    return json_is_number(v) ? json_number_value(v) : STATS_NONE;
+}

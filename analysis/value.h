@@ -1,0 +1,18 @@
+/*
+ * Numbers and intervals as JSON: a number that is missing (NaN) or infinite becomes null. Each returns
+ * a new reference.
+ */
+#pragma once
+
+#include "analysis/stats.h"
+
+struct json_t;
+
+struct json_t *value_number(double x);
+struct json_t *value_interval(struct stats_interval v); // {value, lo95, hi95}
+
+/* obj[key] = x or null. */
+void value_set(struct json_t *obj, const char *key, double x);
+
+/* A number under a key, STATS_NONE when it is none; obj may be NULL. */
+double value_get(const struct json_t *obj, const char *key);

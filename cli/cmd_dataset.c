@@ -1,0 +1,120 @@
+/*
+ * tidemark dataset stats: what a source holds, and what its filter and the model's context leave of it.
+ */
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/command.h"
+#include "cli/run_config.h"
+#include "core/mem.h"
+#include "model/tokenizer.h"
+
+static void print_lengths(const char *name, const struct dataset_stats *s)
+{
+    printf("  %-14s %9llu %7.0f %7.0f %9.1f %7.0f %7.0f %7.0f\n", name, (unsigned long long)s->n,
+           s->min, s->median, s->mean, s->p90, s->p99, s->max);
+}
+
+static void print_text(const struct dataset *d, const json_t *about)
+{
+    struct dataset_stats in, out;
+    const char *key;
+    json_t *count;
+    dataset_lengths(d, &in, &out);
+    printf("%s\n", json_string_value(json_object_get(about, "source")));
+    printf("  %-14s %9s %7s %7s %9s %7s %7s %7s\n", "tokens", "n", "min", "median", "mean", "P90",
+           "P99", "max");
+    print_lengths("input", &in);
+    print_lengths("output", &out);
+    json_object_foreach(json_object_get(about, "filtered"), key, count)
+    {
+        printf("  filtered: %-24s %lld\n", key, (long long)json_integer_value(count));
+    }
+}
+
+static int open_and_print(const struct run_config *c, bool json, struct err *e)
+{
+    struct arch arch;
+    struct tokenizer *tok = NULL;
+    struct dataset *d = NULL;
+    int rc = -1;
+    if (arch_open(c->target.model, &arch, e)) {
+        return -1;
+    }
+    if (!arch_is_preset(c->target.model) && tokenizer_open(&tok, c->target.model, arch.vocab, e)) {
+        return -1;
+    }
+    if (dataset_open(&d, &c->dataset, tok, arch.vocab, arch.max_context, e)) {
+        goto close_tokenizer;
+    }
+    json_t *about = dataset_describe(d);
+    if (json) {
+        json_dumpf(about, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(17));
+        printf("\n");
+    } else {
+        print_text(d, about);
+    }
+    json_decref(about);
+    dataset_close(d);
+    rc = 0;
+close_tokenizer:
+    tokenizer_close(tok);
+    return rc;
+}
+
+/* "stats SOURCE [key=value ...]": SOURCE and --model become assignments. */
+static int make_config(struct run_config *c, const struct command_args *args, const char *model,
+                       struct err *e)
+{
+    if (args->n < 2 || strcmp(args->positional[0], "stats") != 0) {
+        return err_set(e, ERR_INPUT, "dataset: the form is `dataset stats SOURCE`");
+    }
+    const char **set = xcalloc((size_t)args->n + 1, sizeof *set);
+    char *source = run_config_assign("load.dataset.source", args->positional[1]);
+    char *target = model ? run_config_assign("target.model", model) : xstrdup("target.kind=null");
+    int n = 0;
+    set[n++] = source;
+    set[n++] = target;
+    for (int i = 2; i < args->n; i++) {
+        set[n++] = args->positional[i];
+    }
+    int rc = run_config_load(c, NULL, set, n, e);
+    free(source);
+    free(target);
+    free(set);
+    return rc;
+}
+
+static int run(int argc, char **argv, struct err *e)
+{
+    struct command_args args;
+    struct run_config c = {0};
+    const char *model = NULL;
+    int json = 0;
+    const struct command_flag flags[] = {
+        {"--model", "-m", &model, NULL},
+        {"--json", NULL, NULL, &json},
+    };
+    if (command_parse(argc, argv, flags, sizeof flags / sizeof flags[0], &args, e)) {
+        return e->code;
+    }
+    int rc = make_config(&c, &args, model, e);
+    if (rc == 0) {
+        rc = open_and_print(&c, json, e);
+        run_config_free(&c);
+    }
+    command_args_free(&args);
+    return rc ? (int)e->code : 0;
+}
+
+const struct command cmd_dataset = {
+    .name = "dataset",
+    .summary = "what a dataset holds: counts and lengths after its filter and the model's context",
+    .usage = "dataset stats SOURCE [--model DIR] [load.dataset.filter=F ...] [--json]",
+    .details =
+        "SOURCE is `sharegpt` (the published length table), a ShareGPT JSON file (needs --model for\n"
+        "its tokenizer) or an Azure trace (CSV).\n",
+    .run = run,
+};

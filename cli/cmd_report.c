@@ -1,0 +1,166 @@
+/*
+ * tidemark report: the answers of a result file as text, JSON or one self-contained HTML page.
+ */
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "analysis/report.h"
+#include "cli/command.h"
+#include "cli/run_config.h"
+#include "results/store.h"
+
+enum format {
+    FORMAT_TEXT,
+    FORMAT_JSON,
+    FORMAT_HTML,
+    FORMAT_N,
+};
+static const char *const format_names[FORMAT_N] = {"text", "json", "html"};
+
+struct report_args {
+    const char *format, *output;
+    struct command_args files; // FILE.h5 ... and key=value
+};
+
+static int parse_format(const char *name, enum format *f, struct err *e)
+{
+    for (int i = 0; i < FORMAT_N; i++) {
+        if (strcmp(name, format_names[i]) == 0) {
+            *f = (enum format)i;
+            return 0;
+        }
+    }
+    return err_set(e, ERR_INPUT, "--format: '%s' is not one of text, json, html", name);
+}
+
+static int terminal_columns(void)
+{
+    struct winsize w;
+    return isatty(STDOUT_FILENO) && ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 40
+               ? w.ws_col
+               : 120;
+}
+
+/* slo.* and cost.* as the run had them, with what the command line says instead. */
+static int read_config(struct store *s, const struct command_args *args, struct run_config *c,
+                       struct err *e)
+{
+    struct store_meta meta;
+    if (store_read_meta(s, &meta, e)) {
+        return -1;
+    }
+    int rc = run_config_override(c, meta.config, &args->positional[1], args->n - 1, e);
+    store_meta_free(&meta);
+    return rc;
+}
+
+/* A price is asked for, not only how it is split. */
+static bool asks_price(const struct command_args *args)
+{
+    bool asked = false;
+    for (int i = 1; i < args->n; i++) {
+        const char *arg = args->positional[i];
+        asked |= strncmp(arg, "cost", 4) == 0 && strchr(".=", arg[4]) &&
+                 strncmp(arg, "cost.output_to_input_ratio", 26) != 0;
+    }
+    return asked;
+}
+
+static int render(struct store *s, const json_t *report, enum format f, struct str *out,
+                  struct err *e)
+{
+    if (f == FORMAT_HTML) {
+        return report_html(s, report, out, e);
+    }
+    if (f == FORMAT_TEXT) {
+        report_text(report, terminal_columns(), out);
+        return 0;
+    }
+    char *text = json_dumps(report, JSON_INDENT(1) | JSON_REAL_PRECISION(17));
+    if (!text) {
+        return err_set(e, ERR_ENV, "out of memory writing the report");
+    }
+    str_puts(out, text);
+    str_puts(out, "\n");
+    free(text);
+    return 0;
+}
+
+static int write_out(const struct str *text, const char *path, struct err *e)
+{
+    FILE *f = path ? fopen(path, "we") : stdout;
+    if (!f) {
+        return err_set(e, ERR_INPUT, "%s: cannot write: %s", path, strerror(errno));
+    }
+    int failed = fwrite(text->data, 1, text->len, f) != text->len || fflush(f);
+    if (path) {
+        failed |= fclose(f);
+    }
+    return failed ? err_set(e, ERR_ENV, "%s: %s", path ? path : "stdout", strerror(errno)) : 0;
+}
+
+static int report_file(const struct report_args *a, enum format f, struct err *e)
+{
+    struct store *s;
+    struct run_config c = {0};
+    json_t *report = NULL;
+    struct str out = {0};
+    if (store_open(&s, a->files.positional[0], false, e)) {
+        return -1;
+    }
+    int rc = read_config(s, &a->files, &c, e);
+    if (rc == 0) {
+        const struct report_config rcfg = {
+            .slo = c.slo, .cost = c.cost, .reprice = asks_price(&a->files)};
+        rc = report_build(s, &rcfg, &report, e);
+    }
+    if (rc == 0) {
+        rc = render(s, report, f, &out, e) || write_out(&out, a->output, e) ? -1 : 0;
+    }
+    json_decref(report);
+    run_config_free(&c);
+    str_free(&out);
+    store_close(s);
+    return rc;
+}
+
+static int run(int argc, char **argv, struct err *e)
+{
+    struct report_args a = {.format = "text"};
+    enum format f = FORMAT_TEXT;
+    const struct command_flag flags[] = {
+        {"--format", "-f", &a.format, NULL},
+        {"--output", "-o", &a.output, NULL},
+    };
+    if (command_parse(argc, argv, flags, sizeof flags / sizeof flags[0], &a.files, e)) {
+        return e->code;
+    }
+    int rc = parse_format(a.format, &f, e);
+    if (rc == 0 && a.files.n < 1) {
+        rc = err_set(e, ERR_INPUT, "report: needs a result file (FILE.h5)");
+    }
+    if (rc == 0) {
+        rc = report_file(&a, f, e);
+    }
+    command_args_free(&a.files);
+    return rc ? (int)e->code : 0;
+}
+
+const struct command cmd_report = {
+    .name = "report",
+    .summary = "the answers of a result file: steps, saturation, SLO rate, cost",
+    .usage = "report FILE.h5 [key=value ...] [--format text|json|html] [-o OUT]",
+    .details =
+        "  -f, --format F    text (default), json (schema tidemark.report/1) or html (one page that\n"
+        "                    needs no network)\n"
+        "  -o, --output OUT  write there instead of stdout\n"
+        "\n"
+        "slo.* and cost.* are taken from the file, with the price as it was when the run began. They can\n"
+        "be asked anew: slo.ttft=200ms cost.prices=my.csv cost.instance=a3-highgpu-1g\n",
+    .run = run,
+};

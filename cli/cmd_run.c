@@ -1,0 +1,231 @@
+/*
+ * tidemark run: the main job. Started alone it checks the input, then starts its ranks through
+ * mpirun; started by mpirun or srun it takes its role from the layout (model/layout.h):
+ * rank 0 is the first load rank and coordinates (coordinate.h), other load ranks offer their share of
+ * each step, worker ranks serve.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "analysis/prices.h"
+#include "cli/command.h"
+#include "cli/coordinate.h"
+#include "cli/keeper.h"
+#include "cli/launch.h"
+#include "cli/world.h"
+#include "core/log.h"
+#include "core/mem.h"
+
+struct run_args {
+    struct command_args rest; // CONFIG, key=value ...
+    const char *output, *hostfile;
+    int resume, force, dry_run, strict, quiet, np_only;
+};
+
+static int parse_args(int argc, char **argv, struct run_args *a, struct err *e)
+{
+    memset(a, 0, sizeof *a);
+    const struct command_flag flags[] = {
+        {"--output", "-o", &a->output, NULL},   {"--hostfile", NULL, &a->hostfile, NULL},
+        {"--resume", NULL, NULL, &a->resume},   {"--force", NULL, NULL, &a->force},
+        {"--dry-run", NULL, NULL, &a->dry_run}, {"--strict", NULL, NULL, &a->strict},
+        {"--quiet", "-q", NULL, &a->quiet},     {"--np-only", NULL, NULL, &a->np_only},
+    };
+    if (command_parse(argc, argv, flags, sizeof flags / sizeof flags[0], &a->rest, e)) {
+        return -1;
+    }
+    if (a->resume && a->force) {
+        command_args_free(&a->rest);
+        return err_set(e, ERR_INPUT, "--resume and --force exclude each other");
+    }
+    return 0;
+}
+
+/* The run's answers need the price: better known missing before the run than after it. */
+static int check_price(const struct cost_config *c, struct err *e)
+{
+    struct prices table;
+    const struct price *row;
+    if (!c->instance) {
+        return 0;
+    }
+    if (prices_pick(&table, c, &row, e)) {
+        return -1;
+    }
+    prices_free(&table);
+    return 0;
+}
+
+/* CONFIG is the first argument without '='; -o comes last, so that it wins. */
+static int make_config(const struct run_args *a, struct run_config *c, struct err *e)
+{
+    const char **set = xcalloc((size_t)a->rest.n + 1, sizeof *set);
+    const char *path = NULL;
+    char *output = a->output ? run_config_assign("results", a->output) : NULL;
+    int n = 0, rc = 0;
+    for (int i = 0; i < a->rest.n && rc == 0; i++) {
+        const char *arg = a->rest.positional[i];
+        if (strchr(arg, '=')) {
+            set[n++] = arg;
+        } else if (!path) {
+            path = arg;
+        } else {
+            rc = err_set(e, ERR_INPUT, "%s: one config file only; settings have the form key=value",
+                         arg);
+        }
+    }
+    if (rc == 0 && !path) {
+        rc =
+            err_set(e, ERR_INPUT, "run: needs a config file (for example configs/quickstart.yaml)");
+    }
+    if (output) {
+        set[n++] = output;
+    }
+    if (rc == 0) {
+        rc = run_config_load(c, path, set, n, e);
+        if (rc == 0 && !a->resume && check_price(&c->cost, e)) { // a resumed file has its price
+            run_config_free(c);
+            rc = -1;
+        }
+    }
+    free(output);
+    free(set);
+    return rc;
+}
+
+/* What can be known before any rank starts, so that wrong input costs no launch. */
+static int preflight(const struct run_config *c, const struct run_args *a, struct err *e)
+{
+    struct arch arch;
+    if (arch_open(c->target.model, &arch, e)) {
+        return -1;
+    }
+    if (c->target.kind == TARGET_STAGES && target_check(&c->target, &arch, e)) {
+        return -1;
+    }
+    if (a->hostfile && access(a->hostfile, R_OK)) {
+        return err_set(e, ERR_INPUT, "--hostfile: %s: %s", a->hostfile, strerror(errno));
+    }
+    if (store_check_path(c->results, a->force || a->dry_run, a->resume, e)) {
+        return -1;
+    }
+    return a->resume ? keeper_check_resume(c, e) : 0;
+}
+
+/* --- in the world -------------------------------------------------------------------------------- */
+
+static int play_role(struct world *w, struct coordinator *c, struct err *e)
+{
+    if (!w->is_load) {
+        return worker_serve(w->worker, w->comm, e);
+    }
+    return w->rank == 0 ? coordinate_lead(c, e) : coordinate_follow(c, e);
+}
+
+static int run_in_world(struct run_config *config, int rc, const struct run_args *a, int argc,
+                        char **argv, struct err *e)
+{
+    struct world w;
+    struct coordinator *c = NULL;
+    const struct coordinate_options o = {
+        .force = a->force,
+        .resume = a->resume,
+        .dry_run = a->dry_run,
+        .quiet = a->quiet,
+    };
+    bool valid = true;
+    if (world_open(&w, config, rc, e) || world_load(&w, true, e) ||
+        coordinate_open(&c, &w, &o, argc, argv, e) || play_role(&w, c, e) ||
+        coordinate_finish(c, &valid, e)) {
+        coordinate_abandon(c);
+        if (w.agreed) {
+            coordinate_destroy(c);
+        }
+        return world_fail(&w, e);
+    }
+    coordinate_destroy(c);
+    world_close(&w);
+    return a->strict && !valid ? COMMAND_EXIT_INVALID : 0;
+}
+
+static const char *describe(void *arg, int rank, char *buf, size_t cap)
+{
+    return world_describe_rank(arg, rank, buf, cap);
+}
+
+static int launch(const struct run_config *c, const struct run_args *a, char **argv, struct err *e)
+{
+    struct layout layout = run_config_layout(c);
+    const struct launch l = {
+        .n_ranks = layout_size(&layout),
+        .hostfile = a->hostfile,
+        .quiet = a->quiet,
+        .argv = argv,
+        .describe_rank = describe,
+        .arg = &layout,
+    };
+    int code = launch_world(&l, e);
+    return code < 0 ? (int)e->code : code;
+}
+
+static int run_with(struct run_args *a, int argc, char **argv, struct err *e)
+{
+    struct run_config config = {0};
+    int rc = make_config(a, &config, e);
+    if (comm_launched()) {
+        return run_in_world(&config, rc, a, argc, argv, e);
+    }
+    if (rc) {
+        return e->code;
+    }
+    struct layout layout = run_config_layout(&config);
+    int code;
+    if (a->np_only) {
+        printf("%d\n", layout_size(&layout));
+        code = 0;
+    } else if (preflight(&config, a, e)) {
+        code = e->code;
+    } else if (layout_size(&layout) == 1) {
+        return run_in_world(&config, 0, a, argc, argv, e);
+    } else {
+        code = launch(&config, a, argv, e);
+    }
+    run_config_free(&config);
+    return code;
+}
+
+static int run(int argc, char **argv, struct err *e)
+{
+    struct run_args a;
+    if (parse_args(argc, argv, &a, e)) {
+        return e->code;
+    }
+    int code = run_with(&a, argc, argv, e);
+    command_args_free(&a.rest);
+    return code;
+}
+
+const struct command cmd_run = {
+    .name = "run",
+    .summary = "the main job: rising traffic until the target saturates, one result file",
+    .usage =
+        "run CONFIG [key=value ...] [-o FILE.h5] [--resume|--force] [--dry-run] [--strict] [--quiet]",
+    .details =
+        "Started alone it starts its own ranks through mpirun; under mpirun or srun it takes its role\n"
+        "from the layout: ranks 0..L-1 offer load, then replicas x pipeline x tensor workers.\n\n"
+        "  -o, --output FILE.h5  result file (overrides `results`); never overwritten without --force\n"
+        "      --resume          go on with the steps that FILE.h5 lacks\n"
+        "      --force           replace FILE.h5\n"
+        "      --dry-run         check everything, send one request, estimate time and disk\n"
+        "      --strict          exit 3 when the run is invalid by its own checks\n"
+        "      --hostfile FILE   hosts for mpirun (one per line, slots=N)\n"
+        "      --np-only         print how many ranks the config needs, and exit\n"
+        "  -q, --quiet           no progress, no table\n\n"
+        "SIGUSR1 (or the first Ctrl-C) finishes the step, writes the file and exits; SIGTERM (or the\n"
+        "second) writes what there is and exits: `tidemark recover` then closes the file.\n",
+    .run = run,
+    .options_help = run_config_help,
+};

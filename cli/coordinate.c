@@ -1,0 +1,510 @@
+#include "cli/coordinate.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "analysis/report.h"
+#include "cli/fold.h"
+#include "cli/keeper.h"
+#include "cli/origin.h"
+#include "cli/signals.h"
+#include "core/clock.h"
+#include "core/log.h"
+#include "core/mem.h"
+#include "loadgen/client_null.h"
+#include "loadgen/client_stages.h"
+#include "loadgen/loop.h"
+#include "loadgen/progress.h"
+#include "loadgen/search.h"
+#include "results/provenance.h"
+
+/* A step begins this long after its announcement: planning takes about 1 us per event and rank. */
+#define LEAD_NS           (200 * NS_PER_MS)
+#define LEAD_PER_EVENT_NS (2 * NS_PER_US)
+/* How long ranks may take, past a step's drain, to hand over what they hold. */
+#define DONE_TIMEOUT_NS (60 * NS_PER_S)
+
+/* The one request of --dry-run gets this long, whatever load.drain says. */
+#define DRY_RUN_DRAIN_NS (60 * NS_PER_S)
+/* What a request and a token take in a result file (tests/perf/null_target.sh, quickstart). */
+#define RECORD_DISK_BYTES 150.0
+#define TOKEN_DISK_BYTES  1.7
+
+struct coordinator {
+    struct world *w;
+    struct coordinate_options o;
+    struct keeper *keeper; // rank 0
+    struct search search;  // rank 0
+    struct loop *loop;
+    struct client *client;
+    struct progress progress; // rank 0
+    int64_t t0_ns;
+    struct wire_step step; // under way
+    struct step_info info;
+    int n_done; // ranks that have reported the step under way as done
+    bool shutdown;
+    bool is_over; // rank 0: no step is left to run
+};
+
+/* --- messages ------------------------------------------------------------------------------------ */
+
+static int bad_message(const struct comm_msg *m, struct err *e)
+{
+    return err_set(e, ERR_ENV, "rank %d: sent an unexpected message (tag %d, %zu bytes)", m->src,
+                   m->tag, m->n_bytes);
+}
+
+static int take_journal(struct coordinator *c, const struct comm_msg *m, struct err *e)
+{
+    const struct wire_journal *j = m->data;
+    if (m->n_bytes < sizeof *j || j->step != c->step.index) {
+        return bad_message(m, e);
+    }
+    keeper_append(c->keeper, (enum journal_kind)j->kind, j->bytes, m->n_bytes - sizeof *j);
+    return 0;
+}
+
+static int take_done(struct coordinator *c, const struct comm_msg *m, struct err *e)
+{
+    struct {
+        int32_t rank, reserved;
+        struct wire_step_done done;
+    } entry = {.rank = m->src};
+    if (m->n_bytes != sizeof entry.done) {
+        return bad_message(m, e);
+    }
+    memcpy(&entry.done, m->data, sizeof entry.done);
+    if (entry.done.index != c->step.index) {
+        return bad_message(m, e);
+    }
+    fold_take_done(&c->info, &entry.done, layout_is_load(&c->w->layout, m->src),
+                   c->w->layout.load_ranks);
+    keeper_append(c->keeper, JOURNAL_DONE, &entry, sizeof entry);
+    c->n_done++;
+    return 0;
+}
+
+static int on_message(void *arg, const struct comm_msg *m, struct err *e)
+{
+    struct coordinator *c = arg;
+    if (c->w->rank == 0 && m->tag == WIRE_JOURNAL) {
+        return take_journal(c, m, e);
+    }
+    if (c->w->rank == 0 && m->tag == WIRE_STEP_DONE) {
+        return take_done(c, m, e);
+    }
+    if (c->w->rank != 0 && m->tag == WIRE_SHUTDOWN) {
+        c->shutdown = true;
+        return 0;
+    }
+    if (m->tag == WIRE_TOKENS || m->tag == WIRE_TRACE || m->tag == WIRE_REJECT) {
+        return 0; // of a request that the step's end has cancelled
+    }
+    return bad_message(m, e);
+}
+
+static int on_tick(void *arg, int64_t now_ns, struct err *e)
+{
+    struct coordinator *c = arg;
+    if (signals_abort()) {
+        return err_set(e, ERR_ENV, SIGNALS_ABORTED);
+    }
+    if (c->w->rank != 0) {
+        return 0;
+    }
+    progress_draw(&c->progress, c->loop, c->w->layout.load_ranks, now_ns);
+    return keeper_check(c->keeper, e);
+}
+
+/* --- setting up ---------------------------------------------------------------------------------- */
+
+static json_t *describe_target(const struct world *w)
+{
+    const struct target_config *t = &w->config.target;
+    bool hosted = t->kind == TARGET_STAGES;
+    return json_pack("{s:s, s:s, s:s?, s:I, s:I, s:I, s:n, s:n, s:n, s:n}", "kind",
+                     hosted ? "stages" : "null", "model", t->model, "backend",
+                     hosted ? "cpu" : NULL, "replicas", (json_int_t)(hosted ? t->replicas : 0),
+                     "pipeline", (json_int_t)(hosted ? t->pipeline : 0), "tensor",
+                     (json_int_t)(hosted ? t->tensor : 0), "server", "server_version", "instance",
+                     "accelerator");
+}
+
+static int keep_file(struct coordinator *c, const struct store_rank *ranks, int argc, char **argv,
+                     struct err *e)
+{
+    struct world *w = c->w;
+    json_t *provenance = NULL;
+    if (!c->o.resume && origin_collect(w, argc, argv, &provenance, e)) { // else the file has it
+        return -1;
+    }
+    json_t *config = run_config_dump(&w->config);
+    json_t *dataset = dataset_describe(w->dataset);
+    json_t *target = describe_target(w);
+    struct store_run run = {
+        .name = w->config.name,
+        .created_unix_ns = clock_unix_ns(),
+        .t0_ns = clock_now_ns(),
+        .config = config,
+        .provenance = provenance,
+        .dataset = dataset,
+        .target = target,
+        .ranks = ranks,
+        .n_ranks = (size_t)comm_size(w->comm),
+    };
+    provenance_uuid(run.uuid, sizeof run.uuid);
+    int rc = keeper_open(&c->keeper, w, &run, c->o.force, c->o.resume, e);
+    json_decref(config);
+    json_decref(provenance);
+    json_decref(dataset);
+    json_decref(target);
+    return rc;
+}
+
+static int make_loop(struct coordinator *c, struct err *e)
+{
+    struct world *w = c->w;
+    const struct loop_hooks hooks = {.arg = c, .message = on_message, .tick = on_tick};
+    if (loop_create(&c->loop, w->comm, &w->layout, &w->config.load, w->dataset, w->arch.max_context,
+                    hooks, e)) {
+        return -1;
+    }
+    if (w->config.target.kind == TARGET_NULL) {
+        c->client = client_null_create(loop_live_table(c->loop));
+        return 0;
+    }
+    return client_stages_create(&c->client, w->comm, &w->layout, loop_live_table(c->loop),
+                                w->arch.max_context, w->config.load.ignore_eos, e);
+}
+
+int coordinate_open(struct coordinator **out, struct world *w, const struct coordinate_options *o,
+                    int argc, char **argv, struct err *e)
+{
+    struct coordinator *c = xcalloc(1, sizeof *c);
+    struct store_rank *ranks = NULL;
+    c->w = w;
+    c->o = *o;
+    if (w->is_load) {
+        loop_realtime(true);
+    }
+    if (world_ranks(w, &ranks, e)) {
+        free(c);
+        return -1;
+    }
+    int rc = 0;
+    if (w->rank == 0 && !o->dry_run) {
+        rc = keep_file(c, ranks, argc, argv, e);
+    }
+    if (rc == 0 && w->is_load) {
+        rc = make_loop(c, e);
+    }
+    free(ranks);
+    CHECK(rc == 0 || e->code != ERR_NONE);
+    *out = c;
+    return world_agree(w, e);
+}
+
+/* --- one step, rank 0 ---------------------------------------------------------------------------- */
+
+static int tell_all(struct coordinator *c, int first_rank, int tag, const void *data,
+                    size_t n_bytes, struct err *e)
+{
+    for (int r = first_rank; r < comm_size(c->w->comm); r++) {
+        if (comm_post(c->w->comm, r, tag, data, n_bytes, e)) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static void make_step(struct coordinator *c, uint32_t index, const struct search_step *s)
+{
+    const struct load_config *cfg = &c->w->config.load;
+    double n_events = s->rate_rps * (double)s->duration_ns / (double)NS_PER_S;
+    int64_t drain_ns = c->o.dry_run ? DRY_RUN_DRAIN_NS : cfg->drain_ns;
+    int64_t t_begin_ns = clock_now_ns() + LEAD_NS + (int64_t)(n_events * (double)LEAD_PER_EVENT_NS);
+    c->step = (struct wire_step){
+        .index = index,
+        .kind = (int32_t)s->kind,
+        .rate_rps = s->rate_rps,
+        .users = s->users,
+        .seed = load_step_seed(cfg, index),
+        .t_begin_ns = t_begin_ns,
+        .t_warm_ns = t_begin_ns + (int64_t)(cfg->warmup * (double)s->duration_ns),
+        .t_end_ns = t_begin_ns + s->duration_ns,
+        .t_drain_ns = t_begin_ns + s->duration_ns + drain_ns,
+    };
+    c->info = fold_step_info(&c->step, keeper_t0_ns(c->keeper));
+    c->n_done = 0;
+}
+
+static int wait_done(struct coordinator *c, int n_wanted, struct err *e)
+{
+    while (c->n_done < n_wanted) {
+        struct comm_msg m;
+        if (world_next_message(c->w, &m, DONE_TIMEOUT_NS, "end of the step from other ranks", e) <
+                0 ||
+            on_message(c, &m, e) || keeper_check(c->keeper, e)) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+struct plan_job {
+    struct coordinator *c;
+    int rc;
+    struct err e;
+};
+
+static void plan_job_run(void *arg)
+{
+    struct plan_job *job = arg;
+    job->rc = loop_plan_step(job->c->loop, &job->c->step, &job->e);
+}
+
+static int offer_step(struct coordinator *c, struct err *e)
+{
+    struct plan_job plan = {.c = c};
+    if (world_wait(c->w, plan_job_run, &plan, e)) {
+        return -1;
+    }
+    if (plan.rc) {
+        *e = plan.e;
+        return -1;
+    }
+    return loop_run_step(c->loop, c->client, e);
+}
+
+static int run_step(struct coordinator *c, uint32_t index, const struct search_step *s,
+                    struct err *e)
+{
+    const struct layout *l = &c->w->layout;
+    make_step(c, index, s);
+    keeper_begin_step(c->keeper, &c->step);
+    progress_begin_step(&c->progress, &c->step);
+    if (tell_all(c, 1, WIRE_STEP, &c->step, sizeof c->step, e) || offer_step(c, e) ||
+        wait_done(c, l->load_ranks, e)) {
+        return -1;
+    }
+    const struct wire_step_end end = {.index = index};
+    if (tell_all(c, l->load_ranks, WIRE_STEP_END, &end, sizeof end, e) ||
+        wait_done(c, comm_size(c->w->comm), e)) {
+        return -1;
+    }
+    progress_clear(&c->progress);
+    return keeper_end_step(c->keeper, &c->info, e);
+}
+
+/* --- the run, rank 0 ------------------------------------------------------------------------------ */
+
+static void report_to_search(struct coordinator *c, const struct step_info *info)
+{
+    const struct search_result r = {
+        .kind = info->kind,
+        .rate_rps = info->rate_rps,
+        .verdict = info->verdict,
+        .output_tokens_per_s = info->served_output_tokens_per_s,
+        .offered_output_tokens_per_s = info->offered_output_tokens_per_s,
+        .output_tokens_per_request =
+            info->achieved_rps > 0 ? info->offered_output_tokens_per_s / info->achieved_rps : 0,
+    };
+    search_report(&c->search, &r);
+}
+
+static void say_step(const struct step_info *i)
+{
+    char what[64];
+    if (i->users) {
+        snprintf(what, sizeof what, "%u users", i->users);
+    } else {
+        snprintf(what, sizeof what, "%.3g req/s", i->rate_rps);
+    }
+    log_info("run", "step %u: %s: %s (%s)", i->index, what, record_verdict_names[i->verdict],
+             i->reason);
+}
+
+/* Steps that the file has already are the search's past. */
+static int replay_steps(struct coordinator *c, uint32_t *index, struct err *e)
+{
+    struct search_step s;
+    size_t n = store_n_steps(keeper_store(c->keeper));
+    for (*index = 0; *index < n; (*index)++) {
+        struct step_data d;
+        if (store_read_step(keeper_store(c->keeper), *index, &d, e)) {
+            return -1;
+        }
+        struct step_info info = d.info;
+        step_data_free(&d);
+        if (info.recovered) {
+            continue; // cut short: its rate is offered again
+        }
+        if (!search_next(&c->search, &s) || s.kind != info.kind || s.rate_rps != info.rate_rps) {
+            return err_set(e, ERR_INPUT,
+                           "%s: step %u is of another plan; --resume needs the config "
+                           "that the run began with",
+                           c->w->config.results, *index);
+        }
+        report_to_search(c, &info);
+    }
+    return 0;
+}
+
+static int run_steps(struct coordinator *c, struct err *e)
+{
+    struct search_step s;
+    uint32_t index = 0;
+    if (c->o.resume && replay_steps(c, &index, e)) {
+        return -1;
+    }
+    for (; !signals_graceful() && search_next(&c->search, &s); index++) {
+        if (run_step(c, index, &s, e)) {
+            return -1;
+        }
+        if (!c->o.quiet) {
+            say_step(&c->info);
+        }
+        report_to_search(c, &c->info);
+    }
+    c->is_over = !search_next(&c->search, &s);
+    if (c->is_over && !c->o.quiet) {
+        log_info("run", "the sweep ends: %s", search_ending(&c->search));
+    }
+    return 0;
+}
+
+/* Time with every drain used in full; disk from what requests and tokens take in a result file. */
+static void print_estimates(const struct coordinator *c)
+{
+    const struct load_config *l = &c->w->config.load;
+    struct search_step first;
+    struct dataset_stats in, out;
+    int64_t n = search_most_steps(&c->search), step_ns = l->step_ns, probe_ns = 0;
+    if (search_next(&c->search, &first)) {
+        bool is_probe = first.kind == STEP_BASE && n > 1;
+        probe_ns = is_probe ? first.duration_ns + l->drain_ns : 0;
+        step_ns = is_probe ? l->step_ns : first.duration_ns;
+        n -= is_probe;
+    }
+    double seconds = (double)(probe_ns + n * (step_ns + l->drain_ns)) / 1e9;
+    dataset_lengths(c->w->dataset, &in, &out);
+    double request_bytes = RECORD_DISK_BYTES + TOKEN_DISK_BYTES * out.mean;
+    printf("at most %lld steps%s, %.0f s with every drain used in full\n", (long long)n,
+           probe_ns > 0 ? " after the probe" : "", seconds);
+    printf("disk: %.0f bytes a request (%.0f output tokens on average)", request_bytes, out.mean);
+    double n_requests = 0;
+    for (size_t i = 0; i < l->rates_list.n; i++) {
+        n_requests += l->rates_list.v[i] * (double)step_ns / 1e9;
+    }
+    if (n_requests > 0) {
+        printf(", %.1f MB for %.0f requests", n_requests * request_bytes / 1e6, n_requests);
+    }
+    printf("; stages add up to 30 bytes for each batch they compute\n");
+}
+
+/* One request through everything, then what the sweep would take. */
+static int dry_run(struct coordinator *c, struct err *e)
+{
+    const struct search_step one = {.kind = STEP_BASE, .users = 1, .duration_ns = NS_PER_MS};
+    if (run_step(c, 0, &one, e)) {
+        return -1;
+    }
+    const struct loop_live *live = loop_live(c->loop);
+    printf("one request: %s\n", live->n_ok > 0 ? "ok" : "failed");
+    print_estimates(c);
+    return live->n_ok > 0 ? 0 : err_set(e, ERR_ENV, "the one request of --dry-run failed");
+}
+
+int coordinate_lead(struct coordinator *c, struct err *e)
+{
+    const struct world *w = c->w;
+    search_init(&c->search, &w->config.load, w->layout.replicas, plan_trace_ns(w->dataset),
+                dataset_n_arrivals(w->dataset));
+    c->progress = (struct progress){
+        .columns = c->o.quiet || c->o.dry_run ? 0 : progress_columns(),
+        .most_steps = search_most_steps(&c->search),
+        .step_ns = w->config.load.step_ns,
+        .drain_ns = w->config.load.drain_ns,
+    };
+    int rc = c->o.dry_run ? dry_run(c, e) : run_steps(c, e);
+    return rc || tell_all(c, 1, WIRE_SHUTDOWN, NULL, 0, e) ? -1 : 0;
+}
+
+/* --- other load ranks ----------------------------------------------------------------------------- */
+
+int coordinate_follow(struct coordinator *c, struct err *e)
+{
+    while (!c->shutdown) {
+        struct comm_msg m;
+        if (world_next_message(c->w, &m, -1, "step", e) < 0) {
+            return -1;
+        }
+        if (m.tag == WIRE_STEP && m.src == 0 && m.n_bytes == sizeof c->step) {
+            memcpy(&c->step, m.data, sizeof c->step);
+            if (offer_step(c, e)) {
+                return -1;
+            }
+        } else if (on_message(c, &m, e)) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* --- the end ------------------------------------------------------------------------------------ */
+
+static void print_report(struct coordinator *c, const json_t *report)
+{
+    struct str text = {0};
+    report_text(report, 120, &text);
+    if (!c->o.quiet && text.data) {
+        fputs(text.data, stdout);
+        fflush(stdout);
+    }
+    str_free(&text);
+}
+
+int coordinate_finish(struct coordinator *c, bool *valid, struct err *e)
+{
+    struct store_rank *ranks = NULL;
+    json_t *report = NULL;
+    if (world_measure_clocks(c->w, e) || world_ranks(c->w, &ranks, e)) {
+        return -1;
+    }
+    int rc = 0;
+    if (c->keeper) {
+        rc = keeper_finish(c->keeper, ranks, c->is_over, &report, e);
+    }
+    free(ranks);
+    if (rc) {
+        return -1;
+    }
+    if (report) {
+        *valid = json_is_true(json_object_get(json_object_get(report, "run"), "valid"));
+        print_report(c, report);
+        json_decref(report);
+    }
+    return 0;
+}
+
+void coordinate_abandon(struct coordinator *c)
+{
+    if (c && c->keeper) {
+        keeper_abandon(c->keeper);
+    }
+}
+
+void coordinate_destroy(struct coordinator *c)
+{
+    if (!c) {
+        return;
+    }
+    if (c->client) {
+        c->client->ops->destroy(c->client);
+    }
+    loop_destroy(c->loop);
+    keeper_destroy(c->keeper);
+    free(c);
+}

@@ -1,0 +1,68 @@
+#include "cli/fold.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+
+#include "results/journal.h"
+
+_Static_assert((int)WIRE_JOURNAL_RECORDS == (int)JOURNAL_RECORDS &&
+                   (int)WIRE_JOURNAL_SPANS == (int)JOURNAL_SPANS &&
+                   (int)WIRE_JOURNAL_SERIES == (int)JOURNAL_SERIES,
+               "what ranks send is what the journal keeps");
+
+int fold_step(struct store *s, const char *journal_dir, struct step_info *info, int64_t t0_ns,
+              const struct store_scheduled *expected, size_t n_expected,
+              const struct slo_config *slo, struct err *e)
+{
+    char *path = journal_path(journal_dir, info->index);
+    struct step_data d = {0};
+    json_t *summary = NULL;
+    int rc = store_fold_step(s, path, info, t0_ns, expected, n_expected, e);
+    if (rc == 0) {
+        rc = store_read_step(s, info->index, &d, e);
+    }
+    if (rc == 0) {
+        rc = step_judge_data(s, &d, slo, info, &summary, e);
+        step_data_free(&d);
+    }
+    if (rc == 0) {
+        rc = store_finish_step(s, info, summary, e);
+        json_decref(summary);
+    }
+    if (rc == 0) {
+        journal_remove(journal_dir, info->index);
+    }
+    free(path);
+    return rc;
+}
+
+struct step_info fold_step_info(const struct wire_step *w, int64_t t0_ns)
+{
+    return (struct step_info){
+        .index = w->index,
+        .kind = (enum step_kind)w->kind,
+        .rate_rps = w->rate_rps,
+        .users = w->users,
+        .seed = w->seed,
+        .t_begin_ns = w->t_begin_ns - t0_ns,
+        .t_warm_ns = w->t_warm_ns - t0_ns,
+        .t_end_ns = w->t_end_ns - t0_ns,
+        .t_drain_ns = w->t_drain_ns - t0_ns,
+    };
+}
+
+void fold_take_done(struct step_info *info, const struct wire_step_done *d, bool is_load,
+                    int n_load_ranks)
+{
+    if (!is_load) {
+        return;
+    }
+    int64_t p50_ns = (int64_t)d->poll_gap_ns[0], p99_ns = (int64_t)d->poll_gap_ns[1];
+    int64_t wall_ns = info->t_drain_ns - info->t_begin_ns;
+    info->n_scheduled += d->n_scheduled;
+    info->n_filtered += d->n_filtered;
+    info->schedule_hash = d->schedule_hash;
+    info->poll_gap_p50_ns = p50_ns > info->poll_gap_p50_ns ? p50_ns : info->poll_gap_p50_ns;
+    info->poll_gap_p99_ns = p99_ns > info->poll_gap_p99_ns ? p99_ns : info->poll_gap_p99_ns;
+    info->load_cpu_share += (double)d->t_cpu_ns / ((double)wall_ns * n_load_ranks);
+}

@@ -1,0 +1,357 @@
+#include "cli/world.h"
+
+#include <jansson.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/signals.h"
+#include "core/clock.h"
+#include "core/log.h"
+#include "core/mem.h"
+#include "loadgen/loop.h"
+#include "loadgen/plan.h"
+
+enum {
+    CLOCK_ROUNDS = 200
+};
+
+#define GIVE_UP_NS (700 * NS_PER_MS) // Open MPI kills a second after it has asked
+
+/* --- joining ----------------------------------------------------------------------------------- */
+
+/* Rank 0's resolved config becomes everybody's. */
+static int share_config(struct world *w, struct run_config *config, struct err *e)
+{
+    char *text = NULL;
+    uint64_t len = 0;
+    if (w->rank == 0) {
+        json_t *root = run_config_dump(config);
+        text = json_dumps(root, JSON_COMPACT | JSON_SORT_KEYS);
+        json_decref(root);
+        CHECK(text);
+        len = strlen(text);
+    }
+    run_config_free(config);
+    if (comm_bcast(w->comm, &len, sizeof len, 0, e)) {
+        free(text);
+        return -1;
+    }
+    text = text ? text : xmalloc(len + 1);
+    int rc = comm_bcast(w->comm, text, len, 0, e);
+    if (rc == 0) {
+        json_t *root = json_loadb(text, len, 0, NULL);
+        CHECK(root);
+        rc = run_config_from_json(&w->config, root, e);
+        json_decref(root);
+    }
+    free(text);
+    return rc;
+}
+
+static int place(struct world *w, struct err *e)
+{
+    w->layout = run_config_layout(&w->config);
+    if (layout_check(&w->layout, comm_size(w->comm), e)) {
+        return -1;
+    }
+    w->is_load = layout_is_load(&w->layout, w->rank);
+    if (!w->is_load) {
+        signals_leave();
+    }
+    if (arch_open(w->config.target.model, &w->arch, e)) {
+        return -1;
+    }
+    return w->config.target.kind == TARGET_STAGES ? target_check(&w->config.target, &w->arch, e)
+                                                  : 0;
+}
+
+int world_agree(struct world *w, struct err *e)
+{
+    int rc = comm_agree(w->comm, e);
+    w->agreed = rc != 0;
+    return rc;
+}
+
+static int join(struct world *w, struct run_config *config, int rc, struct err *e)
+{
+    memset(w, 0, sizeof *w);
+    struct err config_err = *e;
+    *e = (struct err){0};
+    signals_catch(); // a signal may come while MPI starts
+    if (comm_open(&w->comm, e)) {
+        return -1;
+    }
+    signals_catch();
+    w->rank = comm_rank(w->comm);
+    *e = w->rank == 0 && rc ? config_err : (struct err){0};
+    if (world_agree(w, e) || share_config(w, config, e)) {
+        return -1;
+    }
+    if (place(w, e)) {
+        CHECK(e->code != ERR_NONE);
+    }
+    if (world_agree(w, e)) {
+        return -1;
+    }
+    size_t worker_bytes = worker_max_message_bytes(&w->config.target, &w->arch);
+    size_t loop_bytes = loop_max_message_bytes(w->arch.max_context);
+    size_t max_bytes = worker_bytes > loop_bytes ? worker_bytes : loop_bytes;
+    w->jobs = jobs_create("helper");
+    return comm_start(w->comm, max_bytes, e) ||
+                   comm_watch(w->comm, w->config.deadline.silence_ns, e)
+               ? -1
+               : 0;
+}
+
+int world_open(struct world *w, struct run_config *config, int rc, struct err *e)
+{
+    int joined = join(w, config, rc, e);
+    run_config_free(config); // every rank has rank 0's by now, or has no use for one
+    return joined;
+}
+
+/* --- waiting ----------------------------------------------------------------------------------- */
+
+static int wait_for_job(struct world *w, long ticket, struct err *e)
+{
+    int64_t deadline_ns = clock_local_ns() + w->config.deadline.start_ns;
+    for (int idle = 0; !jobs_done(w->jobs, ticket); idle++) {
+        if (signals_abort()) {
+            return err_set(e, ERR_ENV, SIGNALS_ABORTED);
+        }
+        if (clock_local_ns() > deadline_ns) {
+            return err_set(e, ERR_ENV, "rank %d: not ready within deadline.start", w->rank);
+        }
+        if (comm_pause(w->comm, idle, e)) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* A job that was given up still uses its caller's memory: it is waited for, or the process ends. */
+int world_wait(struct world *w, void (*fn)(void *), void *arg, struct err *e)
+{
+    long ticket = jobs_push(w->jobs, fn, arg);
+    if (wait_for_job(w, ticket, e) == 0) {
+        return 0;
+    }
+    int64_t deadline_ns = clock_local_ns() + GIVE_UP_NS;
+    while (!jobs_done(w->jobs, ticket)) {
+        if (clock_local_ns() > deadline_ns) {
+            world_fail(w, e);
+            _exit(e->code);
+        }
+        clock_sleep_until_ns(clock_local_ns() + NS_PER_MS);
+    }
+    return -1;
+}
+
+int world_next_message(struct world *w, struct comm_msg *m, int64_t timeout_ns, const char *what,
+                       struct err *e)
+{
+    int64_t deadline_ns = clock_local_ns() + timeout_ns;
+    for (int idle = 0;; idle++) {
+        int rc = comm_poll(w->comm, m, e);
+        if (rc) {
+            return rc;
+        }
+        if (signals_abort()) {
+            return err_set(e, ERR_ENV, SIGNALS_ABORTED);
+        }
+        if (timeout_ns >= 0 && clock_local_ns() > deadline_ns) {
+            return err_set(e, ERR_ENV, "rank %d: no %s within %.0f s", w->rank, what,
+                           (double)timeout_ns / 1e9);
+        }
+        if (comm_pause(w->comm, idle, e)) {
+            return -1;
+        }
+    }
+}
+
+/* --- loading ----------------------------------------------------------------------------------- */
+
+struct load_job {
+    struct world *w;
+    bool with_dataset;
+    int rc;
+    struct err e;
+};
+
+/* Compute threads of this worker: its share of the host's cores, at least one. */
+static int worker_threads(const struct world *w)
+{
+    if (w->config.target.threads > 0) {
+        return (int)w->config.target.threads;
+    }
+    cpu_set_t set;
+    int cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    int here = 0;
+    for (int r = 0; r < comm_size(w->comm); r++) {
+        here += !layout_is_load(&w->layout, r) &&
+                strcmp(comm_host(w->comm, r), comm_host(w->comm, w->rank)) == 0;
+    }
+    return cores / here > 1 ? cores / here : 1;
+}
+
+static void load_job_run(void *arg)
+{
+    struct load_job *job = arg;
+    struct world *w = job->w;
+    const struct run_config *c = &w->config;
+    if (!w->is_load) {
+        job->rc = worker_create(&w->worker, &w->layout, w->rank, worker_threads(w), &c->target,
+                                &w->arch, &job->e);
+        return;
+    }
+    if (!arch_is_preset(c->target.model)) {
+        job->rc = tokenizer_open(&w->tokenizer, c->target.model, w->arch.vocab, &job->e);
+    }
+    if (job->rc == 0 && job->with_dataset) {
+        job->rc = dataset_open(&w->dataset, &c->dataset, w->tokenizer, w->arch.vocab,
+                               w->arch.max_context, &job->e);
+        if (job->rc == 0) {
+            job->rc = plan_check(&c->load, w->dataset, &job->e);
+        }
+    }
+}
+
+int world_load(struct world *w, bool with_dataset, struct err *e)
+{
+    struct load_job job = {.w = w, .with_dataset = with_dataset};
+    if (world_wait(w, load_job_run, &job, e)) {
+        return -1;
+    }
+    *e = job.e;
+    if (world_agree(w, e) || world_measure_clocks(w, e)) {
+        return -1;
+    }
+    clock_set_offset_ns(w->clock.offset_ns);
+    return 0;
+}
+
+/* --- describing --------------------------------------------------------------------------------- */
+
+const char *world_describe_rank(const struct layout *l, int rank, char *buf, size_t cap)
+{
+    if (layout_is_load(l, rank)) {
+        snprintf(buf, cap, "load rank");
+    } else {
+        struct layout_worker p = layout_worker(l, rank);
+        snprintf(buf, cap, "worker, replica %d stage %d", p.replica, p.stage);
+    }
+    return buf;
+}
+
+static void cpuset_text(char *buf, size_t cap)
+{
+    cpu_set_t set;
+    size_t len = 0;
+    buf[0] = '\0';
+    if (sched_getaffinity(0, sizeof set, &set)) {
+        return;
+    }
+    for (int cpu = 0; cpu < CPU_SETSIZE && len + 16 < cap; cpu++) {
+        if (!CPU_ISSET(cpu, &set)) {
+            continue;
+        }
+        int last = cpu;
+        while (last + 1 < CPU_SETSIZE && CPU_ISSET(last + 1, &set)) {
+            last++;
+        }
+        len += (size_t)snprintf(buf + len, cap - len, last > cpu ? "%s%d-%d" : "%s%d",
+                                len ? "," : "", cpu, last);
+        cpu = last;
+    }
+}
+
+static const char *class_name(void)
+{
+    switch (sched_getscheduler(0)) {
+    case SCHED_FIFO:
+        return "fifo";
+    case SCHED_IDLE:
+        return "idle";
+    default:
+        return "other";
+    }
+}
+
+static struct store_rank own_row(const struct world *w)
+{
+    struct store_rank r = {
+        .rank = w->rank,
+        .role = !w->is_load,
+        .replica = -1,
+        .stage = -1,
+        .tensor = -1,
+        .pid = (int32_t)getpid(),
+        .clock_offset_ns = w->clock.offset_ns,
+        .clock_bound_ns = w->clock.bound_ns,
+    };
+    if (!w->is_load) {
+        struct layout_worker p = layout_worker(&w->layout, w->rank);
+        r.replica = p.replica;
+        r.stage = p.stage;
+        r.tensor = p.tensor;
+    }
+    if (w->worker) {
+        snprintf(r.kernels, sizeof r.kernels, "%s", worker_kernels(w->worker));
+    }
+    snprintf(r.host, sizeof r.host, "%s", comm_host(w->comm, w->rank));
+    cpuset_text(r.cpuset, sizeof r.cpuset);
+    const char *compute = !w->worker ? "-" : worker_idle_class(w->worker) ? "idle" : "other";
+    snprintf(r.sched_class, sizeof r.sched_class, "%s/%s", class_name(), compute);
+    return r;
+}
+
+int world_measure_clocks(struct world *w, struct err *e)
+{
+    return clocksync_measure(w->comm, CLOCK_ROUNDS, &w->clock, e);
+}
+
+int world_ranks(struct world *w, struct store_rank **rows, struct err *e)
+{
+    struct store_rank mine = own_row(w);
+    struct store_rank *all = w->rank == 0 ? xcalloc((size_t)comm_size(w->comm), sizeof *all) : NULL;
+    if (comm_gather(w->comm, &mine, sizeof mine, all, e)) {
+        free(all);
+        return -1;
+    }
+    *rows = all;
+    return 0;
+}
+
+int world_fail(struct world *w, struct err *e)
+{
+    int code = e->code;
+    if (signals_abort() && comm_launched()) {
+        _exit(ERR_ENV); // told to go: the launcher knows why
+    }
+    if (w->comm && !w->agreed && comm_size(w->comm) > 1) {
+        comm_abort(w->comm, code, "%s", e->msg);
+    }
+    if (w->rank != 0) { // in peace: an exit code could end rank 0 before it has spoken
+        *e = (struct err){0};
+        code = 0;
+    }
+    world_close(w);
+    return code;
+}
+
+void world_close(struct world *w)
+{
+    if (w->jobs) {
+        jobs_destroy(w->jobs);
+    }
+    worker_destroy(w->worker);
+    dataset_close(w->dataset);
+    tokenizer_close(w->tokenizer);
+    run_config_free(&w->config);
+    if (w->comm) {
+        comm_close(w->comm);
+    }
+}

@@ -1,0 +1,52 @@
+#include "core/guard.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/clock.h"
+#include "core/log.h"
+
+static void *watch(void *arg)
+{
+    struct guard *g = arg;
+    struct timespec until = {
+        .tv_sec = (time_t)(g->until_ns / NS_PER_S),
+        .tv_nsec = (long)(g->until_ns % NS_PER_S),
+    };
+    int rc;
+    do {
+        rc = sem_clockwait(&g->done, CLOCK_MONOTONIC, &until);
+    } while (rc && errno == EINTR);
+    if (rc) {
+        log_error("guard", "%s does not return; exiting", g->what);
+        _exit(g->exit_code);
+    }
+    return NULL;
+}
+
+void guard_start(struct guard *g, const char *what, int64_t limit_ns, int exit_code)
+{
+    *g = (struct guard){
+        .until_ns = clock_local_ns() + limit_ns,
+        .exit_code = exit_code,
+        .what = what,
+    };
+    sem_init(&g->done, 0, 0);
+    // Signals are the main thread's: the guard starts with all of them blocked.
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    g->armed = pthread_create(&g->thread, NULL, watch, g) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+void guard_end(struct guard *g)
+{
+    if (g->armed) {
+        sem_post(&g->done);
+        pthread_join(g->thread, NULL);
+    }
+    sem_destroy(&g->done);
+}

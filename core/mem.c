@@ -1,0 +1,156 @@
+#include "core/mem.h"
+
+#include "core/err.h"
+#include "core/log.h"
+
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ARENA_ALIGN     16u
+#define ARENA_BLOCK_MIN ((size_t)64 << 10)
+#define ARENA_BLOCK_MAX ((size_t)4 << 20)
+#define CACHE_LINE      64u
+
+static _Noreturn void out_of_memory(size_t n_bytes)
+{
+    log_error("mem", "out of memory (%zu bytes)", n_bytes);
+    exit(ERR_ENV);
+}
+
+void *xmalloc(size_t n_bytes)
+{
+    void *p = malloc(n_bytes != 0 ? n_bytes : 1);
+    if (p == NULL) {
+        out_of_memory(n_bytes);
+    }
+    return p;
+}
+
+void *xcalloc(size_t n, size_t each_bytes)
+{
+    void *p = calloc(n != 0 ? n : 1, each_bytes != 0 ? each_bytes : 1);
+    if (p == NULL) {
+        out_of_memory(n * each_bytes);
+    }
+    return p;
+}
+
+void *xrealloc(void *p, size_t n_bytes)
+{
+    void *q = realloc(p, n_bytes != 0 ? n_bytes : 1);
+    if (q == NULL) {
+        out_of_memory(n_bytes);
+    }
+    return q;
+}
+
+char *xstrdup(const char *s)
+{
+    size_t n = strlen(s) + 1;
+    return memcpy(xmalloc(n), s, n);
+}
+
+char *xasprintf(const char *fmt, ...)
+{
+    char *s = NULL;
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vasprintf(&s, fmt, ap);
+    va_end(ap);
+    if (n < 0) {
+        out_of_memory(strlen(fmt));
+    }
+    return s;
+}
+
+void *mem_aligned(size_t n_bytes)
+{
+    if (n_bytes > SIZE_MAX - CACHE_LINE) {
+        return NULL;
+    }
+    size_t n = n_bytes == 0 ? CACHE_LINE : (n_bytes + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
+    void *p = aligned_alloc(CACHE_LINE, n);
+    if (p != NULL) {
+        memset(p, 0, n);
+    }
+    return p;
+}
+
+struct arena_block {
+    struct arena_block *next;
+    size_t used_bytes, cap_bytes;
+    size_t pad; // keeps data[] on a 16-byte boundary
+    unsigned char data[];
+};
+
+_Static_assert(sizeof(struct arena_block) % ARENA_ALIGN == 0, "arena data must stay aligned");
+
+/* A block for n_bytes more: at the head, or behind it when it is one large object of its own. */
+static struct arena_block *add_block(struct arena *a, size_t n_bytes)
+{
+    size_t cap = ARENA_BLOCK_MIN;
+    if (a->head != NULL && a->head->cap_bytes < ARENA_BLOCK_MAX) {
+        cap = a->head->cap_bytes * 2;
+    } else if (a->head != NULL) {
+        cap = ARENA_BLOCK_MAX;
+    }
+    bool is_large = n_bytes > cap / 4;
+    cap = is_large ? n_bytes : cap;
+    struct arena_block *b = malloc(sizeof *b + cap);
+    if (b == NULL) {
+        return NULL;
+    }
+    *b = (struct arena_block){.cap_bytes = cap};
+    if (is_large && a->head != NULL) {
+        b->next = a->head->next;
+        a->head->next = b;
+    } else {
+        b->next = a->head;
+        a->head = b;
+    }
+    return b;
+}
+
+void *arena_alloc(struct arena *a, size_t n_bytes)
+{
+    if (n_bytes > SIZE_MAX / 2) {
+        return NULL;
+    }
+    size_t n = (n_bytes + ARENA_ALIGN - 1) / ARENA_ALIGN * ARENA_ALIGN;
+    n = n == 0 ? ARENA_ALIGN : n;
+    struct arena_block *b = a->head;
+    if (b == NULL || b->cap_bytes - b->used_bytes < n) {
+        b = add_block(a, n);
+        if (b == NULL) {
+            return NULL;
+        }
+    }
+    void *p = b->data + b->used_bytes;
+    b->used_bytes += n;
+    a->n_bytes += n_bytes;
+    return p;
+}
+
+char *arena_strdup(struct arena *a, const char *s, size_t len)
+{
+    char *p = len < SIZE_MAX ? arena_alloc(a, len + 1) : NULL;
+    if (p != NULL) {
+        memcpy(p, s, len);
+        p[len] = '\0';
+    }
+    return p;
+}
+
+void arena_free(struct arena *a)
+{
+    struct arena_block *b = a->head;
+    while (b != NULL) {
+        struct arena_block *next = b->next;
+        free(b);
+        b = next;
+    }
+    *a = (struct arena){0};
+}

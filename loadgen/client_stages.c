@@ -1,0 +1,227 @@
+#include "loadgen/client_stages.h"
+
+#include "core/clock.h"
+#include "core/mem.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct client_stages {
+    struct client base;
+    struct comm *comm;
+    struct layout layout;
+    struct live_table *table;
+    bool ignore_eos;
+    uint32_t context;
+    int next_replica;             // first to look at, for ties
+    uint64_t *outstanding;        // (replicas) tokens of requests without an end
+    struct wire_request *request; // room for (context) ids
+};
+
+static struct client_stages *stages_of(struct client *c)
+{
+    return (struct client_stages *)c;
+}
+
+static int pick_replica(struct client_stages *s)
+{
+    int n = s->layout.replicas;
+    int best = s->next_replica;
+    for (int k = 1; k < n; k++) {
+        int r = (s->next_replica + k) % n;
+        if (s->outstanding[r] < s->outstanding[best]) {
+            best = r;
+        }
+    }
+    s->next_replica = (best + 1) % n;
+    return best;
+}
+
+static uint64_t tokens_of(const struct live *l)
+{
+    return (uint64_t)l->rec.n_in + l->rec.n_out_req;
+}
+
+static void finish(struct client_stages *s, struct live *l, enum outcome outcome, int error)
+{
+    s->outstanding[l->rec.replica] -= tokens_of(l);
+    live_end(s->table, l, outcome, error);
+}
+
+static void stages_submit(struct client *c, struct live *l, const int32_t *ids)
+{
+    struct client_stages *s = stages_of(c);
+    struct wire_request *q = s->request;
+    uint32_t n_in = l->rec.n_in;
+    CHECK(tokens_of(l) <= s->context);
+    int replica = pick_replica(s);
+    q->ticket = l->ticket;
+    q->n_in = n_in;
+    q->n_out = l->rec.n_out_req;
+    q->flags = s->ignore_eos ? 0 : WIRE_STOP_AT_EOS;
+    memcpy(q->ids, ids, n_in * sizeof *ids);
+    l->rec.replica = (uint16_t)replica;
+    s->outstanding[replica] += tokens_of(l);
+    struct err unused;
+    live_sent(l, clock_now_ns());
+    if (comm_post(s->comm, layout_leader(&s->layout, replica), WIRE_REQUEST, q,
+                  sizeof *q + n_in * sizeof *ids, &unused) != 0) {
+        finish(s, l, OUTCOME_CONNECT, ENOBUFS); // a dead rank is found by the next comm_poll
+    }
+}
+
+static int bad_message(const struct comm_msg *m, const char *what, struct err *e)
+{
+    return err_set(e, ERR_ENV, "rank %d sent a malformed message: %s of %zu bytes", m->src, what,
+                   m->n_bytes);
+}
+
+static int take_reject(struct client_stages *s, const struct comm_msg *m, int64_t now_ns,
+                       struct err *e)
+{
+    if (m->n_bytes != sizeof(struct wire_reject)) {
+        return bad_message(m, "reject", e);
+    }
+    struct wire_reject reject;
+    memcpy(&reject, m->data, sizeof reject);
+    struct live *l = live_find(s->table, reject.ticket);
+    if (l) {
+        live_byte(l, now_ns);
+        finish(s, l, OUTCOME_REJECTED, 0);
+    }
+    return 1;
+}
+
+static int take_trace(struct client_stages *s, const struct comm_msg *m, int64_t now_ns,
+                      struct err *e)
+{
+    struct wire_trace t;
+    if (m->n_bytes < sizeof t) {
+        return bad_message(m, "trace", e);
+    }
+    memcpy(&t, m->data, sizeof t);
+    if (t.n_stages == 0 || t.n_stages > RECORD_MAX_STAGES ||
+        m->n_bytes != sizeof t + t.n_stages * sizeof t.stage_us[0] ||
+        (t.phase != WIRE_FIRST && t.phase != WIRE_LAST)) {
+        return bad_message(m, "trace", e);
+    }
+    struct live *l = live_find(s->table, t.ticket);
+    if (!l) {
+        return 1;
+    }
+    int k = t.phase == WIRE_LAST;
+    if (k == 0) {
+        l->rec.n_stages = (uint8_t)t.n_stages;
+        memset(l->stage_us, 0, 2 * t.n_stages * sizeof l->stage_us[0]);
+        l->rec.t_recv_ns = t.t_recv_ns;
+        l->rec.t_admit_ns = t.t_admit_ns;
+        l->rec.t_prefill_ns = t.t_prefill_ns;
+    } else if (t.n_stages != l->rec.n_stages) {
+        return bad_message(m, "last trace without its first", e);
+    }
+    live_byte(l, now_ns);
+    l->rec.hop_us[k] = t.hop_us;
+    l->rec.bubble_us[k] = t.bubble_us;
+    memcpy(&l->stage_us[k * t.n_stages], (const uint8_t *)m->data + sizeof t,
+           t.n_stages * sizeof t.stage_us[0]);
+    return 1;
+}
+
+static void take_token(struct client_stages *s, const struct wire_token *t, int64_t now_ns)
+{
+    struct live *l = live_find(s->table, t->ticket);
+    if (!l) {
+        return;
+    }
+    if (!live_tokens(s->table, l, 1, now_ns)) {
+        finish(s, l, OUTCOME_BAD_STREAM, 0);
+        return;
+    }
+    if (l->rec.n_out == 1) {
+        l->rec.t_emit_first_ns = t->t_emit_ns;
+    }
+    l->rec.t_emit_last_ns = t->t_emit_ns;
+    if (t->flags & WIRE_LAST) {
+        bool is_short = s->ignore_eos && l->rec.n_out < l->rec.n_out_req;
+        finish(s, l, is_short ? OUTCOME_TRUNCATED : OUTCOME_OK, 0);
+    }
+}
+
+static int take_tokens(struct client_stages *s, const struct comm_msg *m, int64_t now_ns,
+                       struct err *e)
+{
+    struct wire_token t;
+    if (m->n_bytes == 0 || m->n_bytes % sizeof t != 0) {
+        return bad_message(m, "tokens", e);
+    }
+    for (size_t at = 0; at < m->n_bytes; at += sizeof t) {
+        memcpy(&t, (const uint8_t *)m->data + at, sizeof t);
+        take_token(s, &t, now_ns);
+    }
+    return 1;
+}
+
+static int stages_message(struct client *c, const struct comm_msg *m, struct err *e)
+{
+    int64_t now_ns = clock_now_ns(); // first of all: it is the arrival of what the message brings
+    switch (m->tag) {
+    case WIRE_TOKENS:
+        return take_tokens(stages_of(c), m, now_ns, e);
+    case WIRE_TRACE:
+        return take_trace(stages_of(c), m, now_ns, e);
+    case WIRE_REJECT:
+        return take_reject(stages_of(c), m, now_ns, e);
+    default:
+        return 0;
+    }
+}
+
+static void stages_cancel(struct client *c, struct live *l)
+{
+    struct client_stages *s = stages_of(c);
+    struct wire_cancel cancel = {.ticket = l->ticket};
+    struct err unused; // the end of the step drops the request at the leader in any case
+    s->outstanding[l->rec.replica] -= tokens_of(l);
+    if (comm_post(s->comm, layout_leader(&s->layout, l->rec.replica), WIRE_CANCEL, &cancel,
+                  sizeof cancel, &unused) != 0) {
+        return;
+    }
+}
+
+static void stages_destroy(struct client *c)
+{
+    struct client_stages *s = stages_of(c);
+    free(s->outstanding);
+    free(s->request);
+    free(s);
+}
+
+static const struct client_ops stages_ops = {
+    .name = "stages",
+    .submit = stages_submit,
+    .message = stages_message,
+    .cancel = stages_cancel,
+    .destroy = stages_destroy,
+};
+
+int client_stages_create(struct client **out, struct comm *comm, const struct layout *layout,
+                         struct live_table *t, int context, bool ignore_eos, struct err *e)
+{
+    CHECK(layout->replicas > 0 && context > 0);
+    struct client_stages *s = xcalloc(1, sizeof *s);
+    s->base.ops = &stages_ops;
+    s->comm = comm;
+    s->layout = *layout;
+    s->table = t;
+    s->context = (uint32_t)context;
+    s->ignore_eos = ignore_eos;
+    s->outstanding = xcalloc((size_t)layout->replicas, sizeof *s->outstanding);
+    s->request = calloc(1, sizeof *s->request + s->context * sizeof s->request->ids[0]);
+    if (!s->request) {
+        stages_destroy(&s->base);
+        return err_set(e, ERR_ENV, "no memory for a prompt of %d tokens", context);
+    }
+    *out = &s->base;
+    return 0;
+}

@@ -1,0 +1,21 @@
+/*
+ * The target inside this job: prompt ids go to the leader of a replica, tokens come back from its
+ * last stage (model/wire.h). Requests are spread over the replicas by the least outstanding tokens,
+ * prompt and output together, of this load rank; in a tie, in turns.
+ *
+ * Messages are checked: one that does not parse is an error (the peer is broken); one for a request
+ * that has ended meanwhile is dropped; tokens that contradict the request end it as bad_stream.
+ */
+#pragma once
+
+#include <stdbool.h>
+
+#include "core/comm.h"
+#include "core/err.h"
+#include "loadgen/client.h"
+#include "model/layout.h"
+
+/* context bounds n_in + n_out. With ignore_eos a reply shorter than asked for is `truncated`. */
+int client_stages_create(struct client **out, struct comm *comm, const struct layout *layout,
+                         struct live_table *t, int context, bool ignore_eos,
+                         struct err *e) ERR_CHECKED;

@@ -1,0 +1,118 @@
+#include "loadgen/load.h"
+
+#include "core/clock.h"
+#include "core/rng.h"
+#include "core/units.h"
+
+#include <math.h>
+#include <string.h>
+
+#define RATE_MIN_RPS 1e-6
+#define RATE_MAX_RPS 1e8
+#define STEP_MIN_NS  (10 * NS_PER_MS)
+#define STEP_MAX_NS  (7 * 86400 * NS_PER_S)
+
+#define ROW(key_, type_, def_, lo_, hi_, help_, field_)                                            \
+    .key = (key_), .type = (type_), .def = (def_), .lo = (double)(lo_), .hi = (double)(hi_),       \
+    .help = (help_), .offset = offsetof(struct load_config, field_)
+
+static const struct opt rows[] = {
+    {ROW("load.ranks", OPT_INT, "1", 1, 1e6, "MPI ranks that offer load", ranks)},
+    {ROW("load.arrival.kind", OPT_CHOICE, "poisson", 0, 0,
+         "open loop at a rate, at the dataset's own times, or a closed loop of load.users",
+         arrival),
+     .choices = "poisson|constant|trace|closed", .short_key = "load.arrival"},
+    {ROW("load.users", OPT_INT, "0", 0, 1e7,
+         "users of a closed loop and of the probe; 0: 32 per replica in the probe", users)},
+    {ROW("load.rates.list", OPT_NUMBERS, NULL, RATE_MIN_RPS, RATE_MAX_RPS,
+         "request rates of the steps, rising, in requests/s; empty: start, times factor, ...",
+         rates_list),
+     .short_key = "load.rates"},
+    {ROW("load.rates.start", OPT_STRING, "auto", 0, 0,
+         "first rate, or auto: 0.2 of what a closed-loop probe reaches", rates_start)},
+    {ROW("load.rates.factor", OPT_NUMBER, "1.5", 1.01, 100, "each rate over the one before",
+         rates_factor)},
+    {ROW("load.rates.until", OPT_CHOICE, "saturated", 0, 0,
+         "stop after two overloaded steps in a row, or only after max_steps", rates_until),
+     .choices = "saturated|max_steps"},
+    {ROW("load.rates.max_steps", OPT_INT, "9", 1, 1000, "most rates to try", rates_max_steps)},
+    {ROW("load.step", OPT_DURATION, "12s", STEP_MIN_NS, STEP_MAX_NS, "length of a step", step_ns)},
+    {ROW("load.drain", OPT_DURATION, "5s", 0, STEP_MAX_NS,
+         "time to finish after a step; what is left is cancelled and counts as failed", drain_ns)},
+    {ROW("load.warmup", OPT_SHARE, "20%", 0, 0.9, "share of a step before its window opens",
+         warmup)},
+    {ROW("load.probe", OPT_DURATION, "5s", STEP_MIN_NS, STEP_MAX_NS,
+         "length of the closed-loop probe", probe_ns)},
+    {ROW("load.seed", OPT_INT, "1", 0, 0, "all that is drawn follows from it", seed)},
+    {ROW("load.ignore_eos", OPT_BOOL, "true", 0, 0, "outputs have exactly the length asked for",
+         ignore_eos)},
+    {ROW("load.max_in_flight", OPT_INT, "16384", 1, 1 << 24,
+         "requests in flight per load rank; what is due beyond is sent late", max_in_flight)},
+};
+
+const struct opt_table load_options = {rows, sizeof rows / sizeof rows[0]};
+
+static int check_list(const struct opt_numbers *list, struct err *e)
+{
+    for (size_t i = 1; i < list->n; i++) {
+        if (list->v[i] <= list->v[i - 1]) {
+            return err_set(e, ERR_INPUT,
+                           "load.rates: %g after %g (each rate must be above the last)", list->v[i],
+                           list->v[i - 1]);
+        }
+    }
+    return 0;
+}
+
+static int check_start(const char *start, struct err *e)
+{
+    double rps;
+    if (strcmp(start, "auto") == 0) {
+        return 0;
+    }
+    if (units_parse_number(start, &rps, e) != 0) {
+        return err_wrap(e, "load.rates.start (auto or a rate)");
+    }
+    if (!(rps >= RATE_MIN_RPS && rps <= RATE_MAX_RPS)) {
+        return err_set(e, ERR_INPUT, "load.rates.start: %s is out of range (auto, or %g..%g)",
+                       start, RATE_MIN_RPS, RATE_MAX_RPS);
+    }
+    return 0;
+}
+
+int load_check(const struct load_config *c, struct err *e)
+{
+    if (check_list(&c->rates_list, e) != 0 || check_start(c->rates_start, e) != 0) {
+        return -1;
+    }
+    if (c->arrival == LOAD_CLOSED && c->users < 1) {
+        return err_set(e, ERR_INPUT, "load.users: 0 with load.arrival=closed (at least 1)");
+    }
+    if ((c->arrival == LOAD_CLOSED || c->arrival == LOAD_TRACE) && c->rates_list.n > 0) {
+        return err_set(e, ERR_INPUT, "load.rates: not with load.arrival=%s (%s)",
+                       c->arrival == LOAD_CLOSED ? "closed" : "trace",
+                       c->arrival == LOAD_CLOSED ? "load.users sets the load"
+                                                 : "load.dataset.time_scale changes the speed");
+    }
+    if (c->users > c->ranks * c->max_in_flight) {
+        return err_set(e, ERR_INPUT, "load.users: %lld over load.ranks x load.max_in_flight = %lld",
+                       (long long)c->users, (long long)(c->ranks * c->max_in_flight));
+    }
+    return 0;
+}
+
+uint64_t load_step_seed(const struct load_config *c, uint32_t step)
+{
+    return rng_u64((uint64_t)c->seed, RNG_STEP, step, 0);
+}
+
+double load_start_rps(const struct load_config *c)
+{
+    struct err ignored;
+    double rps;
+    if (strcmp(c->rates_start, "auto") == 0 ||
+        units_parse_number(c->rates_start, &rps, &ignored) != 0) {
+        return 0.0;
+    }
+    return rps;
+}

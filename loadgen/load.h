@@ -1,0 +1,50 @@
+/*
+ * The settings of offered load: `load.*` and what a step is. Transparent; owned by the run's config.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/opt.h"
+
+enum load_arrival {
+    LOAD_POISSON,
+    LOAD_CONSTANT,
+    LOAD_TRACE,  // arrival times of the dataset
+    LOAD_CLOSED, // load.users users, each sends when its reply has ended
+};
+
+struct load_config {
+    int64_t ranks;                 // L
+    int arrival;                   // enum load_arrival
+    int64_t users;                 // of a closed loop and of the probe; 0: probe picks
+    struct opt_numbers rates_list; // rates as a list; empty: geometric
+    char *rates_start;             // "auto" or a rate
+    double rates_factor;           // > 1
+    int rates_until;               // enum load_until
+    int64_t rates_max_steps;
+    int64_t step_ns;
+    int64_t drain_ns;
+    double warmup; // share of the step
+    int64_t probe_ns;
+    int64_t seed;
+    bool ignore_eos;       // outputs have exactly the length asked for
+    int64_t max_in_flight; // live requests per load rank; what is due beyond it waits and is late
+};
+
+enum load_until {
+    LOAD_UNTIL_SATURATED, // two unstable rates in a row, or max_steps
+    LOAD_UNTIL_MAX_STEPS,
+};
+
+extern const struct opt_table load_options;
+
+/* Checks across keys (arrival trace needs a trace, rates rise, ...). ERR_INPUT. */
+int load_check(const struct load_config *c, struct err *e) ERR_CHECKED;
+
+/* Seed of step k: f(run seed, k). */
+uint64_t load_step_seed(const struct load_config *c, uint32_t step);
+
+/* load.rates.start as a rate; 0: auto. */
+double load_start_rps(const struct load_config *c);

@@ -1,0 +1,510 @@
+#include "loadgen/loop.h"
+
+#include "core/clock.h"
+#include "core/hist.h"
+#include "core/mem.h"
+#include "loadgen/live.h"
+#include "loadgen/outbox.h"
+#include "loadgen/plan.h"
+#include "loadgen/users.h"
+
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#define SENDS_PER_TURN    64
+#define MESSAGES_PER_TURN 64
+#define SLEEP_NS          (50 * NS_PER_US)
+#define NEAR_NS           (150 * NS_PER_US) // a sleep of 50 us may end this late
+#define RECORDS_PER_PUMP  64
+#define UNSENT_MOST       16 // messages under way while the last records are handed over
+#define HANDOVER_NS       (60 * NS_PER_S)
+#define SHORT_SLICE_NS    100000 // the least that Linux takes
+
+struct loop {
+    struct comm *comm;
+    struct layout layout;
+    const struct load_config *cfg;
+    const struct dataset *ds;
+    struct loop_hooks hooks;
+    uint32_t context;
+    struct live_table *table;
+    struct outbox outbox;
+    int32_t *ids; // (context) of a prompt without ids of its own
+
+    struct wire_step step;
+    struct client *client;
+    bool is_planned, is_stopped, may_spin;
+    struct plan plan; // open loop
+    size_t n_chunks;  // of token times, if all were in flight at once
+    size_t next;      // index in plan.events
+    bool is_ready;    // next_ids are those of that event
+    const int32_t *next_ids;
+    struct users users; // closed loop
+
+    struct loop_live live;
+    uint64_t n_filtered; // closed loop
+    int64_t t_turn_ns;
+    int idle_turns;
+    struct hist gap_ns, ttft_us;
+};
+
+size_t loop_max_message_bytes(int context)
+{
+    CHECK(context > 0);
+    return outbox_message_bytes((uint32_t)context);
+}
+
+int loop_create(struct loop **out, struct comm *comm, const struct layout *layout,
+                const struct load_config *cfg, const struct dataset *ds, int context,
+                struct loop_hooks hooks, struct err *e)
+{
+    CHECK(context > 0 && layout_is_load(layout, comm_rank(comm)));
+    struct loop *l = xcalloc(1, sizeof *l);
+    l->comm = comm;
+    l->layout = *layout;
+    l->cfg = cfg;
+    l->ds = ds;
+    l->hooks = hooks;
+    l->context = (uint32_t)context;
+    if (live_create(&l->table, (uint32_t)cfg->max_in_flight, l->context, e) != 0) {
+        goto free_loop;
+    }
+    if (outbox_init(&l->outbox, comm, l->context, e) != 0) {
+        goto destroy_table;
+    }
+    l->ids = calloc(l->context, sizeof *l->ids);
+    if (!l->ids) {
+        err_set(e, ERR_ENV, "no memory for a prompt of %d tokens", context);
+        goto free_outbox;
+    }
+    hist_reset(&l->gap_ns);
+    hist_reset(&l->ttft_us);
+    *out = l;
+    return 0;
+free_outbox:
+    outbox_free(&l->outbox);
+destroy_table:
+    live_destroy(l->table);
+free_loop:
+    free(l);
+    return -1;
+}
+
+void loop_destroy(struct loop *l)
+{
+    if (l) {
+        plan_free(&l->plan);
+        users_free(&l->users);
+        live_destroy(l->table);
+        outbox_free(&l->outbox);
+        free(l->ids);
+        free(l);
+    }
+}
+
+const struct loop_live *loop_live(const struct loop *l)
+{
+    return &l->live;
+}
+
+const struct hist *loop_ttft(const struct loop *l)
+{
+    return &l->ttft_us;
+}
+
+struct live_table *loop_live_table(struct loop *l)
+{
+    return l->table;
+}
+
+void loop_stop(struct loop *l)
+{
+    l->is_stopped = true;
+}
+
+/* --- planning ------------------------------------------------------------------------------------- */
+
+static int plan_open(struct loop *l, int rank, struct err *e)
+{
+    const struct wire_step *s = &l->step;
+    if (plan_build(&l->plan, l->cfg, l->ds, s->rate_rps, s->t_end_ns - s->t_begin_ns, s->seed, rank,
+                   l->layout.load_ranks, e) != 0) {
+        return -1;
+    }
+    for (size_t i = 0; i < l->plan.n; i++) {
+        l->n_chunks += live_chunks(l->plan.events[i].n_out);
+    }
+    return 0;
+}
+
+static int plan_closed(struct loop *l, int rank, struct err *e)
+{
+    const struct wire_step *s = &l->step;
+    plan_build_closed(&l->plan, l->ds, s->seed, s->users);
+    if (users_init(&l->users, s->users, rank, l->layout.load_ranks, s->t_begin_ns, e) != 0) {
+        return -1;
+    }
+    l->n_chunks = l->users.n * live_chunks(l->context);
+    return 0;
+}
+
+int loop_plan_step(struct loop *l, const struct wire_step *step, struct err *e)
+{
+    CHECK(step->t_begin_ns <= step->t_end_ns && step->t_end_ns <= step->t_drain_ns);
+    int rank = comm_rank(l->comm);
+    plan_free(&l->plan);
+    users_free(&l->users);
+    l->step = *step;
+    l->n_chunks = 0;
+    l->next = 0;
+    l->is_ready = false;
+    if (step->users > 0 ? plan_closed(l, rank, e) : plan_open(l, rank, e)) {
+        return -1;
+    }
+    l->is_planned = true;
+    return 0;
+}
+
+/* --- sending -------------------------------------------------------------------------------------- */
+
+/* When the next request is due, or INT64_MAX: none is left, or all users wait for replies. */
+static int64_t next_due_ns(const struct loop *l)
+{
+    if (l->step.users > 0) {
+        int64_t t_ns = users_next_ns(&l->users);
+        return t_ns < l->step.t_end_ns ? t_ns : INT64_MAX;
+    }
+    return l->next < l->plan.n ? l->step.t_begin_ns + l->plan.events[l->next].t_ns : INT64_MAX;
+}
+
+static const int32_t *ids_of(struct loop *l, const struct plan_event *ev, uint32_t *redrawn)
+{
+    struct prompt p;
+    dataset_get(l->ds, l->step.seed, ev->id, &p);
+    *redrawn = p.redrawn;
+    if (p.ids) {
+        return p.ids;
+    }
+    CHECK(ev->n_in <= l->context);
+    dataset_draw_ids(l->ds, l->step.seed, ev->id, ev->n_in, l->ids);
+    return l->ids;
+}
+
+/* Find the next event's ids while there is time, so that finding them is no part of the send lag. */
+static void prepare(struct loop *l)
+{
+    if (l->step.users == 0 && !l->is_ready && l->next < l->plan.n) {
+        uint32_t unused;
+        l->next_ids = ids_of(l, &l->plan.events[l->next], &unused);
+        l->is_ready = true;
+    }
+}
+
+static void send_open(struct loop *l, int64_t due_ns)
+{
+    prepare(l);
+    struct live *v = live_take(l->table, &l->plan.events[l->next], due_ns);
+    v->rec.load_rank = (uint16_t)comm_rank(l->comm);
+    l->client->ops->submit(l->client, v, l->next_ids);
+    l->next++;
+    l->is_ready = false;
+}
+
+static void send_closed(struct loop *l)
+{
+    struct plan_event ev;
+    uint64_t turn;
+    uint32_t redrawn;
+    struct users_due due = users_pop(&l->users, &turn);
+    plan_closed_event(l->ds, l->step.seed, due.user, l->step.users, turn, &ev);
+    struct live *v = live_take(l->table, &ev, due.t_ns);
+    v->rec.load_rank = (uint16_t)comm_rank(l->comm);
+    v->user = due.user;
+    const int32_t *ids = ids_of(l, &ev, &redrawn);
+    l->n_filtered += redrawn;
+    l->client->ops->submit(l->client, v, ids);
+}
+
+/* Send what is due, a bounded number so that arrivals do not wait for a long backlog of sends. */
+static int send_due(struct loop *l, int64_t now_ns)
+{
+    int n = 0;
+    for (; n < SENDS_PER_TURN && !live_is_full(l->table); n++) {
+        int64_t due_ns = next_due_ns(l);
+        if (due_ns > now_ns) {
+            break;
+        }
+        if (l->step.users > 0) {
+            send_closed(l);
+        } else {
+            send_open(l, due_ns);
+        }
+        l->live.n_sent++;
+    }
+    return n;
+}
+
+/* --- receiving ------------------------------------------------------------------------------------ */
+
+/* How many messages were taken, or -1. */
+static int take_messages(struct loop *l, struct err *e)
+{
+    for (int n = 0; n < MESSAGES_PER_TURN; n++) {
+        struct comm_msg m;
+        int got = comm_poll(l->comm, &m, e);
+        if (got <= 0) {
+            return got < 0 ? -1 : n;
+        }
+        int taken = l->client->ops->message ? l->client->ops->message(l->client, &m, e) : 0;
+        if (taken < 0 ||
+            (taken == 0 && l->hooks.message && l->hooks.message(l->hooks.arg, &m, e) < 0)) {
+            return -1;
+        }
+    }
+    return MESSAGES_PER_TURN;
+}
+
+static void count_ended(struct loop *l, const struct live *v, int64_t now_ns)
+{
+    bool is_ok = v->rec.outcome == OUTCOME_OK;
+    l->live.n_done++;
+    l->live.n_ok += is_ok;
+    if (is_ok) {
+        hist_record(&l->ttft_us, (v->rec.t_first_ns - v->rec.t_sched_ns) / NS_PER_US);
+    }
+    if (l->step.users > 0) {
+        users_done(&l->users, v->user, is_ok ? v->rec.t_last_ns : now_ns, !is_ok);
+    }
+}
+
+/* Records of what has ended go to the outbox. How many, or -1. */
+static int collect(struct loop *l, int64_t now_ns, struct err *e)
+{
+    int n = 0;
+    for (struct live *v; (v = live_next_ended(l->table)) != NULL; n++) {
+        if (outbox_add(&l->outbox, l->table, v, e) != 0) {
+            return -1;
+        }
+        count_ended(l, v, now_ns);
+        live_free(l->table, v);
+    }
+    return n;
+}
+
+/* --- one turn ------------------------------------------------------------------------------------- */
+
+static void pause_briefly(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#endif
+}
+
+/*
+ * Nothing to do until the next request is due. Far from it, wait as everybody does; near it, keep
+ * turning where the core is ours, else sleep up to it.
+ */
+static int wait(struct loop *l, int64_t now_ns, struct err *e)
+{
+    prepare(l);
+    int64_t due_ns = live_is_full(l->table) ? INT64_MAX : next_due_ns(l);
+    int64_t left_ns = due_ns == INT64_MAX ? INT64_MAX : due_ns - now_ns;
+    if (left_ns > NEAR_NS) {
+        return comm_pause(l->comm, l->idle_turns++, e);
+    }
+    if (l->may_spin) {
+        pause_briefly();
+    } else {
+        clock_sleep_until_ns(clock_local_ns() + (left_ns < SLEEP_NS ? left_ns : SLEEP_NS));
+    }
+    return 0;
+}
+
+static void note_gap(struct loop *l, int64_t now_ns)
+{
+    if (l->t_turn_ns >= l->step.t_begin_ns) {
+        hist_record(&l->gap_ns, now_ns - l->t_turn_ns);
+    }
+    l->t_turn_ns = now_ns;
+}
+
+static int turn(struct loop *l, struct err *e)
+{
+    int64_t now_ns = clock_now_ns();
+    note_gap(l, now_ns);
+    int n_sent = send_due(l, now_ns);
+    int n_messages = take_messages(l, e);
+    if (n_messages < 0 || (l->client->ops->poll && l->client->ops->poll(l->client, e) != 0)) {
+        return -1;
+    }
+    int n_ended = collect(l, now_ns, e);
+    if (n_ended < 0 ||
+        (outbox_is_due(&l->outbox, now_ns) && outbox_post(&l->outbox, now_ns, e) != 0)) {
+        return -1;
+    }
+    l->live.n_in_flight = live_in_flight(l->table);
+    if (l->hooks.tick && l->hooks.tick(l->hooks.arg, now_ns, e) != 0) {
+        return -1;
+    }
+    if (n_sent + n_messages + n_ended > 0) {
+        l->idle_turns = 0;
+        return 0;
+    }
+    return wait(l, now_ns, e);
+}
+
+static bool is_over(const struct loop *l)
+{
+    int64_t now_ns = clock_now_ns();
+    bool is_idle = next_due_ns(l) == INT64_MAX && live_in_flight(l->table) == 0;
+    return l->is_stopped || now_ns >= l->step.t_drain_ns || (now_ns >= l->step.t_end_ns && is_idle);
+}
+
+/* --- the end of a step ------------------------------------------------------------------------------ */
+
+/* Let messages flow, so that many last records do not pile up between here and rank 0. */
+static int pump(struct loop *l, struct err *e)
+{
+    int64_t deadline_ns = clock_local_ns() + HANDOVER_NS;
+    int n = take_messages(l, e);
+    for (int idle = 0; n >= 0 && comm_unsent(l->comm) > UNSENT_MOST; idle++) {
+        if (clock_local_ns() > deadline_ns) {
+            return err_set(e, ERR_ENV, "rank 0 does not take the records of rank %d",
+                           comm_rank(l->comm));
+        }
+        if (comm_pause(l->comm, idle, e) != 0) {
+            return -1;
+        }
+        n = take_messages(l, e);
+    }
+    return n < 0 ? -1 : 0;
+}
+
+static int cancel_rest(struct loop *l, struct err *e)
+{
+    uint32_t n = 0;
+    uint32_t slot = 0;
+    for (struct live *v; (v = live_busy_from(l->table, slot)) != NULL;) {
+        slot = v->ticket.slot + 1;
+        l->client->ops->cancel(l->client, v);
+        live_end(l->table, v, OUTCOME_CANCELLED, 0);
+        if (++n % RECORDS_PER_PUMP == 0 && (collect(l, clock_now_ns(), e) < 0 || pump(l, e) != 0)) {
+            return -1;
+        }
+    }
+    return collect(l, clock_now_ns(), e) < 0 ? -1 : 0;
+}
+
+/* What was due and found no slot to the very end is cancelled, too, without a time of sending. */
+static int record_unsent(struct loop *l, struct err *e)
+{
+    for (; l->next < l->plan.n; l->next++) {
+        const struct plan_event *ev = &l->plan.events[l->next];
+        struct record r;
+        record_init(&r);
+        r.id = ev->id;
+        r.t_sched_ns = l->step.t_begin_ns + ev->t_ns;
+        r.n_in = ev->n_in;
+        r.n_out_req = ev->n_out;
+        r.n_out_usage = UINT32_MAX;
+        r.load_rank = (uint16_t)comm_rank(l->comm);
+        r.outcome = OUTCOME_CANCELLED;
+        l->live.n_done++;
+        if (outbox_add_unsent(&l->outbox, &r, e) != 0 ||
+            (l->next % RECORDS_PER_PUMP == 0 && pump(l, e) != 0)) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int64_t cpu_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return t.tv_sec * NS_PER_S + t.tv_nsec;
+}
+
+static int post_done(struct loop *l, int64_t t_cpu_ns, struct err *e)
+{
+    bool is_closed = l->step.users > 0;
+    struct wire_step_done done = {
+        .index = l->step.index,
+        .n_records = l->outbox.n_records,
+        .n_scheduled = is_closed ? l->live.n_sent : l->plan.n,
+        .n_filtered = is_closed ? l->n_filtered : l->plan.n_filtered,
+        .schedule_hash = l->plan.hash,
+        .poll_gap_ns = {(uint64_t)hist_quantile(&l->gap_ns, 0.5),
+                        (uint64_t)hist_quantile(&l->gap_ns, 0.99)},
+        .t_cpu_ns = t_cpu_ns,
+    };
+    return comm_post(l->comm, 0, WIRE_STEP_DONE, &done, sizeof done, e);
+}
+
+static int begin_step(struct loop *l, struct client *client, struct err *e)
+{
+    CHECK(l->is_planned);
+    l->is_planned = false;
+    l->is_stopped = false;
+    l->client = client;
+    l->live = (struct loop_live){0};
+    l->n_filtered = 0;
+    l->idle_turns = 0;
+    l->t_turn_ns = clock_now_ns();
+    hist_reset(&l->gap_ns);
+    hist_reset(&l->ttft_us);
+    outbox_begin_step(&l->outbox, l->step.index, l->t_turn_ns);
+    // A thread that never sleeps must not run SCHED_FIFO: the kernel's real-time limit would stop it.
+    cpu_set_t cpus;
+    int n_cpus = sched_getaffinity(0, sizeof cpus, &cpus) == 0 ? CPU_COUNT(&cpus) : 1;
+    l->may_spin =
+        comm_ranks_on_this_host(l->comm) <= n_cpus && sched_getscheduler(0) == SCHED_OTHER;
+    return live_reserve(l->table, l->n_chunks, e);
+}
+
+int loop_run_step(struct loop *l, struct client *client, struct err *e)
+{
+    if (begin_step(l, client, e) != 0) {
+        return -1;
+    }
+    int64_t t_cpu_ns = cpu_ns();
+    while (!is_over(l)) {
+        if (turn(l, e) != 0) {
+            return -1;
+        }
+    }
+    if (cancel_rest(l, e) != 0 || record_unsent(l, e) != 0 ||
+        outbox_post(&l->outbox, clock_now_ns(), e) != 0) {
+        return -1;
+    }
+    l->live.n_in_flight = 0;
+    return post_done(l, cpu_ns() - t_cpu_ns, e);
+}
+
+/* Where SCHED_FIFO is not permitted: a short slice, which needs no privilege, lets a waking thread
+ * preempt one with a longer slice (EEVDF, Linux 6.12); older kernels refuse or ignore it. */
+static void shorten_slice(void)
+{
+    struct { // sched_setattr(2), which glibc does not declare yet
+        uint32_t size, policy;
+        uint64_t flags;
+        int32_t nice;
+        uint32_t priority;
+        uint64_t runtime_ns, deadline_ns, period_ns;
+    } a = {.size = sizeof a, .policy = SCHED_OTHER, .runtime_ns = SHORT_SLICE_NS};
+    (void)syscall(SYS_sched_setattr, 0, &a, 0);
+}
+
+bool loop_realtime(bool want)
+{
+    struct sched_param p = {.sched_priority = want ? 1 : 0};
+    if (sched_setscheduler(0, want ? SCHED_FIFO : SCHED_OTHER, &p) == 0) {
+        return want;
+    }
+    shorten_slice();
+    return sched_getscheduler(0) == SCHED_FIFO;
+}

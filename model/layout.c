@@ -1,0 +1,53 @@
+#include "model/layout.h"
+
+int layout_size(const struct layout *l)
+{
+    return l->load_ranks + l->replicas * l->pipeline * l->tensor;
+}
+
+bool layout_is_load(const struct layout *l, int rank)
+{
+    return rank >= 0 && rank < l->load_ranks;
+}
+
+struct layout_worker layout_worker(const struct layout *l, int rank)
+{
+    CHECK(rank >= l->load_ranks && rank < layout_size(l));
+    int i = rank - l->load_ranks;
+    return (struct layout_worker){
+        .replica = i / (l->pipeline * l->tensor),
+        .stage = i / l->tensor % l->pipeline,
+        .tensor = i % l->tensor,
+    };
+}
+
+int layout_rank(const struct layout *l, int replica, int stage, int tensor)
+{
+    CHECK(replica >= 0 && replica < l->replicas && stage >= 0 && stage < l->pipeline &&
+          tensor >= 0 && tensor < l->tensor);
+    return l->load_ranks + (replica * l->pipeline + stage) * l->tensor + tensor;
+}
+
+int layout_leader(const struct layout *l, int replica)
+{
+    return layout_rank(l, replica, 0, 0);
+}
+
+int layout_check(const struct layout *l, int world, struct err *e)
+{
+    if (l->load_ranks < 1 || l->replicas < 0 || l->pipeline < 1 || l->tensor < 1) {
+        return err_set(e, ERR_INPUT,
+                       "layout of %d load ranks, %d replicas, pipeline %d, tensor %d: load ranks, "
+                       "pipeline and tensor must be at least 1",
+                       l->load_ranks, l->replicas, l->pipeline, l->tensor);
+    }
+    // In long long: the sum is shown even where it would not fit an int.
+    long long need = l->load_ranks + (long long)l->replicas * l->pipeline * l->tensor;
+    if (need != world) {
+        return err_set(e, ERR_INPUT,
+                       "this world has %d ranks, but the config needs %lld = %d load + %d replicas "
+                       "x %d pipeline x %d tensor",
+                       world, need, l->load_ranks, l->replicas, l->pipeline, l->tensor);
+    }
+    return 0;
+}

@@ -1,0 +1,127 @@
+/*
+ * What the ranks of a run say to each other over comm's message plane: load ranks, leaders, last
+ * stages and rank 0. Plain structs in host byte order (one job, one architecture); every receiver
+ * checks sizes. Messages inside one replica (batches, sampled ids) are workers' own business:
+ * tags from WIRE_WORKERS on.
+ *
+ *   rank 0 -> all        WIRE_STEP, WIRE_STEP_END, WIRE_SHUTDOWN
+ *   load -> leader       WIRE_REQUEST, WIRE_CANCEL
+ *   leader -> load       WIRE_REJECT
+ *   last stage -> load   WIRE_TRACE, WIRE_TOKENS (in this order for the first and the last token)
+ *   any -> rank 0        WIRE_JOURNAL, WIRE_STEP_DONE
+ */
+#pragma once
+
+#include <stdint.h>
+
+enum wire_tag {
+    WIRE_STEP = 1,
+    WIRE_STEP_END,
+    WIRE_SHUTDOWN,
+    WIRE_REQUEST,
+    WIRE_CANCEL,
+    WIRE_REJECT,
+    WIRE_TRACE,
+    WIRE_TOKENS,
+    WIRE_JOURNAL,
+    WIRE_STEP_DONE,
+    WIRE_WORKERS = 100,
+};
+
+/* One rate level, as rank 0 announces it. Times are on rank 0's clock. */
+struct wire_step {
+    uint32_t index;  // position in the run, 0-based
+    int32_t kind;    // enum step_kind of results/record.h
+    double rate_rps; // offered; 0 for a closed loop
+    uint32_t users;  // closed loop: concurrent users over all load ranks; 0: open loop
+    uint32_t reserved;
+    uint64_t seed;                                       // of this step: f(run seed, index)
+    int64_t t_begin_ns, t_warm_ns, t_end_ns, t_drain_ns; // absolute
+};
+
+/* Ends a step for the workers: whatever is still in their queues is dropped. */
+struct wire_step_end {
+    uint32_t index;
+    uint32_t reserved;
+};
+
+/* A rank has sent rank 0 everything of this step. */
+struct wire_step_done {
+    uint32_t index;
+    uint32_t n_records;      // load ranks: records sent
+    uint64_t n_scheduled;    // load ranks: events of the whole schedule that this rank owned
+    uint64_t n_filtered;     // draws that did not fit the context, own share
+    uint64_t schedule_hash;  // load ranks: xxh64 over the whole step's schedule, same on all
+    uint64_t poll_gap_ns[2]; // p50, p99 of the time between two turns of the rank's loop
+    int64_t t_cpu_ns;        // CPU time of the rank's process in this step
+};
+
+/* Where a reply goes: an index into the load rank's live slots, and a number that must match. */
+struct wire_ticket {
+    uint32_t slot;
+    uint32_t generation;
+};
+
+enum wire_request_flags {
+    WIRE_STOP_AT_EOS = 1, // else exactly n_out tokens
+};
+
+struct wire_request {
+    struct wire_ticket ticket;
+    uint32_t n_in;  // >= 1
+    uint32_t n_out; // >= 1; n_in + n_out <= context
+    uint32_t flags;
+    uint32_t reserved;
+    int32_t ids[]; // (n_in)
+};
+
+struct wire_cancel {
+    struct wire_ticket ticket;
+};
+
+/* The leader's queue is full (target.max_waiting), or the request cannot ever fit. */
+struct wire_reject {
+    struct wire_ticket ticket;
+};
+
+enum wire_token_flags {
+    WIRE_FIRST = 1,
+    WIRE_LAST = 2,
+};
+
+/* WIRE_TOKENS carries an array of these. */
+struct wire_token {
+    struct wire_ticket ticket;
+    int32_t id;
+    uint32_t flags;
+    int64_t t_emit_ns; // stamped by the last stage when it had the id
+};
+
+/*
+ * Where a request's time went inside the replica, up to its first token (phase WIRE_FIRST) and up
+ * to its last (WIRE_LAST); comes before that token. Sums over the request's micro-batches; the parts
+ * cover t_recv .. t_emit without gaps:
+ *   queue [t_recv, t_admit], wait for the first batch counts as bubble; per batch: stage_us compute,
+ *   hop_us between stages and back to the leader, bubble_us waiting for a busy stage or a free lane.
+ */
+struct wire_trace {
+    struct wire_ticket ticket;
+    uint32_t phase;
+    uint32_t n_stages;
+    int64_t t_recv_ns, t_admit_ns, t_prefill_ns; // at the leader; prefill = first batch built
+    uint32_t hop_us, bubble_us;
+    uint32_t stage_us[]; // (n_stages)
+};
+
+enum wire_journal_kind { // the values of enum journal_kind in results/journal.h
+    WIRE_JOURNAL_RECORDS = 2,
+    WIRE_JOURNAL_SPANS = 3,
+    WIRE_JOURNAL_SERIES = 4,
+};
+
+/* WIRE_JOURNAL: entries for rank 0's journal. */
+struct wire_journal {
+    uint32_t kind; // enum wire_journal_kind
+    uint32_t step;
+    uint8_t bytes[];
+};

@@ -1,0 +1,133 @@
+/*
+ * THE data model: what is kept of every request, of every batch on every stage, and of the queues.
+ * Pure data, no I/O; loadgen and workers fill these, journal and store keep them, analysis reads
+ * them. Times are ns on rank 0's clock since the run's t0. RECORD_NONE marks "never happened".
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define RECORD_NONE       INT64_MIN
+#define RECORD_MAX_STAGES 64
+
+enum outcome { // a request's end; order is part of the file format
+    OUTCOME_OK,
+    OUTCOME_HTTP_STATUS,
+    OUTCOME_CONNECT,
+    OUTCOME_TIMEOUT_FIRST,
+    OUTCOME_TIMEOUT_TOTAL,
+    OUTCOME_TRUNCATED,
+    OUTCOME_BAD_STREAM,
+    OUTCOME_CANCELLED, // still unfinished when the step's drain ended
+    OUTCOME_REJECTED,  // the target refused it: its queue was full
+    OUTCOME_LOST,      // no record survived a killed run
+    OUTCOME_N,
+};
+extern const char *const record_outcome_names[OUTCOME_N];
+
+enum step_kind { // order is part of the file format
+    STEP_BASE,   // closed-loop probe
+    STEP_SWEEP,
+    STEP_BISECT,
+    STEP_FILL,
+    STEP_REVISIT,
+    STEP_KIND_N,
+};
+extern const char *const record_step_kind_names[STEP_KIND_N];
+
+enum verdict { // order is part of the file format
+    VERDICT_STABLE,
+    VERDICT_UNSTABLE,
+    VERDICT_TOO_SHORT,
+    VERDICT_CLIENT_LIMITED,
+    VERDICT_ERRORS,
+    VERDICT_N,
+};
+extern const char *const record_verdict_names[VERDICT_N];
+
+struct record {
+    uint64_t id;                             // index in the step's schedule
+    int64_t t_sched_ns;                      // q: when it was due
+    int64_t t_send_ns;                       // s
+    int64_t t_byte_ns;                       // b: first byte or message of the answer
+    int64_t t_first_ns;                      // f: first content or reasoning token
+    int64_t t_content_ns;                    // first content token (= f without reasoning)
+    int64_t t_last_ns;                       // l: last token
+    int64_t t_recv_ns;                       // internal targets: at the leader
+    int64_t t_admit_ns;                      //   admitted to a lane
+    int64_t t_prefill_ns;                    //   first batch built
+    int64_t t_emit_first_ns, t_emit_last_ns; //   stamped by the last stage
+    uint32_t n_in;                           // prompt tokens
+    uint32_t n_out_req;                      // output tokens asked for
+    uint32_t n_out;                          // output tokens counted here
+    uint32_t n_out_usage;                    // as the server reported; UINT32_MAX when it did not
+    uint32_t n_chunks;                       // messages or SSE events that carried tokens
+    uint32_t itl_max_us;
+    uint32_t hop_us[2], bubble_us[2]; // [0] up to the first token, [1] up to the last
+    uint16_t load_rank;
+    uint16_t replica;
+    uint16_t http_status;  // 0 without HTTP
+    uint8_t outcome;       // enum outcome
+    uint8_t n_stages;      // length of stage_us[k]; 0 for external targets
+    int32_t error;         // errno or library code behind a failed outcome, 0 otherwise
+    uint32_t turn;         // in its conversation
+    uint64_t conversation; // 0: none
+};
+
+/* A record with every time RECORD_NONE and every count zero. */
+void record_init(struct record *r);
+
+/*
+ * One record as bytes, with what has a length of its own: per-stage compute times
+ * stage_us (2, n_stages), and the token times dt_us (n_out): dt[0] = t_first - t_send, then the gaps
+ * between consecutive tokens of their arrival. Self-sized and checked: record_decode of bytes from
+ * outside never reads past `len`.
+ */
+size_t record_encoded_bytes(const struct record *r);
+void record_encode(const struct record *r, const uint32_t *stage_us, const uint32_t *dt_us,
+                   uint8_t *out);
+
+/*
+ * Bytes used, or 0 when the bytes hold no whole valid record. The pointers returned point into
+ * `in` (which must be 4-byte aligned) and may be NULL when their length is 0.
+ */
+size_t record_decode(const uint8_t *in, size_t len, struct record *r, const uint32_t **stage_us,
+                     const uint32_t **dt_us);
+
+/* --- what workers report ---------------------------------------------------------------------- */
+
+enum span_op {      // order is part of the file format
+    SPAN_WAIT_RECV, // nothing to compute: from the end of the last batch to the arrival of this one
+    SPAN_PREFILL,   // compute: only prompt tokens
+    SPAN_DECODE,    // compute: only one token per request
+    SPAN_MIXED,     // compute: both
+    SPAN_SEND,      // hidden states or ids to the next stage
+    SPAN_OP_N,
+};
+extern const char *const record_span_op_names[SPAN_OP_N];
+
+struct span {
+    int64_t t_begin_ns;
+    uint64_t batch_seq; // of the replica's leader, from 1 in each step
+    uint32_t dur_ns;    // saturates at 4.29 s
+    uint32_t n_tokens;
+    uint32_t n_bytes; // moved, for SPAN_SEND
+    uint16_t rank;
+    uint16_t n_rows; // requests in the batch
+    uint8_t op;      // enum span_op
+    uint8_t lane;
+    uint8_t reserved[6];
+};
+
+/* State of one replica's scheduler, sampled at 10 Hz. */
+struct series_point {
+    int64_t t_ns;
+    uint32_t in_flight; // waiting + running
+    uint32_t waiting;
+    uint32_t running;
+    float kv_used; // share of KV blocks
+    uint16_t replica;
+    uint16_t reserved;
+    uint32_t reserved2;
+};

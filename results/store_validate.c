@@ -1,0 +1,249 @@
+/*
+ * Every table of the schema is looked for, read whole and checked against the others; each thing
+ * that is wrong is one finding, and the check goes on with the next.
+ */
+#include "results/store.h"
+
+#include "core/mem.h"
+#include "results/store_column.h"
+#include "results/store_read.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TOKEN_BLOCK ((size_t)16384) // records whose token times are held at once
+
+struct findings {
+    void (*line)(void *arg, const char *text);
+    void *arg;
+    int n;
+};
+
+static void add(struct findings *f, const char *text)
+{
+    f->n++;
+    f->line(f->arg, text);
+}
+
+/* An error of a reader, as a finding. */
+static bool failed(struct findings *f, int status, const struct err *e)
+{
+    if (status != 0) {
+        add(f, e->msg);
+    }
+    return status != 0;
+}
+
+static bool has_text_attribute(hid_t dataset, const char *name)
+{
+    bool has = H5Aexists(dataset, name) > 0;
+    store_hdf5_forget();
+    return has;
+}
+
+static void check_description(struct findings *f, const struct store_group *g, const char *name)
+{
+    static const char *const wanted[] = {"units", "long_name"};
+    struct err e;
+    hid_t d = store_hdf5_has(g, name) ? H5Dopen2(g->id, name, H5P_DEFAULT) : -1;
+    for (size_t i = 0; d >= 0 && i < sizeof wanted / sizeof wanted[0]; i++) {
+        if (!has_text_attribute(d, wanted[i])) {
+            char what[48];
+            snprintf(what, sizeof what, "has no attribute %s", wanted[i]);
+            store_hdf5_fail(&e, g, name, what);
+            add(f, e.msg);
+        }
+    }
+    if (d >= 0) {
+        H5Dclose(d);
+    }
+}
+
+/* Columns are there, described, of one length, and can be read. */
+static void check_table(struct findings *f, const struct store_group *parent,
+                        const struct store_table *t)
+{
+    struct store_group g;
+    struct err e;
+    size_t n_rows = 0, n;
+    if (failed(f, store_hdf5_group_open(parent, t->group, &g, &e), &e)) {
+        return;
+    }
+    for (size_t i = 0; i < t->n_fields; i++) {
+        const struct store_field *field = &t->fields[i];
+        check_description(f, &g, field->name);
+        if (failed(f, store_column_length(&g, field->name, field, &n, &e), &e)) {
+            continue;
+        }
+        n_rows = i == 0 ? n : n_rows;
+        void *rows = calloc(n + 1, t->row_bytes);
+        if (rows == NULL) {
+            store_hdf5_fail(&e, &g, field->name, "is too long for this machine's memory");
+            add(f, e.msg);
+        } else {
+            (void)failed(f, store_column_read(&g, field->name, field, 0, n, rows, t->row_bytes, &e),
+                         &e);
+        }
+        free(rows);
+        if (n != n_rows) {
+            store_hdf5_fail(&e, &g, field->name, "is not as long as the other columns");
+            add(f, e.msg);
+        }
+    }
+    store_hdf5_group_close(&g);
+}
+
+/* --- a step --------------------------------------------------------------------------------------- */
+
+static void check_times(struct findings *f, const struct store *s, const struct step_data *d)
+{
+    size_t n_wrong = 0;
+    for (size_t i = 0; i < d->n; i++) {
+        const struct record *r = &d->records[i];
+        bool finished = r->outcome == OUTCOME_OK;
+        n_wrong += finished && (r->t_send_ns == RECORD_NONE || r->t_first_ns < r->t_send_ns ||
+                                r->t_last_ns < r->t_first_ns);
+    }
+    if (n_wrong > 0) {
+        char text[256];
+        snprintf(text, sizeof text,
+                 "%.120s: step %" PRIu32 ": %zu finished requests whose times do not rise", s->path,
+                 d->info.index, n_wrong);
+        add(f, text);
+    }
+}
+
+static void check_tokens(struct findings *f, struct store *s, size_t index,
+                         const struct step_data *d)
+{
+    struct err e;
+    size_t n_wrong = 0;
+    for (size_t at = 0; at < d->n; at += TOKEN_BLOCK) {
+        size_t n = d->n - at < TOKEN_BLOCK ? d->n - at : TOKEN_BLOCK;
+        uint64_t *offsets;
+        uint32_t *dt_us;
+        if (failed(f, store_read_tokens(s, index, at, n, &offsets, &dt_us, &e), &e)) {
+            return;
+        }
+        for (size_t i = 0; i < n; i++) {
+            n_wrong += offsets[i + 1] - offsets[i] != d->records[at + i].n_out;
+        }
+        free(offsets);
+        free(dt_us);
+    }
+    if (n_wrong > 0) {
+        char text[256];
+        snprintf(text, sizeof text,
+                 "%.120s: step %" PRIu32
+                 ": %zu requests without a time for each of their n_out tokens",
+                 s->path, d->info.index, n_wrong);
+        add(f, text);
+    }
+}
+
+static void check_step(struct findings *f, struct store *s, size_t index)
+{
+    static const struct store_table *const tables[] = {
+        &store_schema_requests, &store_schema_path_first, &store_schema_path_last,
+        &store_schema_workers,  &store_schema_series,     &store_schema_summary};
+    struct err e;
+    struct store_group step;
+    struct step_data d;
+    int n_before = f->n;
+    if (failed(f, store_read_open(s, index, &step, &e), &e)) {
+        return;
+    }
+    for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++) {
+        check_table(f, &step, tables[i]);
+    }
+    store_read_close(s, &step);
+    if (f->n > n_before || failed(f, store_read_step(s, index, &d, &e), &e)) {
+        return;
+    }
+    check_times(f, s, &d);
+    check_tokens(f, s, index, &d);
+    step_data_free(&d);
+}
+
+/* --- the file ------------------------------------------------------------------------------------- */
+
+static void check_meta(struct findings *f, struct store *s)
+{
+    struct store_meta m;
+    struct store_group root;
+    struct err e;
+    int n_before = f->n;
+    store_hdf5_root(s, &root);
+    check_table(f, &root, &store_schema_ranks);
+    if (f->n > n_before || failed(f, store_read_meta(s, &m, &e), &e)) {
+        return;
+    }
+    if (m.complete) {
+        check_table(f, &root, &store_schema_ranks_after);
+        check_table(f, &root, &store_schema_index);
+    }
+    store_meta_free(&m);
+}
+
+static void check_analysis(struct findings *f, struct store *s)
+{
+    struct store_group root, g;
+    struct store_answers row;
+    struct err e;
+    char *text;
+    store_hdf5_root(s, &root);
+    if (!store_hdf5_has(&root, "analysis") ||
+        failed(f, store_hdf5_group_open(&root, "analysis", &g, &e), &e)) {
+        return;
+    }
+    (void)failed(f, store_hdf5_read_attributes(&g, &store_schema_answers, &row, &e), &e);
+    if (!failed(f, store_hdf5_read_text(&g, "report", &text, &e), &e)) {
+        json_t *report = json_loads(text, 0, NULL);
+        if (report == NULL) {
+            store_hdf5_fail(&e, &g, "report", "is not JSON");
+            add(f, e.msg);
+        }
+        json_decref(report);
+        free(text);
+    }
+    store_hdf5_group_close(&g);
+}
+
+/* Steps that the file names but that were never completed. */
+static void check_incomplete(struct findings *f, struct store *s)
+{
+    struct store_group root, steps;
+    struct err e;
+    H5G_info_t info;
+    store_hdf5_root(s, &root);
+    if (failed(f, store_hdf5_group_open(&root, "steps", &steps, &e), &e)) {
+        return;
+    }
+    if (H5Gget_info(steps.id, &info) < 0 || info.nlinks != s->n_steps) {
+        store_hdf5_fail(&e, &steps, NULL, "holds something that is not a complete step");
+        add(f, e.msg);
+    }
+    store_hdf5_group_close(&steps);
+}
+
+int store_validate(const char *path, void (*line)(void *arg, const char *text), void *arg,
+                   int *n_findings, struct err *e)
+{
+    struct findings f = {.line = line, .arg = arg};
+    struct store *s;
+    if (store_open(&s, path, false, e) != 0) {
+        return -1;
+    }
+    check_meta(&f, s);
+    check_incomplete(&f, s);
+    for (size_t i = 0; i < s->n_steps; i++) {
+        check_step(&f, s, i);
+    }
+    check_analysis(&f, s);
+    store_close(s);
+    *n_findings = f.n;
+    return 0;
+}

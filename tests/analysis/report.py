@@ -1,0 +1,244 @@
+#!/usr/bin/python3
+"""report.py MAKE_RUN MAKE_REPORT SOURCE DIR: the report of a simulated run whose truth is known.
+
+The JSON is valid against the strict schema and its numbers are those that h5py and numpy find in the
+same file; the same file gives the same bytes; the page is one file that needs no network.
+"""
+
+import html.parser
+import json
+import math
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+try:
+    import h5py
+    import jsonschema
+    import numpy as np
+except ImportError as missing:
+    print(f"skipped: {missing}")
+    sys.exit(77)
+
+MAKE_RUN, MAKE_REPORT, SOURCE, DIR = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3]), sys.argv[4]
+PRICES = f"cost.prices={SOURCE}/configs/prices.csv"
+VOID = {"meta", "br"}
+
+
+def make_run(name, *args):
+    """A simulated run: its path and what is true of it."""
+    path = os.path.join(DIR, name + ".h5")
+    out = subprocess.run([MAKE_RUN, path, *args], check=True, capture_output=True, text=True)
+    return path, json.loads(out.stdout)
+
+
+def make_report(path, name, *assignments):
+    prefix = os.path.join(DIR, name)
+    subprocess.run([MAKE_REPORT, path, prefix, PRICES, *assignments], check=True)
+    texts = {kind: pathlib.Path(f"{prefix}.{kind}").read_text(encoding="utf-8")
+             for kind in ("json", "html", "txt")}
+    return json.loads(texts["json"]), texts
+
+
+def close(got, want, rel=1e-9):
+    assert got is not None and math.isclose(got, want, rel_tol=rel, abs_tol=1e-12), (got, want)
+
+
+def check_latency(step, values, ok, name):
+    got = step[name]
+    assert got["n"] == len(values)
+    for key, p in (("p50", 50), ("p90", 90), ("p95", 95), ("p99", 99), ("p999", 99.9)):
+        close(got[key], np.percentile(values, p))
+    close(got["mean"], values.mean())
+    close(got["sd"], values.std(ddof=1), 1e-6)
+    close(got["min"], values.min())
+    close(got["max"], values.max())
+    assert got["lo95"] < got["mean"] < got["hi95"]
+    assert got["p50_lo95"] <= got["p50"] <= got["p50_hi95"]
+    assert got["p99_supported"] == (ok >= 459)
+
+
+def check_step(step, group):
+    """Against the records, computed here in another way."""
+    column = {key: values[:] for key, values in group["requests"].items()}
+    warm, end = group.attrs["t_warm_ns"], group.attrs["t_end_ns"]
+    window = (end - warm) * 1e-9
+    due, ok = column["t_sched_ns"], column["outcome"] == 0
+    inside = (due >= warm) & (due < end)
+    assert step["requests"]["scheduled"] == len(due) == sum(step["requests"]["by_outcome"].values())
+    assert step["requests"]["ok"] == ok.sum()
+    close(step["offered"]["rps"], inside.sum() / window)
+    close(step["offered"]["input_tokens_per_s"], column["n_in"][inside].sum() / window)
+    close(step["offered"]["output_tokens_per_s"], column["n_out_req"][inside].sum() / window)
+
+    good = inside & ok
+    first, last = column["t_first_ns"][good], column["t_last_ns"][good]
+    q, s, n = due[good], column["t_send_ns"][good], column["n_out"][good]
+    more = n > 1
+    for name, values in (
+            ("ttft_ms", first - q), ("ttft_service_ms", first - s),
+            ("tpot_ms", (last - first)[more] / (n[more] - 1)),
+            ("ntpot_ms", (last - q) / n), ("ntpot_service_ms", (last - s) / n),
+            ("e2e_ms", last - q), ("e2e_service_ms", last - s)):
+        check_latency(step, values * 1e-6, good.sum(), name)
+    lag = (column["t_send_ns"] - due)[inside & (column["t_send_ns"] >= 0)] * 1e-3
+    close(step["send_lag_us"]["p99"], np.percentile(lag, 99))
+    close(step["send_lag_us"]["max"], lag.max())
+
+    offsets, dt_us = group["tokens/offsets"][:], group["tokens/dt_us"][:].astype(np.int64)
+    served, gaps = 0, []
+    for k in range(len(due)):
+        dt = dt_us[offsets[k]:offsets[k + 1]]
+        if len(dt):
+            t = column["t_send_ns"][k] + 1000 * np.cumsum(dt)
+            served += ((t >= warm) & (t < end)).sum()
+            if good[k]:
+                gaps.append(dt[1:])
+    close(step["tokens_per_s"]["output"]["value"], served / window)
+    check_latency(step, np.concatenate(gaps) * 1e-3, more.sum(), "itl_ms")
+    f = column["t_first_ns"]
+    prefilled = column["n_in"][(f >= warm) & (f < end)].sum()
+    close(step["tokens_per_s"]["input"]["value"], prefilled / window)
+    close(step["tokens_per_s"]["total"]["value"], (served + prefilled) / window)
+    met = ((first - q) * 1e-6 <= 500) & ((last - q) / n * 1e-6 <= 100)
+    close(step["goodput"]["attainment"], met.sum() / inside.sum())
+    close(step["goodput"]["rps"], met.sum() / window)
+
+
+def check_stages(step):
+    assert len(step["stages"]) == 2
+    for row in step["stages"]:
+        assert 0 < row["busy"] <= 1 and 0 <= row["bubble"] <= row["recv_wait"] + 1e-12
+        assert row["busy"] + row["recv_wait"] <= 1 + 1e-12
+    path = step["critical_path"]["ttft"]
+    parts = sum(path[key] for key in ("client_lag_ms", "transport_ms", "queue_ms", "hops_ms",
+                                      "bubble_ms", "return_ms")) + sum(path["stages_ms"])
+    assert abs(parts - path["total_ms"]) <= path["unexplained_share"] * path["total_ms"] + 1e-6
+    assert path["unexplained_share"] < 0.05
+
+
+def check_money(cost, at):
+    usd_per_s = cost["instances"] * cost["usd_per_hour"] / 3600
+    paid = (at["input_tokens_per_s"] * at["usd_per_m_input"]["value"] +
+            at["output_tokens_per_s"] * at["usd_per_m_output"]["value"]) * 1e-6
+    close(paid, usd_per_s, 1e-12)
+    for usd in (at["usd_per_m_input"], at["usd_per_m_output"]):
+        assert usd["lo95"] <= usd["value"] <= usd["hi95"]
+    close(at["usd_per_m_output"]["value"],
+          cost["output_to_input_ratio"] * at["usd_per_m_input"]["value"])
+
+
+def check_answers(report, truth):
+    sat = report["saturation"]
+    assert sat["verdict"] == "found", sat
+    assert sat["lo95"] < sat["rate_rps"] < sat["hi95"]
+    assert abs(sat["rate_rps"] / truth["saturation_rps"] - 1) < 0.05
+    assert abs(sat["output_tokens_per_s"] / truth["saturation_output_tokens_per_s"] - 1) < 0.03
+    assert sat["cross_check"]["agrees"] is True
+    assert report["slo"]["verdict"] == "found"
+    assert report["slo"]["lo95"] <= report["slo"]["rate_rps"] <= report["slo"]["hi95"]
+    verdicts = [step["verdict"] for step in report["steps"]]
+    assert verdicts[0] == "stable" and verdicts[-1] == "unstable"
+    cost = report["cost"]
+    assert cost["example"] is True and cost["instances"] == 2  # 2 stages, one accelerator each
+    check_money(cost, cost["at_saturation"])
+    check_money(cost, cost["at_slo"])
+    for row in cost["by_step"]:
+        check_money(cost, row)
+
+
+class Page(html.parser.HTMLParser):
+    """Tags that are not closed in order, and everything that refers elsewhere."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.links, self.tags = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        self.links += [value for key, value in attrs if key in ("src", "href", "xlink:href")]
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag, tag
+
+
+def check_page(text):
+    page = Page()
+    page.feed(text)
+    page.close()
+    assert page.open == [], page.open
+    assert page.links == [] and "script" not in page.tags and "link" not in page.tags
+    assert "url(" not in text and "@import" not in text
+    assert not re.search(r"https?://(?!example)", text), "nothing from a network"
+    assert len(text.encode()) < 1_000_000
+    assert text.index("Valid: the run passes") < text.index("<svg")
+    assert "EXAMPLE PRICE" in text and "prefers-color-scheme" in text
+    for word in ("Latency\u2013throughput curve", "Distribution of TTFT", "in flight over time",
+                 "Pipeline utilisation", "Send lag", "Definitions", "Provenance"):
+        assert word in text, word
+    assert "nan" not in re.sub(r"<style>.*?</style>", "", text, flags=re.S).lower().split()
+
+
+def check_missing(path):
+    """Without prices and objectives the keys are there and say null."""
+    report, texts = make_report(path, "plain", "cost.instance=null", "slo.ttft=null", "slo.ntpot=null")
+    jsonschema.validate(report, SCHEMA)
+    assert report["cost"]["usd_per_hour"] is None and report["cost"]["by_step"] == []
+    assert report["slo"]["verdict"] == "none" and report["slo"]["rate_rps"] is None
+    assert "What it costs" not in texts["html"]
+    refused = subprocess.run([MAKE_REPORT, path, os.path.join(DIR, "x"), PRICES,
+                              "cost.instance=warp-drive"], capture_output=True, text=True,
+                             check=False)
+    assert refused.returncode == 2 and "example-1gpu" in refused.stderr, refused
+
+
+def check_no_price_kept(path):
+    """Where the file keeps no price and none is asked for, cost is null and a note says why."""
+    prefix = os.path.join(DIR, "unpriced")
+    subprocess.run([MAKE_REPORT, path, prefix], check=True, cwd="/")
+    report = json.loads(pathlib.Path(f"{prefix}.json").read_text(encoding="utf-8"))
+    jsonschema.validate(report, SCHEMA)
+    assert report["cost"]["usd_per_hour"] is None and report["cost"]["by_step"] == []
+    assert any("no price of example-1gpu" in line for line in report["run"]["warnings"])
+    assert report["run"]["valid"]
+
+
+def check_below(truth):
+    """Rates far below capacity: no saturation, and no number for it."""
+    rate = truth["saturation_rps"]
+    path, _ = make_run("below", "--rates", ",".join(f"{rate * x:.3f}" for x in (0.2, 0.35, 0.5)),
+                       "--step", "60")
+    report, texts = make_report(path, "below")
+    jsonschema.validate(report, SCHEMA)
+    assert report["saturation"]["verdict"] == "not_reached"
+    assert report["saturation"]["rate_rps"] is None
+    assert report["cost"]["at_saturation"]["usd_per_m_output"]["value"] is None
+    assert "not reached" in texts["html"]
+
+
+os.makedirs(DIR, exist_ok=True)
+SCHEMA = json.loads((SOURCE / "docs/report.schema.json").read_text(encoding="utf-8"))
+jsonschema.Draft202012Validator.check_schema(SCHEMA)
+FILE, TRUTH = make_run("known")
+REPORT, TEXTS = make_report(FILE, "first")
+assert make_report(FILE, "second")[1] == TEXTS, "same file in, same bytes out"
+jsonschema.validate(REPORT, SCHEMA)
+with h5py.File(FILE) as file:
+    for index, one in enumerate(REPORT["steps"]):
+        check_step(one, file[f"steps/{index:04d}"])
+        check_stages(one)
+assert REPORT["run"]["valid"] and REPORT["run"]["complete"]
+check_answers(REPORT, TRUTH)
+check_page(TEXTS["html"])
+assert "VALID" in TEXTS["txt"] and "EXAMPLE PRICE" in TEXTS["txt"]
+check_missing(FILE)
+check_no_price_kept(FILE)
+check_below(TRUTH)
+print("report: ok")

@@ -1,0 +1,60 @@
+"""`tidemark generate` with a real model gives exactly the ids of an independent implementation, at
+every way to split its layers over pipeline stages."""
+
+import json
+import os
+
+import tidemark_cli as cli
+
+SOAK = os.environ.get("TIDEMARK_SOAK") == "1"
+
+
+class Golden(cli.TestCase):
+    model = None
+    cases = ()
+
+    def check(self, pipeline, cases):
+        for case in cases:
+            with self.subTest(pipeline=pipeline, prompt=case["prompt"]):
+                result = cli.run_with_leak_check(
+                    "generate", "--model", self.model, "--prompt", case["prompt"], "--max-tokens",
+                    len(case["ids"]), "--pipeline", pipeline, "--format", "json")
+                self.assertEqual(result.code, 0, str(result))
+                got = result.json()
+                self.assertEqual(got["prompt_ids"], case["prompt_ids"])
+                self.assertEqual(got["ids"], case["ids"])
+                self.assertIn(got["finish_reason"], ("length", "stop"))
+                # a continuation begins with its first word's space, a whole text does not
+                self.assertEqual((case["prompt"] + got["text"]).lstrip(" "), case["text"])
+                self.assertEqual(result.err, "")
+
+    def test_one_stage(self):
+        self.check(1, self.cases)
+
+    def test_two_stages(self):
+        self.check(2, self.cases)
+
+    def test_three_stages(self):
+        self.check(3, self.cases if SOAK else self.cases[:2])
+
+    def test_five_stages(self):
+        self.check(5, self.cases if SOAK else self.cases[-2:])
+
+    def test_text(self):
+        """For people: the prompt and its continuation."""
+        case = self.cases[0]
+        result = self.good("generate", "-m", self.model, "-p", case["prompt"], "-n",
+                           len(case["ids"]))
+        self.assertEqual(result.out, case["text"] + "\n")
+
+    def test_one_token(self):
+        case = self.cases[0]
+        got = self.good("generate", "-m", self.model, "-p", case["prompt"], "-n", 1, "--format",
+                        "json").json()
+        self.assertEqual((got["ids"], got["finish_reason"]), (case["ids"][:1], "length"))
+
+
+if __name__ == "__main__":
+    Golden.model = cli.shared("models/stories260K")
+    Golden.cases = json.loads((Golden.model / "golden.json").read_text())["cases"]
+    cli.main()

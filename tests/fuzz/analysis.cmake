@@ -1,0 +1,1 @@
+tm_fuzz_test(prices LIBS tm_analysis)

@@ -1,0 +1,1 @@
+tm_fuzz_test(config LIBS tm_core)

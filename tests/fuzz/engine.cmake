@@ -1,0 +1,2 @@
+tm_fuzz_test(safetensors LIBS tm_workers)
+tm_fuzz_test(arch LIBS tm_model)

@@ -1,0 +1,36 @@
+/* Any bytes as config.json: what is accepted is a model whose sizes and splits make sense. */
+#include "model/arch.h"
+
+#include <stdint.h>
+#include <string.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void check_arch(const struct arch *a)
+{
+    CHECK(a->n_layers >= 1 && a->hidden >= 1 && a->intermediate >= 1 && a->vocab >= 1);
+    CHECK(a->n_kv_heads >= 1 && a->n_heads % a->n_kv_heads == 0);
+    CHECK(a->head_dim >= 2 && a->head_dim % 2 == 0 && a->max_context >= 1);
+    CHECK(a->rms_eps >= 0 && a->rms_eps <= 1 && a->rope_theta > 0);
+    CHECK(a->bos_id >= -1 && a->bos_id < a->vocab && a->n_eos >= 0 && a->n_eos <= 8);
+    CHECK(arch_params(a) > 0 && arch_kv_values_per_token(a) > 0);
+    int first[1025];
+    int n_stages = a->n_layers < 4 ? a->n_layers : 4;
+    arch_split(a, n_stages, first);
+    CHECK(first[0] == 0 && first[n_stages] == a->n_layers);
+    for (int s = 0; s < n_stages; s++) {
+        CHECK(first[s] < first[s + 1]);
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct err e = {0};
+    struct arch a;
+    if (arch_parse((const char *)data, size, "input", &a, &e)) {
+        CHECK(e.code == ERR_INPUT && strncmp(e.msg, "input:", 6) == 0);
+    } else {
+        check_arch(&a);
+    }
+    return 0;
+}

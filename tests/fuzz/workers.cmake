@@ -1,0 +1,1 @@
+tm_fuzz_test(batch LIBS tm_workers)

@@ -1,0 +1,7 @@
+tm_unit_test(hist LIBS tm_core)
+foreach(name arrival plan users live search progress loop client_stages)
+  tm_unit_test(${name} LIBS tm_loadgen tm_results)
+endforeach()
+
+# Two load ranks and two pretended leaders: every request of the schedule is answered exactly once.
+tm_mpi_test(loop RANKS 4 LIBS tm_loadgen tm_results)

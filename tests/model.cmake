@@ -1,0 +1,1 @@
+tm_unit_test(tokenizer LIBS tm_model)

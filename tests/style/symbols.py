@@ -1,0 +1,54 @@
+"""Every external symbol starts with the base name of its file: hist.c defines hist_record.
+
+usage: symbols.py BUILD_FOLDER      looks at every libtm_*.a below it
+"""
+
+import pathlib
+import subprocess
+import sys
+
+import source_tree
+
+# base name: prefixes that its file may define as well
+EXCEPTIONS = {
+    # allocation that dies has been called x... for decades; arenas are memory too
+    "mem": ["xmalloc", "xcalloc", "xrealloc", "xstrdup", "xasprintf", "arena_"],
+    "store_column": ["store_columns_"],  # several of them at once
+    "store_read": ["store_meta_free", "step_data_free"],  # results/store.h's: who fills them frees
+    # store.h's names for giving back what store_read_* filled
+    "store_read": ["step_data_free", "store_meta_free"],
+}
+
+
+def defined(library):
+    """(object's base name, symbol) for each external definition in the archive."""
+    listing = subprocess.run(["nm", "--extern-only", "--defined-only", "--print-file-name",
+                              "--format=posix", library],
+                             check=True, capture_output=True, text=True).stdout
+    for line in listing.splitlines():
+        where, symbol = line.split()[:2]  # build/core/libtm_core.a[err.c.o]: err_set T 0 0
+        member = where.rstrip(":").split("[")[-1].rstrip("]")
+        yield member.split(".")[0], symbol
+
+
+def belongs(base, symbol):
+    if symbol == base or symbol.startswith(base + "_"):
+        return True
+    return symbol.startswith(tuple(EXCEPTIONS.get(base, ())))
+
+
+def main():
+    libraries = sorted(pathlib.Path(sys.argv[1]).glob("**/libtm_*.a"))
+    if not libraries:
+        sys.exit(f"{sys.argv[1]}: no libtm_*.a below it")
+    findings, count = [], 0
+    for library in libraries:
+        for base, symbol in defined(library):
+            count += 1
+            if not belongs(base, symbol):
+                findings.append(f"{library.name}: {base}.c defines {symbol}: "
+                                f"must start with {base}_ or be static")
+    source_tree.finish(findings, f"{count} external symbols of {len(libraries)} libraries")
+
+
+main()

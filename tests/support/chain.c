@@ -1,0 +1,158 @@
+#include "tests/support/chain.h"
+
+#include "core/clock.h"
+#include "core/mem.h"
+#include "core/rng.h"
+#include "workers/batch.h"
+#include "workers/cpu/backend.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void must(int rc, const struct err *e)
+{
+    if (rc) {
+        fprintf(stderr, "%s\n", e->msg);
+        abort();
+    }
+}
+
+static uint32_t blocks_for(uint32_t n_tokens)
+{
+    return (n_tokens + BATCH_KV_BLOCK - 1) / BATCH_KV_BLOCK;
+}
+
+static void open_stage(struct chain *c, int s, uint32_t n_blocks)
+{
+    struct err e = {0};
+    struct chain_stage *stage = &c->stages[s];
+    const struct backend_config cfg = {
+        .model = c->cfg.model,
+        .arch = &c->arch,
+        .first_layer = c->first[s],
+        .n_layers = c->first[s + 1] - c->first[s],
+        .has_embed = s == 0,
+        .has_head = s == c->cfg.n_stages - 1,
+        .max_tokens = c->cfg.max_tokens,
+        .max_rows = c->cfg.max_rows,
+        .n_blocks = n_blocks,
+        .n_threads = c->cfg.n_threads,
+        .kernels = c->cfg.kernels,
+    };
+    must(backend_create(&stage->backend, &cfg, &e), &e);
+    must(kv_tables_init(&stage->tables, c->cfg.n_slots, blocks_for(c->cfg.context), &e), &e);
+    stage->out = xcalloc((size_t)c->cfg.max_tokens * (size_t)c->arch.hidden, sizeof(float));
+}
+
+void chain_open(struct chain *c, const struct chain_config *cfg)
+{
+    struct err e = {0};
+    *c = (struct chain){.cfg = *cfg};
+    must(arch_open(cfg->model, &c->arch, &e), &e);
+    c->first = xcalloc((size_t)cfg->n_stages + 1, sizeof *c->first);
+    arch_split(&c->arch, cfg->n_stages, c->first);
+    const uint32_t n_blocks = cfg->n_slots * blocks_for(cfg->context);
+    c->free = xcalloc(n_blocks, sizeof *c->free);
+    for (; c->n_free < n_blocks; c->n_free++) {
+        c->free[c->n_free] = (uint32_t)rng_permute(c->n_free, n_blocks, 1, RNG_SHUFFLE, 0);
+    }
+    const struct batch_limits limits = {
+        .max_rows = cfg->max_rows,
+        .max_tokens = cfg->max_tokens,
+        .max_blocks = n_blocks,
+        .n_stages = (uint32_t)cfg->n_stages,
+    };
+    must(batch_create(&c->batch, &limits, &e), &e);
+    c->ids = xcalloc(cfg->max_rows, sizeof *c->ids);
+    c->logits = xcalloc((size_t)cfg->max_rows * (size_t)c->arch.vocab, sizeof *c->logits);
+    c->stages = xcalloc((size_t)cfg->n_stages, sizeof *c->stages);
+    for (int s = 0; s < cfg->n_stages; s++) {
+        open_stage(c, s, n_blocks);
+    }
+    backend_cpu_logits(c->stages[cfg->n_stages - 1].backend, c->logits);
+}
+
+void chain_close(struct chain *c)
+{
+    for (int s = 0; s < c->cfg.n_stages; s++) {
+        backend_destroy(c->stages[s].backend);
+        kv_tables_free(&c->stages[s].tables);
+        free(c->stages[s].out);
+    }
+    free(c->stages);
+    batch_destroy(c->batch);
+    free(c->first);
+    free(c->free);
+    free(c->ids);
+    free(c->logits);
+}
+
+static void add_row(struct chain *c, const struct chain_row *row)
+{
+    struct batch *b = c->batch;
+    const struct kv_tables *t = &c->stages[0].tables;
+    struct batch_row *r = &b->rows[b->n_rows++];
+    uint32_t had = t->n[row->slot];
+    if (row->pos == 0) {
+        for (uint32_t i = 0; i < had; i++) {
+            c->free[c->n_free++] = t->blocks[(size_t)row->slot * t->max_blocks + i];
+        }
+        had = 0;
+    }
+    const uint32_t need = blocks_for(row->pos + row->n);
+    *r = (struct batch_row){
+        .slot = row->slot,
+        .flags = (row->sample ? BATCH_SAMPLE : 0u) | (row->pos == 0 ? BATCH_BEGIN : 0u),
+        .first = b->n_tokens,
+        .n_tokens = row->n,
+        .pos = row->pos,
+        .first_block = b->n_blocks,
+        .n_blocks = need > had ? need - had : 0, // an earlier position may be computed again
+    };
+    for (uint32_t i = 0; i < r->n_blocks; i++) {
+        b->blocks[b->n_blocks++] = c->free[--c->n_free];
+    }
+    memcpy(b->tokens + b->n_tokens, row->tokens, row->n * sizeof *row->tokens);
+    b->n_tokens += row->n;
+}
+
+void chain_step(struct chain *c, const struct chain_row *rows, uint32_t n_rows)
+{
+    c->batch->n_rows = c->batch->n_tokens = c->batch->n_blocks = 0;
+    for (uint32_t i = 0; i < n_rows; i++) {
+        add_row(c, &rows[i]);
+    }
+    c->busy_ns = 0;
+    for (int s = 0; s < c->cfg.n_stages; s++) {
+        struct chain_stage *stage = &c->stages[s];
+        kv_tables_apply(&stage->tables, c->batch);
+        const float *in = s > 0 ? c->stages[s - 1].out : NULL;
+        backend_submit(stage->backend, c->batch, &stage->tables, in, stage->out, c->ids);
+        while (!backend_poll(stage->backend)) {
+            clock_sleep_until_ns(clock_local_ns() + 20 * NS_PER_US);
+        }
+        int64_t begin_ns, end_ns;
+        backend_times(stage->backend, &begin_ns, &end_ns);
+        c->busy_ns += end_ns - begin_ns;
+    }
+}
+
+void chain_generate(struct chain *c, const int32_t *prompt, uint32_t n_prompt, uint32_t chunk,
+                    int32_t *out, uint32_t n_out)
+{
+    for (uint32_t at = 0; at < n_prompt; at += chunk) {
+        uint32_t n = n_prompt - at < chunk ? n_prompt - at : chunk;
+        const struct chain_row row = {
+            .pos = at, .tokens = prompt + at, .n = n, .sample = at + n == n_prompt};
+        chain_step(c, &row, 1);
+    }
+    for (uint32_t i = 0; i < n_out; i++) {
+        out[i] = c->ids[0];
+        const struct chain_row row = {
+            .pos = n_prompt + i, .tokens = &out[i], .n = 1, .sample = true};
+        if (i + 1 < n_out) {
+            chain_step(c, &row, 1);
+        }
+    }
+}

@@ -1,0 +1,59 @@
+/*
+ * A pipeline of backends in one process, without scheduler or transport: a test says which tokens of
+ * which slots make the next batch and gets the greedy ids. KV blocks come from a shuffled list, so
+ * that neighbours in a request are not neighbours in memory. Failures abort.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "model/arch.h"
+#include "workers/backend.h"
+#include "workers/kv.h"
+
+struct chain_config {
+    const char *model; // folder or preset:NAME
+    int n_stages, n_threads;
+    const char *kernels;
+    uint32_t max_tokens, max_rows; // of a batch
+    uint32_t n_slots, context;     // requests at once, positions of each
+};
+
+struct chain_stage {
+    struct backend *backend;
+    struct kv_tables tables;
+    float *out; // (max_tokens, hidden): hidden states for the next stage
+};
+
+struct chain {
+    struct chain_config cfg;
+    struct arch arch;
+    int *first;                 // (n_stages + 1) layers
+    struct chain_stage *stages; // (n_stages)
+    struct batch *batch;
+    int32_t *ids;   // (max_rows)
+    float *logits;  // (max_rows, vocab) of rows that sample, in order
+    uint32_t *free; // (n_free) blocks
+    uint32_t n_free;
+    int64_t busy_ns; // compute time of the last step, all stages
+};
+
+struct chain_row {
+    uint32_t slot, pos;
+    const int32_t *tokens; // (n)
+    uint32_t n;
+    bool sample;
+};
+
+void chain_open(struct chain *c, const struct chain_config *cfg);
+void chain_close(struct chain *c);
+
+/* Run one batch; position 0 begins a request anew. Afterwards c->ids has the greedy id of each row that
+ * samples and c->logits what they were the largest of. */
+void chain_step(struct chain *c, const struct chain_row *rows, uint32_t n_rows);
+
+/* Greedy generation alone in slot 0: `prompt` in chunks of at most `chunk` tokens, then one by one. */
+void chain_generate(struct chain *c, const int32_t *prompt, uint32_t n_prompt, uint32_t chunk,
+                    int32_t *out, uint32_t n_out);

@@ -1,0 +1,329 @@
+/*
+ * The loop of one load rank against clients that answer at once, never, or refuse: whatever the
+ * client does, every event of the schedule has exactly one record, and the journal is complete when
+ * WIRE_STEP_DONE arrives. Real clock, tiny steps; nothing is asserted about how long things take.
+ */
+#include "core/clock.h"
+#include "core/hist.h"
+#include "core/mem.h"
+#include "loadgen/client_null.h"
+#include "loadgen/loop.h"
+#include "loadgen/plan.h"
+
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    CONTEXT = 2048,
+    MAX_RECORDS = 200000,
+};
+
+#define RATE_RPS 4000.0
+#define STEP_NS  (60 * NS_PER_MS)
+
+struct rig {
+    struct comm *comm;
+    struct dataset *ds;
+    struct dataset_config dataset;
+    struct load_config load;
+    struct loop *loop;
+    struct wire_step step;
+    /* what rank 0 got: */
+    struct record *records; // (MAX_RECORDS)
+    uint32_t n_records, n_wrong_gaps;
+    struct wire_step_done done;
+    int n_done;
+    bool stop_at_once;
+};
+
+static struct rig rig;
+
+static void check_gaps(const struct record *r, const uint32_t *dt_us)
+{
+    uint64_t sum_us = 0;
+    for (uint32_t i = 0; i < r->n_out; i++) {
+        sum_us += dt_us[i];
+    }
+    int64_t us = r->n_out ? (r->t_last_ns - r->t_send_ns) / NS_PER_US : 0;
+    rig.n_wrong_gaps += sum_us != (uint64_t)us;
+}
+
+static void take_journal(const struct comm_msg *m)
+{
+    const struct wire_journal *j = m->data;
+    assert_true(m->n_bytes > sizeof *j && m->n_bytes <= loop_max_message_bytes(CONTEXT));
+    assert_int_equal(j->kind, WIRE_JOURNAL_RECORDS);
+    assert_int_equal(j->step, rig.step.index);
+    assert_int_equal(rig.n_done, 0); // nothing after the last word
+    size_t left = m->n_bytes - sizeof *j;
+    for (const uint8_t *at = j->bytes; left > 0;) {
+        const uint32_t *stage_us, *dt_us;
+        assert_true(rig.n_records < MAX_RECORDS);
+        struct record *r = &rig.records[rig.n_records++];
+        size_t n = record_decode(at, left, r, &stage_us, &dt_us);
+        assert_true(n > 0 && n <= left && n % 8 == 0);
+        check_gaps(r, dt_us);
+        at += n;
+        left -= n;
+    }
+}
+
+static int on_message(void *arg, const struct comm_msg *m, struct err *e)
+{
+    (void)arg, (void)e;
+    if (m->tag == WIRE_JOURNAL) {
+        take_journal(m);
+    } else {
+        assert_int_equal(m->tag, WIRE_STEP_DONE);
+        assert_int_equal(m->n_bytes, sizeof rig.done);
+        memcpy(&rig.done, m->data, sizeof rig.done);
+        rig.n_done++;
+    }
+    return 0;
+}
+
+static int on_tick(void *arg, int64_t now_ns, struct err *e)
+{
+    (void)arg, (void)now_ns, (void)e;
+    if (rig.stop_at_once && loop_live(rig.loop)->n_sent > 0) {
+        loop_stop(rig.loop);
+    }
+    return 0;
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    struct layout layout = {.load_ranks = 1};
+    memset(&rig, 0, sizeof rig);
+    rig.records = xcalloc(MAX_RECORDS, sizeof *rig.records);
+    opt_defaults(dataset_options, &rig.dataset);
+    opt_defaults(load_options, &rig.load);
+    rig.load.max_in_flight = 64;
+    struct loop_hooks hooks = {.message = on_message, .tick = on_tick};
+    return dataset_open(&rig.ds, &rig.dataset, NULL, 512, CONTEXT, &e) ||
+           comm_open(&rig.comm, &e) || comm_start(rig.comm, loop_max_message_bytes(CONTEXT), &e) ||
+           loop_create(&rig.loop, rig.comm, &layout, &rig.load, rig.ds, CONTEXT, hooks, &e);
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    loop_destroy(rig.loop);
+    comm_close(rig.comm);
+    dataset_close(rig.ds);
+    opt_free(dataset_options, &rig.dataset);
+    opt_free(load_options, &rig.load);
+    free(rig.records);
+    return 0;
+}
+
+static int compare_id(const void *a, const void *b)
+{
+    uint64_t x = ((const struct record *)a)->id, y = ((const struct record *)b)->id;
+    return (x > y) - (x < y);
+}
+
+/* Plan and run one step, take what is left of its messages, and sort the records by id. */
+static void run_step(struct client *c, uint32_t users, int64_t drain_ns)
+{
+    struct err e = {0};
+    struct comm_msg m;
+    int64_t t_ns = clock_now_ns() + 2 * NS_PER_MS;
+    rig.n_records = 0;
+    rig.n_done = 0;
+    rig.step = (struct wire_step){.index = rig.step.index + 1,
+                                  .rate_rps = users ? 0.0 : RATE_RPS,
+                                  .users = users,
+                                  .seed = 7,
+                                  .t_begin_ns = t_ns,
+                                  .t_warm_ns = t_ns,
+                                  .t_end_ns = t_ns + STEP_NS,
+                                  .t_drain_ns = t_ns + STEP_NS + drain_ns};
+    assert_int_equal(loop_plan_step(rig.loop, &rig.step, &e), 0);
+    assert_int_equal(loop_run_step(rig.loop, c, &e), 0);
+    while (comm_poll(rig.comm, &m, &e) == 1) {
+        assert_int_equal(on_message(NULL, &m, &e), 0);
+    }
+    assert_int_equal(rig.n_done, 1);
+    assert_int_equal(rig.done.index, rig.step.index);
+    assert_int_equal(rig.done.n_records, rig.n_records);
+    assert_int_equal(rig.n_wrong_gaps, 0);
+    qsort(rig.records, rig.n_records, sizeof *rig.records, compare_id);
+}
+
+/* The records are the plan's events, one each, due when the plan says. */
+static void check_against_plan(void)
+{
+    struct plan p;
+    struct err e = {0};
+    assert_int_equal(plan_build(&p, &rig.load, rig.ds, RATE_RPS, STEP_NS, rig.step.seed, 0, 1, &e),
+                     0);
+    assert_true(p.n > 100);
+    assert_int_equal(rig.n_records, p.n);
+    assert_true(rig.done.n_scheduled == p.n && rig.done.schedule_hash == p.hash);
+    assert_true(rig.done.n_filtered == p.n_filtered);
+    for (size_t i = 0; i < p.n; i++) {
+        const struct record *r = &rig.records[i];
+        assert_true(r->id == p.events[i].id);
+        assert_true(r->t_sched_ns == rig.step.t_begin_ns + p.events[i].t_ns);
+        assert_true(r->n_in == p.events[i].n_in && r->n_out_req == p.events[i].n_out);
+        assert_true(r->load_rank == 0 && r->n_out_usage == UINT32_MAX);
+    }
+    plan_free(&p);
+}
+
+static void test_every_event_is_answered_once(void **state)
+{
+    (void)state;
+    struct client *c = client_null_create(loop_live_table(rig.loop));
+    for (int i = 0; i < 2; i++) { // a second step starts clean
+        run_step(c, 0, NS_PER_S);
+        check_against_plan();
+        for (uint32_t k = 0; k < rig.n_records; k++) {
+            const struct record *r = &rig.records[k];
+            assert_int_equal(r->outcome, OUTCOME_OK);
+            assert_int_equal(r->n_out, r->n_out_req);
+            assert_int_equal(r->n_chunks, 1);
+            assert_true(r->t_send_ns >= r->t_sched_ns && r->t_first_ns >= r->t_send_ns);
+            assert_true(r->t_last_ns == r->t_first_ns && r->t_byte_ns == r->t_first_ns);
+        }
+        const struct loop_live *live = loop_live(rig.loop);
+        assert_true(live->n_sent == rig.n_records && live->n_done == rig.n_records);
+        assert_true(live->n_ok == rig.n_records && live->n_in_flight == 0);
+        assert_true(loop_ttft(rig.loop)->n == rig.n_records);
+        assert_true(rig.done.poll_gap_ns[0] > 0 &&
+                    rig.done.poll_gap_ns[1] >= rig.done.poll_gap_ns[0]);
+    }
+    c->ops->destroy(c);
+}
+
+/* --- a client that answers nothing, or refuses all ------------------------------------------------ */
+
+struct deaf {
+    struct client base;
+    bool refuses;
+    int n_cancelled;
+};
+
+static void deaf_submit(struct client *c, struct live *l, const int32_t *ids)
+{
+    struct deaf *d = (struct deaf *)c;
+    for (uint32_t i = 0; i < l->rec.n_in; i++) {
+        assert_true(ids[i] >= 0 && ids[i] < 512);
+    }
+    live_sent(l, clock_now_ns());
+    if (d->refuses) {
+        live_end(loop_live_table(rig.loop), l, OUTCOME_REJECTED, 0);
+    }
+}
+
+static void deaf_cancel(struct client *c, struct live *l)
+{
+    assert_true(l->busy);
+    ((struct deaf *)c)->n_cancelled++;
+}
+
+static const struct client_ops deaf_ops = {
+    .name = "deaf", .submit = deaf_submit, .cancel = deaf_cancel};
+
+/* 64 are sent and cancelled, the others stay due to the end and never have a time of sending. */
+static void test_what_gets_no_answer_is_cancelled(void **state)
+{
+    (void)state;
+    struct deaf deaf = {.base.ops = &deaf_ops};
+    run_step(&deaf.base, 0, 5 * NS_PER_MS);
+    check_against_plan();
+    assert_int_equal(deaf.n_cancelled, 64);
+    for (uint32_t i = 0; i < rig.n_records; i++) {
+        const struct record *r = &rig.records[i];
+        assert_int_equal(r->outcome, OUTCOME_CANCELLED);
+        assert_true((i < 64) == (r->t_send_ns != RECORD_NONE));
+        assert_true(r->t_first_ns == RECORD_NONE && r->n_out == 0);
+    }
+    struct client *c = client_null_create(loop_live_table(rig.loop));
+    run_step(c, 0, NS_PER_S); // the slots are free again
+    check_against_plan();
+    assert_true(loop_live(rig.loop)->n_ok == rig.n_records);
+    c->ops->destroy(c);
+}
+
+static void test_a_stopped_step_is_complete(void **state)
+{
+    (void)state;
+    struct deaf deaf = {.base.ops = &deaf_ops};
+    rig.stop_at_once = true;
+    run_step(&deaf.base, 0, 3600 * NS_PER_S); // nobody waits for this drain
+    check_against_plan();
+    assert_true(deaf.n_cancelled >= 1);
+    for (uint32_t i = 0; i < rig.n_records; i++) {
+        assert_int_equal(rig.records[i].outcome, OUTCOME_CANCELLED);
+    }
+}
+
+/* --- closed loop ---------------------------------------------------------------------------------- */
+
+/* Each user's next request is due the moment its last reply ended. */
+static void check_turns(uint32_t users)
+{
+    for (uint32_t i = 0; i < rig.n_records; i++) {
+        const struct record *r = &rig.records[i];
+        const struct record *before = NULL;
+        for (uint32_t k = i; k-- > 0 && !before;) {
+            before = rig.records[k].id + users == r->id ? &rig.records[k] : NULL;
+            if (rig.records[k].id + users < r->id) {
+                break;
+            }
+        }
+        if (r->id < users) {
+            assert_true(r->t_sched_ns == rig.step.t_begin_ns);
+        } else {
+            assert_non_null(before);
+            assert_true(r->t_sched_ns == before->t_last_ns);
+        }
+        assert_true(i == 0 || r->id != rig.records[i - 1].id);
+        assert_true(r->t_sched_ns < rig.step.t_end_ns);
+        assert_int_equal(r->outcome, OUTCOME_OK);
+    }
+}
+
+static void test_closed_loop(void **state)
+{
+    (void)state;
+    struct client *c = client_null_create(loop_live_table(rig.loop));
+    run_step(c, 3, NS_PER_S);
+    assert_true(rig.n_records > 9 && rig.done.n_scheduled == rig.n_records);
+    check_turns(3);
+    c->ops->destroy(c);
+}
+
+/* Refused at once, a user waits before it tries again: no flood of records. */
+static void test_refused_users_wait(void **state)
+{
+    (void)state;
+    struct deaf deaf = {.base.ops = &deaf_ops, .refuses = true};
+    run_step(&deaf.base, 5, NS_PER_S);
+    assert_int_equal(rig.n_records, 5); // the step is shorter than the wait
+    for (uint32_t i = 0; i < 5; i++) {
+        assert_int_equal(rig.records[i].outcome, OUTCOME_REJECTED);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_every_event_is_answered_once, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_what_gets_no_answer_is_cancelled, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_stopped_step_is_complete, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_closed_loop, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_refused_users_wait, set_up, tear_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

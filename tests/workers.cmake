@@ -1,0 +1,17 @@
+# Worker ranks: scheduler, batches, KV book-keeping, stage loop.
+tm_unit_test(kv LIBS tm_workers)
+tm_unit_test(batch LIBS tm_workers)
+tm_unit_test(tickets LIBS tm_workers)
+tm_unit_test(sched LIBS tm_workers)
+tm_unit_test(target LIBS tm_workers PkgConfig::JANSSON)
+tm_unit_test(request_trace LIBS tm_workers)
+tm_unit_test(spans LIBS tm_workers)
+tm_unit_test(emit LIBS tm_workers)
+
+# A load rank and 1, 2, 3 stages.
+tm_mpi_test(pipeline RANKS 2 3 4 LIBS tm_test_chain)
+tm_mpi_test(nonsense RANKS 2 LIBS tm_workers)
+
+# Not a test: what the scheduler costs per batch.
+add_executable(sched_cost EXCLUDE_FROM_ALL perf/sched_cost.c)
+target_link_libraries(sched_cost PRIVATE tm_workers)

@@ -1,0 +1,50 @@
+/*
+ * What computes one stage: weights of its layers, its part of the KV pool, and the forward pass of
+ * a micro-batch. The rank's main thread submits and polls; it never computes.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/err.h"
+#include "model/arch.h"
+#include "workers/batch.h"
+
+struct kv_tables;
+
+struct backend_config {
+    const char *model; // folder or preset:NAME
+    const struct arch *arch;
+    int first_layer, n_layers;     // this stage's
+    bool has_embed, has_head;      // first / last stage
+    uint32_t max_tokens, max_rows; // of a batch
+    uint32_t n_blocks;             // KV pool
+    int n_threads;
+    const int *cpus; // (n_threads) or NULL
+    bool idle_class;
+    const char *kernels; // "auto", "portable", "avx2"
+};
+
+struct backend;
+
+/* Load (or generate) the weights and allocate everything. Slow: call from a helper thread. */
+int backend_create(struct backend **out, const struct backend_config *cfg,
+                   struct err *e) ERR_CHECKED;
+
+/*
+ * Start one batch; one at a time. `in` (n_tokens, hidden) f32 unless has_embed; `out` (n_tokens,
+ * hidden) f32 unless has_head; `ids` (n_rows) when has_head: the greedy id of rows with BATCH_SAMPLE,
+ * others -1. Buffers, batch and tables stay untouched by the caller until backend_poll says done.
+ */
+void backend_submit(struct backend *b, const struct batch *batch, const struct kv_tables *tables,
+                    const float *in, float *out, int32_t *ids);
+bool backend_poll(struct backend *b);
+/* Of the last finished batch, clock_now_ns. */
+void backend_times(const struct backend *b, int64_t *t_begin_ns, int64_t *t_end_ns);
+
+const char *backend_name(const struct backend *b);    // "cpu"
+const char *backend_kernels(const struct backend *b); // "avx2", "portable"
+bool backend_idle_class(const struct backend *b);     // SCHED_IDLE granted
+int64_t backend_weight_bytes(const struct backend *b);
+void backend_destroy(struct backend *b);

@@ -1,0 +1,375 @@
+#include "workers/stage.h"
+
+#include <stdlib.h>
+
+#include "core/clock.h"
+#include "core/mem.h"
+#include "workers/emit.h"
+#include "workers/kv.h"
+#include "workers/transport.h"
+
+#define STOP_DEADLINE_NS (120 * NS_PER_S) // for a batch that is being computed when serving ends
+
+/* A batch on its way through the stage. */
+struct passing {
+    struct batch *batch;
+    void *in; // (n_tokens, hidden) f32, on loan from the transport; NULL at stage 0
+};
+
+struct stage {
+    struct stage_config cfg;
+    struct layout_worker place;
+    int n_stages;
+    int leader, prev, next; // ranks; prev, next -1 at the ends
+    struct comm *comm;
+    struct transport *transport;
+    struct emit *emit; // last stage only
+    struct spans *spans;
+    struct kv_tables tables;
+    uint32_t step;
+    bool active; // inside a step
+    bool muted;
+
+    // Batch k passes through ring[k % cap]: announced >= arrived >= begun >= finished.
+    struct passing *ring; // (cap)
+    uint64_t cap, n_announced, n_arrived, n_begun, n_finished;
+    struct span leaving[TRANSPORT_DEPTH]; // spans of hidden states on their way out, oldest first
+    uint64_t n_leaving, n_left;
+
+    uint8_t *wire;          // (batch_max_bytes) encoded batch
+    struct worker_ids *ids; // (max_rows) last stage only
+    int64_t t_free_ns;      // the backend has been free since
+};
+
+/* --- creation ----------------------------------------------------------------------------------- */
+
+static size_t ids_bytes(uint32_t n_rows)
+{
+    return sizeof(struct worker_ids) + n_rows * sizeof(int32_t);
+}
+
+size_t stage_max_message_bytes(const struct batch_limits *lim)
+{
+    size_t most = batch_max_bytes(lim);
+    size_t emitted = emit_max_message_bytes(lim);
+    most = emitted > most ? emitted : most;
+    return ids_bytes(lim->max_rows) > most ? ids_bytes(lim->max_rows) : most;
+}
+
+static size_t hidden_bytes(const struct stage *st, uint32_t n_tokens)
+{
+    return (size_t)n_tokens * (size_t)st->cfg.arch->hidden * sizeof(float);
+}
+
+static void place_stage(struct stage *st)
+{
+    const struct layout *l = st->cfg.layout;
+    st->place = layout_worker(l, st->cfg.rank);
+    int r = st->place.replica, s = st->place.stage, t = st->place.tensor;
+    st->n_stages = l->pipeline;
+    st->leader = layout_leader(l, r);
+    st->prev = s > 0 ? layout_rank(l, r, s - 1, t) : -1;
+    st->next = s + 1 < l->pipeline ? layout_rank(l, r, s + 1, t) : -1;
+}
+
+static int create_ring(struct stage *st, struct err *e)
+{
+    const struct batch_limits *lim = &st->cfg.limits;
+    st->cap = st->prev < 0 ? 1 : lim->n_lanes;
+    st->ring = xcalloc(st->cap, sizeof *st->ring);
+    for (uint64_t i = 0; i < st->cap; i++) {
+        if (batch_create(&st->ring[i].batch, lim, e) != 0) {
+            return -1;
+        }
+    }
+    st->wire = xmalloc(batch_max_bytes(lim));
+    return 0;
+}
+
+int stage_create(struct stage **out, const struct stage_config *cfg, struct err *e)
+{
+    struct stage *st = xcalloc(1, sizeof *st);
+    st->cfg = *cfg;
+    place_stage(st);
+    const struct batch_limits *lim = &st->cfg.limits;
+    uint32_t context = (uint32_t)cfg->arch->max_context;
+    struct transport_config wires = {
+        .prev = st->prev,
+        .next = st->next,
+        .max_bytes = hidden_bytes(st, lim->max_tokens),
+    };
+    if (create_ring(st, e) != 0 || transport_create(&st->transport, &wires, e) != 0 ||
+        kv_tables_init(&st->tables, lim->n_slots, (context + BATCH_KV_BLOCK - 1) / BATCH_KV_BLOCK,
+                       e) != 0) {
+        goto fail;
+    }
+    if (st->next < 0) {
+        st->ids = xcalloc(1, ids_bytes(lim->max_rows));
+        if (emit_create(&st->emit, lim, cfg->arch, e) != 0) {
+            goto fail;
+        }
+    }
+    *out = st;
+    return 0;
+fail:
+    stage_destroy(st);
+    return -1;
+}
+
+void stage_destroy(struct stage *st)
+{
+    if (st == NULL) {
+        return;
+    }
+    for (uint64_t i = 0; i < st->cap; i++) {
+        batch_destroy(st->ring[i].batch);
+    }
+    emit_destroy(st->emit);
+    transport_destroy(st->transport);
+    kv_tables_free(&st->tables);
+    free(st->ring);
+    free(st->wire);
+    free(st->ids);
+    free(st);
+}
+
+int stage_start(struct stage *st, struct comm *comm, struct err *e)
+{
+    st->comm = comm;
+    return transport_start(st->transport, comm, e);
+}
+
+int stage_stop(struct stage *st, struct err *e)
+{
+    int64_t deadline_ns = clock_local_ns() + STOP_DEADLINE_NS;
+    for (int idle = 0; st->n_begun > st->n_finished && !backend_poll(st->cfg.backend); idle++) {
+        if (clock_local_ns() > deadline_ns) {
+            return err_set(e, ERR_ENV, "rank %d: its backend does not end a batch", st->cfg.rank);
+        }
+        if (comm_pause(st->comm, idle, e) != 0) {
+            return -1;
+        }
+    }
+    transport_stop(st->transport);
+    return 0;
+}
+
+void stage_begin_step(struct stage *st, uint32_t step, struct spans *spans, int64_t now_ns)
+{
+    st->step = step;
+    st->spans = spans;
+    st->active = true;
+    st->muted = false;
+    st->t_free_ns = now_ns;
+}
+
+void stage_mute(struct stage *st)
+{
+    st->muted = true;
+}
+
+void stage_end_step(struct stage *st)
+{
+    st->active = false;
+}
+
+/* --- in ------------------------------------------------------------------------------------------ */
+
+static struct passing *passing(struct stage *st, uint64_t k)
+{
+    return &st->ring[k % st->cap];
+}
+
+static bool can_begin(struct stage *st)
+{
+    return st->active && st->n_begun == st->n_finished &&
+           (st->next < 0 || transport_send_buffer(st->transport) != NULL);
+}
+
+struct batch *stage_free_batch(struct stage *st)
+{
+    CHECK(st->prev < 0);
+    return st->n_announced == st->n_finished && can_begin(st) ? passing(st, st->n_announced)->batch
+                                                              : NULL;
+}
+
+void stage_enqueue(struct stage *st)
+{
+    struct batch *b = passing(st, st->n_announced)->batch;
+    b->times[0].t_recv_ns = b->t_build_ns;
+    st->n_announced++;
+    st->n_arrived++;
+}
+
+int stage_take_message(struct stage *st, const struct comm_msg *m, struct err *e)
+{
+    if (m->src != st->prev) {
+        return err_set(e, ERR_ENV, "a batch, but this rank's batches come from rank %d", st->prev);
+    }
+    if (st->n_announced - st->n_finished == st->cap) {
+        return err_set(e, ERR_ENV, "a batch beyond the %llu lanes", (unsigned long long)st->cap);
+    }
+    struct batch *b = passing(st, st->n_announced)->batch;
+    if (batch_decode(b, &st->cfg.limits, m->data, m->n_bytes, e) != 0) {
+        return -1;
+    }
+    st->n_announced++;
+    return 0;
+}
+
+static int receive(struct stage *st, struct err *e)
+{
+    if (st->n_arrived == st->n_announced) {
+        return 0;
+    }
+    struct passing *p = passing(st, st->n_arrived);
+    int got = transport_recv(st->transport, hidden_bytes(st, p->batch->n_tokens), &p->in, e);
+    if (got == 1) {
+        p->batch->times[st->place.stage].t_recv_ns = clock_now_ns();
+        st->n_arrived++;
+    }
+    return got;
+}
+
+/* --- compute -------------------------------------------------------------------------------------- */
+
+static int begin(struct stage *st, struct err *e)
+{
+    if (st->n_begun == st->n_arrived || !can_begin(st)) {
+        return 0;
+    }
+    struct passing *p = passing(st, st->n_begun);
+    if (p->batch->step != st->step) {
+        return err_set(e, ERR_ENV, "rank %d sent a batch of step %u in step %u",
+                       st->prev < 0 ? st->leader : st->prev, p->batch->step, st->step);
+    }
+    if (kv_tables_check(&st->tables, p->batch, e) != 0) {
+        return err_wrap(e, "rank %d", st->prev < 0 ? st->leader : st->prev);
+    }
+    kv_tables_apply(&st->tables, p->batch);
+    float *out = st->next < 0 ? NULL : transport_send_buffer(st->transport);
+    backend_submit(st->cfg.backend, p->batch, &st->tables, p->in, out,
+                   st->ids != NULL ? st->ids->ids : NULL);
+    st->n_begun++;
+    return 1;
+}
+
+static enum span_op span_op_of(const struct batch *b)
+{
+    uint32_t n_prefill = 0;
+    for (uint32_t i = 0; i < b->n_rows; i++) {
+        n_prefill += (b->rows[i].flags & BATCH_PREFILL) != 0;
+    }
+    return n_prefill == 0 ? SPAN_DECODE : n_prefill == b->n_rows ? SPAN_PREFILL : SPAN_MIXED;
+}
+
+static struct span span_of(const struct stage *st, const struct batch *b, enum span_op op,
+                           int64_t t_begin_ns)
+{
+    return (struct span){
+        .t_begin_ns = t_begin_ns,
+        .batch_seq = b->seq,
+        .n_tokens = b->n_tokens,
+        .rank = (uint16_t)st->cfg.rank,
+        .n_rows = (uint16_t)b->n_rows,
+        .op = (uint8_t)op,
+        .lane = (uint8_t)b->lane,
+    };
+}
+
+/* Waiting and computing: what is known when a batch's compute has ended. */
+static int record_compute(struct stage *st, const struct batch *b, struct err *e)
+{
+    const struct batch_stage_times *t = &b->times[st->place.stage];
+    if (t->t_recv_ns > st->t_free_ns) {
+        struct span wait = span_of(st, b, SPAN_WAIT_RECV, st->t_free_ns);
+        if (spans_add(st->spans, &wait, t->t_recv_ns - st->t_free_ns, e) != 0) {
+            return -1;
+        }
+    }
+    st->t_free_ns = t->t_end_ns;
+    struct span compute = span_of(st, b, span_op_of(b), t->t_begin_ns);
+    return spans_add(st->spans, &compute, t->t_end_ns - t->t_begin_ns, e);
+}
+
+/* --- out ------------------------------------------------------------------------------------------ */
+
+static int pass_on(struct stage *st, struct batch *b, struct err *e)
+{
+    struct batch_stage_times *t = &b->times[st->place.stage];
+    size_t n_bytes = hidden_bytes(st, b->n_tokens);
+    t->t_send_ns = clock_now_ns();
+    struct span leaving = span_of(st, b, SPAN_SEND, t->t_send_ns);
+    leaving.n_bytes = (uint32_t)n_bytes;
+    st->leaving[st->n_leaving++ % TRANSPORT_DEPTH] = leaving;
+    size_t n_wire = batch_encode(b, st->wire);
+    return comm_post(st->comm, st->next, WORKER_BATCH, st->wire, n_wire, e) != 0 ||
+                   transport_send(st->transport, n_bytes, e) != 0
+               ? -1
+               : 0;
+}
+
+static int see_off(struct stage *st, struct err *e)
+{
+    int gone = transport_sent(st->transport, e);
+    if (gone == 1) {
+        struct span *s = &st->leaving[st->n_left++ % TRANSPORT_DEPTH];
+        return spans_add(st->spans, s, clock_now_ns() - s->t_begin_ns, e) != 0 ? -1 : 1;
+    }
+    return gone;
+}
+
+static int return_ids(struct stage *st, struct batch *b, struct err *e)
+{
+    struct batch_stage_times *t = &b->times[st->place.stage];
+    t->t_send_ns = clock_now_ns(); // the tokens' emit stamp
+    st->ids->seq = b->seq;
+    st->ids->lane = b->lane;
+    st->ids->n_rows = b->n_rows;
+    size_t n_bytes = ids_bytes(b->n_rows);
+    if (comm_post(st->comm, st->leader, WORKER_IDS, st->ids, n_bytes, e) != 0) {
+        return -1;
+    }
+    if (!st->muted && emit_batch(st->emit, st->comm, b, st->ids->ids, e) != 0) {
+        return -1;
+    }
+    struct span send = span_of(st, b, SPAN_SEND, t->t_send_ns);
+    send.n_bytes = (uint32_t)n_bytes;
+    return spans_add(st->spans, &send, clock_now_ns() - t->t_send_ns, e);
+}
+
+static int finish(struct stage *st, struct err *e)
+{
+    if (st->n_begun == st->n_finished || !backend_poll(st->cfg.backend)) {
+        return 0;
+    }
+    struct batch *b = passing(st, st->n_finished)->batch;
+    struct batch_stage_times *t = &b->times[st->place.stage];
+    backend_times(st->cfg.backend, &t->t_begin_ns, &t->t_end_ns);
+    if ((st->next < 0 ? return_ids(st, b, e) : pass_on(st, b, e)) != 0 ||
+        record_compute(st, b, e) != 0 ||
+        (st->prev >= 0 && transport_release(st->transport, e) != 0)) {
+        return -1;
+    }
+    st->n_finished++;
+    return 1;
+}
+
+int stage_turn(struct stage *st, struct err *e)
+{
+    int moved = 0;
+    int (*const parts[])(struct stage *, struct err *) = {finish, see_off, receive, begin};
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        int rc = parts[i](st, e);
+        if (rc < 0) {
+            return -1;
+        }
+        moved |= rc;
+    }
+    return moved;
+}
+
+bool stage_is_quiet(const struct stage *st)
+{
+    return st->n_announced == st->n_finished && transport_is_quiet(st->transport);
+}

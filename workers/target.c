@@ -1,0 +1,127 @@
+#include "workers/target.h"
+
+#include <math.h>
+#include <stddef.h>
+
+#include "results/record.h"
+#include "workers/batch.h"
+
+#define MAX_LANES UINT8_MAX  // struct span keeps a lane in one byte
+#define MAX_ROWS  UINT16_MAX // ... and the number of requests in two
+
+#define ROW(key_, type_, def_, lo_, hi_, help_, field_)                                            \
+    .key = (key_), .type = (type_), .def = (def_), .lo = (double)(lo_), .hi = (double)(hi_),       \
+    .help = (help_), .offset = offsetof(struct target_config, field_)
+
+static const struct opt rows[] = {
+    {ROW("target.kind", OPT_CHOICE, "stages", 0, 0,
+         "stages: this job's worker ranks; null: answers at once, to measure tidemark itself",
+         kind),
+     .choices = "stages|null"},
+    {ROW("target.model", OPT_STRING, NULL, 0, 0,
+         "folder in Hugging Face layout, or preset:NAME (random weights)", model)},
+    {ROW("target.backend", OPT_CHOICE, "auto", 0, 0,
+         "what computes in a stage; auto: the fastest this machine has", backend),
+     .choices = "auto|cpu"},
+    {ROW("target.replicas", OPT_INT, "1", 1, 4096, "copies of the model, loaded in turn",
+         replicas)},
+    {ROW("target.pipeline", OPT_INT, "1", 1, RECORD_MAX_STAGES, "stages the layers are split over",
+         pipeline)},
+    {ROW("target.tensor", OPT_INT, "1", 1, 64, "ranks each stage is split over", tensor)},
+    {ROW("target.lanes", OPT_INT, "0", 0, MAX_LANES,
+         "micro-batches in flight per replica; 0: as many as stages", lanes)},
+    {ROW("target.layer_split", OPT_NUMBERS, NULL, 1, 100000,
+         "layers of each stage, e.g. 9,9,8,6; empty: by cost", layer_split)},
+    {ROW("target.threads", OPT_INT, "0", 0, 1024,
+         "compute threads per worker; 0: this host's cores over the workers on it", threads)},
+    {ROW("target.max_running", OPT_INT, "64", 1, MAX_ROWS,
+         "requests that hold KV blocks at a time, per replica", max_running)},
+    {ROW("target.max_waiting", OPT_INT, "4096", 0, 1 << 20,
+         "requests that may queue per replica; more are rejected", max_waiting)},
+    {ROW("target.max_batch_tokens", OPT_INT, "256", 1, 65536,
+         "tokens per micro-batch; prompts are cut into chunks to fit", max_batch_tokens)},
+    {ROW("target.kv_tokens", OPT_INT, "0", 0, 1e12,
+         "tokens the KV pool holds; 0: a quarter context per running request, 2 contexts at least",
+         kv_tokens)},
+    {ROW("target.idle_class", OPT_BOOL, "true", 0, 0,
+         "compute threads run SCHED_IDLE where ranks share cores", idle_class)},
+};
+
+const struct opt_table target_options = {rows, sizeof rows / sizeof rows[0]};
+
+int target_lanes(const struct target_config *t)
+{
+    return (int)(t->lanes > 0 ? t->lanes : t->pipeline);
+}
+
+int64_t target_kv_blocks(const struct target_config *t, const struct arch *a)
+{
+    int64_t n_tokens = t->kv_tokens;
+    if (n_tokens == 0) {
+        n_tokens = (t->max_running > 8 ? t->max_running : 8) * a->max_context / 4;
+    }
+    return (n_tokens + BATCH_KV_BLOCK - 1) / BATCH_KV_BLOCK;
+}
+
+static int check_split(const struct target_config *t, const struct arch *a, struct err *e)
+{
+    const struct opt_numbers *split = &t->layer_split;
+    if (split->n == 0) {
+        return 0;
+    }
+    if ((int64_t)split->n != t->pipeline) {
+        return err_set(e, ERR_INPUT,
+                       "target.layer_split: names %zu stages, but target.pipeline is %lld",
+                       split->n, (long long)t->pipeline);
+    }
+    double sum = 0;
+    for (size_t i = 0; i < split->n; i++) {
+        if (split->v[i] != floor(split->v[i])) {
+            return err_set(e, ERR_INPUT, "target.layer_split: %g is not a whole number of layers",
+                           split->v[i]);
+        }
+        sum += split->v[i];
+    }
+    if (sum != a->n_layers) {
+        return err_set(e, ERR_INPUT, "target.layer_split: adds up to %g layers, the model has %d",
+                       sum, a->n_layers);
+    }
+    return 0;
+}
+
+int target_check(const struct target_config *t, const struct arch *a, struct err *e)
+{
+    if (t->kind == TARGET_NULL) {
+        return 0;
+    }
+    if (t->model == NULL || t->model[0] == '\0') {
+        return err_set(e, ERR_INPUT, "target.model: missing (a folder, or preset:NAME)");
+    }
+    if (t->tensor != 1) {
+        return err_set(e, ERR_INPUT, "target.tensor: %lld, but the cpu backend allows 1 only",
+                       (long long)t->tensor);
+    }
+    if (t->pipeline > a->n_layers) {
+        return err_set(e, ERR_INPUT, "target.pipeline: %lld stages, but the model has %d layers",
+                       (long long)t->pipeline, a->n_layers);
+    }
+    int64_t n_blocks = target_kv_blocks(t, a);
+    if (n_blocks > INT32_MAX) {
+        return err_set(e, ERR_INPUT, "target.kv_tokens: %lld tokens, at most %lld are possible",
+                       (long long)n_blocks * BATCH_KV_BLOCK, (long long)INT32_MAX * BATCH_KV_BLOCK);
+    }
+    return check_split(t, a, e);
+}
+
+void target_split(const struct target_config *t, const struct arch *a, int *first)
+{
+    if (t->layer_split.n == 0) {
+        arch_split(a, (int)t->pipeline, first);
+        return;
+    }
+    CHECK((int64_t)t->layer_split.n == t->pipeline);
+    first[0] = 0;
+    for (int s = 0; s < t->pipeline; s++) {
+        first[s + 1] = first[s] + (int)t->layer_split.v[s];
+    }
+}

@@ -1,0 +1,53 @@
+/*
+ * The settings of what is loaded: `target.*`. Transparent; owned by the run's config. Rows that only
+ * stages understand and rows that only endpoints understand stand side by side; the kind decides
+ * which are used (target_check).
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/opt.h"
+#include "model/arch.h"
+
+enum target_kind {
+    TARGET_STAGES, // this job's worker ranks, over MPI
+    TARGET_NULL,   // answers at once, in one chunk: measures tidemark itself
+};
+
+enum target_backend {
+    TARGET_BACKEND_AUTO, // the fastest this machine has
+    TARGET_BACKEND_CPU,
+};
+
+struct target_config {
+    int kind;    // enum target_kind
+    char *model; // folder or preset:NAME
+    int backend; // enum target_backend
+    int64_t replicas, pipeline, tensor;
+    int64_t lanes;                  // micro-batches in flight per replica; 0: pipeline
+    struct opt_numbers layer_split; // layers per stage; empty: by cost
+    int64_t threads;     // compute threads per worker; 0: cores of this host / workers on it, >= 1
+    int64_t max_running; // requests with KV blocks, per replica
+    int64_t max_waiting; // admission bound: more are rejected
+    int64_t max_batch_tokens; // per micro-batch: chunked prefill fills up to this
+    int64_t
+        kv_tokens; // size of the KV pool; 0: max_running * 1/4 of the context, at least 2 contexts
+    bool idle_class; // compute threads run SCHED_IDLE where cores are shared
+};
+
+extern const struct opt_table target_options;
+
+/*
+ * Checks across keys: layer_split sums to the model's layers, pipeline <= layers, tensor = 1 on cpu, ...
+ * `a` may be NULL for TARGET_NULL.
+ */
+int target_check(const struct target_config *t, const struct arch *a, struct err *e) ERR_CHECKED;
+
+/* First layers of each stage, by cost or by layer_split: first (pipeline + 1). */
+void target_split(const struct target_config *t, const struct arch *a, int *first);
+
+/* Lanes per replica, and KV blocks (BATCH_KV_BLOCK tokens each) in a replica's pool, defaults resolved. */
+int target_lanes(const struct target_config *t);
+int64_t target_kv_blocks(const struct target_config *t, const struct arch *a);

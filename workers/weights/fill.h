@@ -1,0 +1,23 @@
+/*
+ * Random weights without a file: each value is a pure function of (tensor name, element index), so
+ * every shard makes its own part, in any order, with the same bits on every machine.
+ *
+ *   key(name)   = FNV-1a, 64 bit, of the name's bytes
+ *   h           = splitmix64's output function (Steele, Lea, Flood 2014) at state key + (i + 1) g,
+ *                 g = 0x9e3779b97f4a7c15
+ *   value       = (sum of the four 16-bit fields of h - 131070) * 2^-21
+ *
+ * The sum of four uniform fields is near-normal with standard deviation 65536/sqrt(3); scaled,
+ * 0.01804, which is what trained models are initialised to (0.02). The scaling is exact in float32
+ * and the one rounding to bfloat16 is to nearest even. A norm's weights are all 1.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+uint64_t fill_key(const char *name);
+
+/* Elements first .. first + n - 1 of the tensor, row-major. */
+void fill_f32(uint64_t key, uint64_t first, size_t n, float *out);
+void fill_bf16(uint64_t key, uint64_t first, size_t n, uint16_t *out);

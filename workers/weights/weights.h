@@ -1,0 +1,71 @@
+/*
+ * Where a model's tensors come from: safetensors files in Hugging Face layout (one file, or shards
+ * named by model.safetensors.index.json), or a preset's generated values. One table says every
+ * tensor's name and shape; what a file holds is checked against it before any byte is used.
+ * Immutable once open: several threads may read. Files stay mapped until weights_close.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/err.h"
+#include "model/arch.h"
+
+enum weights_id {
+    WEIGHTS_EMBED, // (vocab, hidden)
+    WEIGHTS_NORM,  // (hidden) final
+    WEIGHTS_HEAD,  // (vocab, hidden); the embedding where the two are tied
+    // per layer
+    WEIGHTS_ATTN_NORM, // (hidden)
+    WEIGHTS_Q,         // (n_heads * head_dim, hidden)
+    WEIGHTS_K,         // (n_kv_heads * head_dim, hidden)
+    WEIGHTS_V,         // same
+    WEIGHTS_O,         // (hidden, n_heads * head_dim)
+    WEIGHTS_MLP_NORM,  // (hidden)
+    WEIGHTS_GATE,      // (intermediate, hidden)
+    WEIGHTS_UP,        // same
+    WEIGHTS_DOWN,      // (hidden, intermediate)
+    WEIGHTS_N,
+};
+
+struct weights;
+
+/* One tensor, ready to be read: vectors are one row. */
+struct weights_tensor {
+    char name[96];
+    int64_t n_rows, n_cols;
+    enum arch_dtype dtype;
+    const void *data; // (n_rows, n_cols) in a mapped file; NULL: generated
+    uint64_t key;     // of generated values
+};
+
+/* `model` and `arch` as in arch_open. ERR_INPUT: no weights there, or a file that is not sound. */
+int weights_open(struct weights **out, const char *model, const struct arch *a,
+                 struct err *e) ERR_CHECKED;
+void weights_close(struct weights *w);
+
+/* ERR_INPUT names the tensor, and the shape and dtype wanted and found. `layer` is ignored where none. */
+int weights_find(const struct weights *w, enum weights_id id, int layer, struct weights_tensor *t,
+                 struct err *e) ERR_CHECKED;
+
+/* Rows first .. first + n - 1 as stored: inside the file, or made in scratch (n * n_cols values). */
+const void *weights_rows(const struct weights_tensor *t, int64_t first, int64_t n, void *scratch);
+
+/* A whole vector as float32: out (n_cols). Generated ones are norms: all 1. */
+void weights_vector(const struct weights_tensor *t, float *out);
+
+/*
+ * For provenance, of a model's folder: xxh64 over each file's name, size and header, in the order
+ * of the names. No weight is read, so equal hashes with unequal weights are possible.
+ */
+int weights_hash(const char *model, const struct arch *a, uint64_t *hash,
+                 struct err *e) ERR_CHECKED;
+
+/* Open the model and look up every tensor: what a launcher does before it starts ranks. */
+int weights_check(const char *model, const struct arch *a, struct err *e) ERR_CHECKED;
+
+static inline int64_t weights_value_bytes(enum arch_dtype dtype)
+{
+    return dtype == ARCH_BF16 ? 2 : 4;
+}

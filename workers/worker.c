@@ -1,0 +1,521 @@
+#include "workers/worker.h"
+
+#include "core/clock.h"
+#include "core/hist.h"
+#include "core/mem.h"
+#include "model/wire.h"
+#include "workers/backend.h"
+#include "workers/sched.h"
+#include "workers/spans.h"
+#include "workers/stage.h"
+
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#define SAMPLE_NS         (100 * NS_PER_MS)
+#define WORKER_NICE       5 // of the main thread
+#define BATCH_DEADLINE_NS (120 * NS_PER_S)
+#define STALL_NS          (1 * NS_PER_S)
+#define MESSAGES_PER_TURN 64
+
+enum phase {
+    BETWEEN_STEPS,
+    IN_STEP,
+    ENDING, // rank 0 has ended the step; batches in flight are on their way out
+};
+
+struct worker {
+    struct layout layout;
+    struct layout_worker place;
+    struct arch arch;
+    struct backend *backend;
+    struct stage *stage;
+    struct sched *sched; // leader only
+    struct spans *spans;
+    struct comm *comm;
+    int rank;
+
+    enum phase phase;
+    bool shutdown;
+    uint64_t drained; // 1 + the step of which every batch has come back to the leader; 0: none
+    uint32_t step;
+    int64_t t_turn_ns, t_sample_ns;
+    int64_t t_batch_ns; // leader: when a batch last came back, or none was in flight
+    int64_t t_cpu_ns;   // of the process when the step began
+    struct hist *gaps;  // between two turns, in this step
+};
+
+/* --- creation ----------------------------------------------------------------------------------- */
+
+static struct sched_config sched_config_of(const struct target_config *t, const struct arch *a)
+{
+    return (struct sched_config){
+        .lanes = (uint32_t)target_lanes(t),
+        .max_running = (uint32_t)t->max_running,
+        .max_waiting = (uint32_t)t->max_waiting,
+        .max_batch_tokens = (uint32_t)t->max_batch_tokens,
+        .max_context = (uint32_t)a->max_context,
+        .n_kv_blocks = (uint32_t)target_kv_blocks(t, a),
+        .vocab = (uint32_t)a->vocab,
+        .eos_ids = a->eos_ids,
+        .n_eos = a->n_eos,
+    };
+}
+
+static struct batch_limits limits_of(const struct target_config *t, const struct arch *a)
+{
+    struct sched_config cfg = sched_config_of(t, a);
+    struct batch_limits lim = sched_batch_limits(&cfg);
+    lim.n_stages = (uint32_t)t->pipeline;
+    return lim;
+}
+
+size_t worker_max_message_bytes(const struct target_config *t, const struct arch *a)
+{
+    if (t->kind != TARGET_STAGES) {
+        return sizeof(struct wire_step);
+    }
+    struct batch_limits lim = limits_of(t, a);
+    size_t sizes[] = {
+        sizeof(struct wire_request) + (size_t)a->max_context * sizeof(int32_t),
+        stage_max_message_bytes(&lim),
+        spans_max_message_bytes(),
+    };
+    size_t most = 0;
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        most = sizes[i] > most ? sizes[i] : most;
+    }
+    return most;
+}
+
+static int create_backend(struct worker *w, const struct target_config *t, int threads,
+                          struct err *e)
+{
+    int first[RECORD_MAX_STAGES + 1];
+    target_split(t, &w->arch, first);
+    int s = w->place.stage;
+    struct batch_limits lim = limits_of(t, &w->arch);
+    struct backend_config cfg = {
+        .model = t->model,
+        .arch = &w->arch,
+        .first_layer = first[s],
+        .n_layers = first[s + 1] - first[s],
+        .has_embed = s == 0,
+        .has_head = s == w->layout.pipeline - 1,
+        .max_tokens = lim.max_tokens,
+        .max_rows = lim.max_rows,
+        .n_blocks = lim.n_kv_blocks,
+        .n_threads = threads,
+        .idle_class = t->idle_class,
+        .kernels = "auto",
+    };
+    return backend_create(&w->backend, &cfg, e);
+}
+
+static int create_stage(struct worker *w, const struct target_config *t, struct err *e)
+{
+    struct stage_config cfg = {
+        .layout = &w->layout,
+        .rank = w->rank,
+        .arch = &w->arch,
+        .backend = w->backend,
+        .limits = limits_of(t, &w->arch),
+    };
+    cfg.limits.n_load_ranks = (uint32_t)w->layout.load_ranks;
+    return stage_create(&w->stage, &cfg, e);
+}
+
+int worker_create(struct worker **out, const struct layout *layout, int rank, int threads,
+                  const struct target_config *t, const struct arch *a, struct err *e)
+{
+    CHECK(layout->pipeline <= RECORD_MAX_STAGES);
+    struct worker *w = xcalloc(1, sizeof *w);
+    w->layout = *layout;
+    w->place = layout_worker(layout, rank);
+    w->arch = *a;
+    w->rank = rank;
+    w->spans = xcalloc(1, sizeof *w->spans);
+    w->gaps = xcalloc(1, sizeof *w->gaps);
+    struct sched_config cfg = sched_config_of(t, &w->arch);
+    bool is_leader = rank == layout_leader(layout, w->place.replica);
+    if (create_backend(w, t, threads, e) != 0 || create_stage(w, t, e) != 0 ||
+        (is_leader && sched_create(&w->sched, &cfg, e) != 0)) {
+        worker_destroy(w);
+        return -1;
+    }
+    *out = w;
+    return 0;
+}
+
+void worker_destroy(struct worker *w)
+{
+    if (w == NULL) {
+        return;
+    }
+    sched_destroy(w->sched);
+    stage_destroy(w->stage);
+    if (w->backend != NULL) {
+        backend_destroy(w->backend);
+    }
+    free(w->gaps);
+    free(w->spans);
+    free(w);
+}
+
+const char *worker_kernels(const struct worker *w)
+{
+    return backend_kernels(w->backend);
+}
+
+bool worker_idle_class(const struct worker *w)
+{
+    return backend_idle_class(w->backend);
+}
+
+/* --- steps ---------------------------------------------------------------------------------------- */
+
+static int64_t cpu_time_ns(void)
+{
+    struct timespec t;
+    CHECK(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t) == 0);
+    return (int64_t)t.tv_sec * NS_PER_S + t.tv_nsec;
+}
+
+/* The payload when the message has exactly this size, else NULL with the error set. */
+static const void *payload(const struct comm_msg *m, size_t n_bytes, struct err *e)
+{
+    if (m->n_bytes != n_bytes) {
+        err_set(e, ERR_ENV, "message %d of %zu bytes, not %zu", m->tag, m->n_bytes, n_bytes);
+        return NULL;
+    }
+    return m->data;
+}
+
+static int from_rank_0(const struct comm_msg *m, struct err *e)
+{
+    return m->src == 0 ? 0 : err_set(e, ERR_ENV, "message %d is rank 0's to send", m->tag);
+}
+
+static int begin_step(struct worker *w, const struct comm_msg *m, struct err *e)
+{
+    const struct wire_step *step = payload(m, sizeof *step, e);
+    if (step == NULL || from_rank_0(m, e) != 0) {
+        return -1;
+    }
+    if (w->phase != BETWEEN_STEPS) {
+        return err_set(e, ERR_ENV, "step %u announced inside step %u", step->index, w->step);
+    }
+    if (w->drained != 0 && w->drained != (uint64_t)step->index + 1) {
+        return err_set(e, ERR_ENV, "step %u announced, but the leader has drained step %llu",
+                       step->index, (unsigned long long)w->drained - 1);
+    }
+    int64_t now_ns = clock_now_ns();
+    w->phase = IN_STEP;
+    w->step = step->index;
+    w->t_sample_ns = w->t_batch_ns = w->t_turn_ns = now_ns;
+    w->t_cpu_ns = cpu_time_ns();
+    hist_reset(w->gaps);
+    spans_begin_step(w->spans, w->comm, w->step, now_ns);
+    stage_begin_step(w->stage, w->step, w->spans, now_ns);
+    if (w->sched != NULL) {
+        sched_begin_step(w->sched, w->step);
+    }
+    return 0;
+}
+
+static int end_step(struct worker *w, const struct comm_msg *m, struct err *e)
+{
+    const struct wire_step_end *end = payload(m, sizeof *end, e);
+    if (end == NULL || from_rank_0(m, e) != 0) {
+        return -1;
+    }
+    if (w->phase != IN_STEP || end->index != w->step) {
+        return err_set(e, ERR_ENV, "end of step %u, which is not under way", end->index);
+    }
+    w->phase = ENDING;
+    stage_mute(w->stage);
+    if (w->sched != NULL) {
+        sched_drop_all(w->sched);
+    }
+    return 0;
+}
+
+/* The leader's word may overtake all of rank 0's: it counts once the step has ended here too. */
+static int take_drained(struct worker *w, const struct comm_msg *m, struct err *e)
+{
+    const struct worker_drained *d = payload(m, sizeof *d, e);
+    if (d == NULL) {
+        return -1;
+    }
+    if (m->src != layout_leader(&w->layout, w->place.replica) || w->sched != NULL ||
+        w->drained != 0 || (w->phase != BETWEEN_STEPS && d->step != w->step)) {
+        return err_set(e, ERR_ENV, "says that step %u is drained", d->step);
+    }
+    w->drained = (uint64_t)d->step + 1;
+    return 0;
+}
+
+static int tell_drained(struct worker *w, struct err *e)
+{
+    struct worker_drained d = {.step = w->step};
+    for (int s = 0; s < w->layout.pipeline; s++) {
+        for (int t = 0; t < w->layout.tensor; t++) {
+            int rank = layout_rank(&w->layout, w->place.replica, s, t);
+            if (rank != w->rank && comm_post(w->comm, rank, WORKER_DRAINED, &d, sizeof d, e) != 0) {
+                return -1;
+            }
+        }
+    }
+    w->drained = (uint64_t)w->step + 1;
+    return 0;
+}
+
+static int finish_step(struct worker *w, struct err *e)
+{
+    struct wire_step_done done = {
+        .index = w->step,
+        .poll_gap_ns = {(uint64_t)hist_quantile(w->gaps, 0.5),
+                        (uint64_t)hist_quantile(w->gaps, 0.99)},
+        .t_cpu_ns = cpu_time_ns() - w->t_cpu_ns,
+    };
+    w->phase = BETWEEN_STEPS;
+    w->drained = 0;
+    stage_end_step(w->stage);
+    return spans_flush(w->spans, e) != 0
+               ? -1
+               : comm_post(w->comm, 0, WIRE_STEP_DONE, &done, sizeof done, e);
+}
+
+/*
+ * A stage is through when rank 0 has ended the step and no batch can come any more. Only the leader
+ * knows that: once all its lanes are back, every stage has passed on every batch.
+ */
+static int try_finish_step(struct worker *w, struct err *e)
+{
+    if (w->phase != ENDING || !stage_is_quiet(w->stage)) {
+        return 0;
+    }
+    if (w->sched != NULL && sched_counts(w->sched).in_flight == 0 && tell_drained(w, e) != 0) {
+        return -1;
+    }
+    return w->drained == (uint64_t)w->step + 1 ? finish_step(w, e) : 0;
+}
+
+/* --- requests --------------------------------------------------------------------------------------- */
+
+static int from_load_rank(const struct worker *w, const struct comm_msg *m, struct err *e)
+{
+    if (w->sched == NULL) {
+        return err_set(e, ERR_ENV, "message %d is for a leader", m->tag);
+    }
+    return layout_is_load(&w->layout, m->src)
+               ? 0
+               : err_set(e, ERR_ENV, "message %d is a load rank's to send", m->tag);
+}
+
+static int check_request(const struct worker *w, const struct comm_msg *m, struct err *e)
+{
+    const struct wire_request *q = m->data;
+    if (m->n_bytes < sizeof *q || (m->n_bytes - sizeof *q) / sizeof(int32_t) != q->n_in ||
+        m->n_bytes % sizeof(int32_t) != 0 || q->n_in == 0 || q->n_out == 0) {
+        return err_set(e, ERR_ENV, "request of %zu bytes: size and lengths do not fit", m->n_bytes);
+    }
+    for (uint32_t i = 0; i < q->n_in; i++) {
+        if (q->ids[i] < 0 || q->ids[i] >= w->arch.vocab) {
+            return err_set(e, ERR_ENV, "prompt id %d: the vocabulary has %d", q->ids[i],
+                           w->arch.vocab);
+        }
+    }
+    return 0;
+}
+
+static int take_request(struct worker *w, const struct comm_msg *m, struct err *e)
+{
+    if (from_load_rank(w, m, e) != 0 || check_request(w, m, e) != 0) {
+        return -1;
+    }
+    const struct wire_request *q = m->data;
+    int64_t now_ns = clock_now_ns();
+    struct sched_request r = {
+        .load_rank = m->src,
+        .ticket = q->ticket,
+        .n_in = q->n_in,
+        .n_out = q->n_out,
+        .flags = q->flags,
+        .ids = q->ids,
+        .t_recv_ns = now_ns,
+    };
+    if (sched_submit(w->sched, &r, now_ns)) {
+        return 0;
+    }
+    struct wire_reject reject = {.ticket = q->ticket};
+    return comm_post(w->comm, m->src, WIRE_REJECT, &reject, sizeof reject, e);
+}
+
+static int take_cancel(struct worker *w, const struct comm_msg *m, struct err *e)
+{
+    const struct wire_cancel *c = payload(m, sizeof *c, e);
+    if (c == NULL || from_load_rank(w, m, e) != 0) {
+        return -1;
+    }
+    // One that has ended meanwhile is not an error: its last token and the cancel have crossed.
+    (void)sched_cancel(w->sched, m->src, c->ticket, clock_now_ns());
+    return 0;
+}
+
+static int take_ids(struct worker *w, const struct comm_msg *m, struct err *e)
+{
+    const struct worker_ids *r = m->data;
+    int last = layout_rank(&w->layout, w->place.replica, w->layout.pipeline - 1, 0);
+    if (w->sched == NULL || m->src != last || m->n_bytes < sizeof *r ||
+        (m->n_bytes - sizeof *r) / sizeof(int32_t) != r->n_rows) {
+        return err_set(e, ERR_ENV, "sampled ids of %zu bytes, not expected here", m->n_bytes);
+    }
+    w->t_batch_ns = clock_now_ns();
+    return sched_complete(w->sched, r->lane, r->seq, r->ids, r->n_rows, w->t_batch_ns, e);
+}
+
+/* --- the loop ------------------------------------------------------------------------------------------ */
+
+static int dispatch(struct worker *w, const struct comm_msg *m, struct err *e)
+{
+    switch (m->tag) {
+    case WIRE_STEP:
+        return begin_step(w, m, e);
+    case WIRE_STEP_END:
+        return end_step(w, m, e);
+    case WIRE_SHUTDOWN:
+        w->shutdown = true;
+        return from_rank_0(m, e);
+    case WIRE_REQUEST:
+        return take_request(w, m, e);
+    case WIRE_CANCEL:
+        return take_cancel(w, m, e);
+    case WORKER_BATCH:
+        return stage_take_message(w->stage, m, e);
+    case WORKER_IDS:
+        return take_ids(w, m, e);
+    case WORKER_DRAINED:
+        return take_drained(w, m, e);
+    default:
+        return err_set(e, ERR_ENV, "message %d means nothing to a worker", m->tag);
+    }
+}
+
+/* Up to MESSAGES_PER_TURN of them: 1 when there was any. */
+static int take_messages(struct worker *w, struct err *e)
+{
+    for (int n = 0; n < MESSAGES_PER_TURN && !w->shutdown; n++) {
+        struct comm_msg m;
+        int got = comm_poll(w->comm, &m, e);
+        if (got != 1) {
+            return got < 0 ? -1 : n > 0;
+        }
+        if (dispatch(w, &m, e) != 0) {
+            return err_wrap(e, "from rank %d", m.src);
+        }
+    }
+    return 1;
+}
+
+static int build(struct worker *w, int64_t now_ns)
+{
+    struct batch *b = w->phase == IN_STEP ? stage_free_batch(w->stage) : NULL;
+    if (b == NULL || !sched_build(w->sched, b, now_ns)) {
+        return 0;
+    }
+    stage_enqueue(w->stage);
+    return 1;
+}
+
+static int sample(struct worker *w, int64_t now_ns, struct err *e)
+{
+    if (w->phase != IN_STEP || now_ns < w->t_sample_ns) {
+        return 0;
+    }
+    w->t_sample_ns += SAMPLE_NS;
+    w->t_sample_ns = w->t_sample_ns < now_ns ? now_ns + SAMPLE_NS : w->t_sample_ns;
+    struct sched_counts c = sched_counts(w->sched);
+    struct series_point p = {
+        .t_ns = now_ns,
+        .in_flight = c.waiting + c.running,
+        .waiting = c.waiting,
+        .running = c.running,
+        .kv_used = (float)c.kv_taken / (float)c.kv_size,
+        .replica = (uint16_t)w->place.replica,
+    };
+    return spans_add_point(w->spans, &p, e);
+}
+
+/* Heartbeats find a rank that is silent; this finds a batch that got stuck among ranks that are not. */
+static int check_deadline(struct worker *w, int64_t now_ns, int64_t gap_ns, struct err *e)
+{
+    if (sched_counts(w->sched).in_flight == 0 || gap_ns > STALL_NS) {
+        w->t_batch_ns = now_ns; // nothing to wait for, or this process itself was stopped
+        return 0;
+    }
+    if (now_ns - w->t_batch_ns < BATCH_DEADLINE_NS) {
+        return 0;
+    }
+    int last = layout_rank(&w->layout, w->place.replica, w->layout.pipeline - 1, 0);
+    return err_set(e, ERR_ENV, "replica %d: no batch has come back from rank %d for %lld s",
+                   w->place.replica, last, (long long)(BATCH_DEADLINE_NS / NS_PER_S));
+}
+
+static int lead(struct worker *w, int64_t now_ns, int64_t gap_ns, struct err *e)
+{
+    if (check_deadline(w, now_ns, gap_ns, e) != 0 || sample(w, now_ns, e) != 0) {
+        return -1;
+    }
+    return build(w, now_ns);
+}
+
+/* 1 when anything happened. */
+static int turn(struct worker *w, struct err *e)
+{
+    int64_t now_ns = clock_now_ns();
+    int64_t gap_ns = now_ns - w->t_turn_ns;
+    w->t_turn_ns = now_ns;
+    if (w->phase == IN_STEP) {
+        hist_record(w->gaps, gap_ns);
+    }
+    int heard = take_messages(w, e);
+    if (heard < 0 || w->shutdown) {
+        return heard;
+    }
+    int built = w->sched != NULL ? lead(w, clock_now_ns(), gap_ns, e) : 0;
+    int moved = built < 0 ? -1 : stage_turn(w->stage, e);
+    if (moved < 0 || try_finish_step(w, e) != 0 ||
+        (w->phase != BETWEEN_STEPS && spans_tick(w->spans, now_ns, e) != 0)) {
+        return -1;
+    }
+    return heard | built | moved;
+}
+
+/* On shared cores a load rank's stamps matter more than when a worker looks at its messages: a lower
+ * weight lets the load rank preempt at once. Needs no privilege. */
+static void give_way(void)
+{
+    (void)setpriority(PRIO_PROCESS, (id_t)gettid(), WORKER_NICE);
+}
+
+int worker_serve(struct worker *w, struct comm *comm, struct err *e)
+{
+    give_way();
+    w->comm = comm;
+    w->shutdown = false;
+    if (stage_start(w->stage, comm, e) != 0) {
+        return -1;
+    }
+    for (int idle = 0; !w->shutdown;) {
+        int rc = turn(w, e);
+        if (rc < 0 || (rc == 0 && comm_pause(comm, idle, e) != 0)) {
+            return err_wrap(e, "rank %d (replica %d, stage %d)", w->rank, w->place.replica,
+                            w->place.stage);
+        }
+        idle = rc > 0 ? 0 : idle + 1;
+    }
+    return stage_stop(w->stage, e);
+}

@@ -1,0 +1,36 @@
+/*
+ * A worker rank: one stage of one replica. Its main thread owns the comm, moves batches and hidden
+ * states, and, on the leader, runs the scheduler; the backend computes in its own threads.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/comm.h"
+#include "core/err.h"
+#include "model/arch.h"
+#include "model/layout.h"
+#include "workers/target.h"
+
+struct worker;
+
+/* Largest message that workers and their clients exchange: for comm_start. */
+size_t worker_max_message_bytes(const struct target_config *t, const struct arch *a);
+
+/* Weights, KV pool, buffers. Uses no comm: safe in a helper thread while the main thread waits. */
+int worker_create(struct worker **out, const struct layout *layout, int rank, int threads,
+                  const struct target_config *t, const struct arch *a, struct err *e) ERR_CHECKED;
+
+/*
+ * Serve until WIRE_SHUTDOWN from rank 0. On WIRE_STEP statistics restart; on WIRE_STEP_END everything
+ * still queued or running is dropped, spans and series go to rank 0, then WIRE_STEP_DONE.
+ * -1: a peer is silent or sent nonsense; the caller aborts the job.
+ */
+int worker_serve(struct worker *w, struct comm *comm, struct err *e) ERR_CHECKED;
+
+/* "avx2", and whether compute threads got SCHED_IDLE: for provenance. */
+const char *worker_kernels(const struct worker *w);
+bool worker_idle_class(const struct worker *w);
+void worker_destroy(struct worker *w);
