@@ -1,6 +1,6 @@
 /*
  * The ranks of a run and what they say to each other. Two implementations: comm_self.c (one
- * process, complete) and comm_mpi.c (the one owner of mpi.h).
+ * process, complete) and comm_mpi*.c (the one owner of mpi.h).
  *
  * Everything here belongs to the main thread of a rank (MPI_THREAD_FUNNELED). Nothing blocks
  * without a deadline: waiting spins up to 50 us, then sleeps 50 us between tests, and keeps the

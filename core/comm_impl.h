@@ -1,5 +1,5 @@
 /*
- * What comm.c, comm_self.c and comm_mpi.c share; nobody else includes this. struct comm is the base
+ * What comm.c, comm_self.c and comm_mpi*.c share; nobody else includes this. struct comm is the base
  * that both implementations put first in a struct of their own. comm.c holds what does not depend
  * on the implementation: who the ranks are, messages to oneself, waiting, agreement; the table
  * below is what an implementation adds. It owns its own members; comm.c owns and frees the base.

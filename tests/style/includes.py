@@ -24,7 +24,7 @@ MAY_INCLUDE = {
 }
 # third-party header: the .c files that may include it (tests may use what they test against)
 OWNERS = {
-    "mpi.h": ["core/comm_mpi.c", "tests/*"],
+    "mpi.h": ["core/comm_mpi*.[ch]", "tests/*"],
     "hdf5*.h": ["results/store*.[ch]", "tests/*"],
     "H5*.h": ["results/store*.[ch]", "tests/*"],
     "yaml.h": ["core/config.c"],
