@@ -9,7 +9,7 @@
 #include <string.h>
 
 const char *const latency_names[LATENCY_N] = {
-    "ttft_ms",  "ttft_service_ms",  "itl_ms", "tpot_ms",
+    "ttft_ms",  "ttft_service_ms",  "itl_ms", "icl_ms",         "tpot_ms",
     "ntpot_ms", "ntpot_service_ms", "e2e_ms", "e2e_service_ms",
 };
 

@@ -22,6 +22,7 @@ enum latency_metric {      // order of the report
     LATENCY_TTFT,          // f - q
     LATENCY_TTFT_SERVICE,  // f - s
     LATENCY_ITL,           // gaps between tokens: of tokens, not of requests
+    LATENCY_ICL,           // gaps between chunks: of messages or events that carried tokens
     LATENCY_TPOT,          // (l - f) / (n - 1), n > 1
     LATENCY_NTPOT,         // (l - q) / n
     LATENCY_NTPOT_SERVICE, // (l - s) / n
@@ -34,7 +35,7 @@ extern const char *const latency_names[LATENCY_N]; // "ttft_ms", ...
 /* Output tokens of a record: the server's count where it gave one. */
 uint32_t latency_tokens_out(const struct record *r);
 
-/* The metric of one request in ms; NAN when it failed or has no such value. Not for LATENCY_ITL. */
+/* The metric of one request in ms; NAN when it failed or has no such value. Not for ITL and ICL. */
 double latency_value_ms(const struct record *r, enum latency_metric m);
 
 struct latency {

@@ -138,6 +138,7 @@ void measure_begin(struct measure *m, const struct step_data *d, const struct sl
     m->closed_loop = d->info.kind == STEP_BASE || d->info.users > 0;
     m->window_s = (double)window_ns(m) / (double)NS_PER_S;
     m->itl = xcalloc(LATENCY_BATCHES, sizeof *m->itl);
+    m->icl = xcalloc(LATENCY_BATCHES, sizeof *m->icl);
     for (int k = 0; k < LATENCY_N; k++) {
         m->objective[k].limit_ms = objective_limit_ms(slo, k);
     }
@@ -146,6 +147,22 @@ void measure_begin(struct measure *m, const struct step_data *d, const struct sl
     }
     inflight_means(d->records, d->n, d->info.t_warm_ns, d->info.t_end_ns, d->info.t_drain_ns,
                    m->in_flight, MEASURE_BINS);
+}
+
+/* Tokens of one chunk have gaps of 0 and the first of it the chunk's, which may be under 1 us too:
+ * there are n_chunks - 1 in all. */
+static void count_chunks(struct gaps *g, const struct record *r, const uint32_t *dt_us, size_t n)
+{
+    size_t chunks = r->n_chunks < n ? r->n_chunks : n, left = chunks > 0 ? chunks - 1 : 0;
+    for (size_t i = 1; i < n; i++) {
+        if (dt_us[i] > 0) {
+            gaps_add(g, dt_us[i]);
+            left -= left > 0;
+        }
+    }
+    for (; left > 0; left--) {
+        gaps_add(g, 0);
+    }
 }
 
 void measure_tokens(struct measure *m, const struct record *r, const uint32_t *dt_us, size_t n)
@@ -161,6 +178,9 @@ void measure_tokens(struct measure *m, const struct record *r, const uint32_t *d
         if (i > 0 && batch >= 0) {
             gaps_add(&m->itl[batch], dt_us[i]);
         }
+    }
+    if (batch >= 0) {
+        count_chunks(&m->icl[batch], r, dt_us, n);
     }
 }
 
@@ -240,7 +260,7 @@ static void latencies_of_requests(struct measure *m)
     size_t n = m->d->n + 1;
     struct sample s = {.ms = xmalloc(n * sizeof *s.ms), .batch = xmalloc(n), .cap = n};
     for (int k = 0; k < LATENCY_N; k++) {
-        if (k == LATENCY_ITL) {
+        if (k == LATENCY_ITL || k == LATENCY_ICL) {
             continue;
         }
         sample_take(&s, m, (enum latency_metric)k);
@@ -267,13 +287,14 @@ static double gaps_quantile_ms(const struct gaps *g, double p)
     return (part > 0 ? low + part * (gaps_order(g, k + 1) - low) : low) * 1e-3;
 }
 
-static void latency_of_tokens(struct measure *m)
+/* ITL or ICL from their gaps per batch (LATENCY_BATCHES), which it frees. */
+static void latency_of_batches(struct measure *m, enum latency_metric metric, struct gaps *batches)
 {
-    struct measure_objective *o = &m->objective[LATENCY_ITL];
+    struct measure_objective *o = &m->objective[metric];
     double sum_ms[LATENCY_BATCHES], n[LATENCY_BATCHES];
     struct gaps *all = xcalloc(1, sizeof *all);
     for (int b = 0; b < LATENCY_BATCHES; b++) {
-        struct gaps *g = &m->itl[b];
+        struct gaps *g = &batches[b];
         gaps_seal(g);
         sum_ms[b] = g->sum_us * 1e-3;
         n[b] = (double)g->n;
@@ -283,11 +304,10 @@ static void latency_of_tokens(struct measure *m)
     }
     gaps_seal(all);
     o->quantile_ms = gaps_quantile_ms(all, m->slo.quantile);
-    latency_of_gaps(all, sum_ms, n, m->latency[LATENCY_TPOT].n, &m->latency[LATENCY_ITL]);
+    latency_of_gaps(all, sum_ms, n, m->latency[LATENCY_TPOT].n, &m->latency[metric]);
     gaps_free(all);
     free(all);
-    free(m->itl);
-    m->itl = NULL;
+    free(batches);
 }
 
 /* --- the verdict ----------------------------------------------------------------------------- */
@@ -374,7 +394,9 @@ static void judge(struct measure *m)
 void measure_end(struct measure *m)
 {
     latencies_of_requests(m);
-    latency_of_tokens(m);
+    latency_of_batches(m, LATENCY_ITL, m->itl);
+    latency_of_batches(m, LATENCY_ICL, m->icl);
+    m->itl = m->icl = NULL;
     send_lag(m);
     judge(m);
     m->d = NULL;

@@ -54,7 +54,7 @@ struct measure {
     double lag_p99_lo_us; // 95 % lower bound of the p99; 0: too few for one
     struct verdict_result verdict;
 
-    struct gaps *itl; // (LATENCY_BATCHES), while measuring
+    struct gaps *itl, *icl; // (LATENCY_BATCHES) each, while measuring
 };
 
 void measure_begin(struct measure *m, const struct step_data *d, const struct slo_config *slo);

@@ -189,8 +189,7 @@ json_t *step_json(const struct measure *m, const struct step_data *d, const stru
 {
     static const char *const lag_keys[] = {"p50", "p99", "p999", "max"};
     static const char *const gap_keys[] = {"p50", "p99"};
-    const double gap_us[] = {(double)info->poll_gap_p50_ns * 1e-3,
-                             (double)info->poll_gap_p99_ns * 1e-3};
+    const double gap_us[] = {info->poll_gap_p50_ns * 1e-3, info->poll_gap_p99_ns * 1e-3};
     json_t *o = json_object();
     set_identity(o, m, info);
     json_object_set_new(o, "offered", offered_json(m));

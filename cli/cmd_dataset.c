@@ -2,6 +2,8 @@
  * tidemark dataset stats: what a source holds, and what its filter and the model's context leave of it.
  */
 #include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +12,11 @@
 #include "cli/run_config.h"
 #include "core/mem.h"
 #include "model/tokenizer.h"
+
+struct dataset_args {
+    const char *model;
+    bool json;
+};
 
 static void print_lengths(const char *name, const struct dataset_stats *s)
 {
@@ -91,30 +98,39 @@ static int run(int argc, char **argv, struct err *e)
 {
     struct command_args args;
     struct run_config c = {0};
-    const char *model = NULL;
-    int json = 0;
-    const struct command_flag flags[] = {
-        {"--model", "-m", &model, NULL},
-        {"--json", NULL, NULL, &json},
-    };
-    if (command_parse(argc, argv, flags, sizeof flags / sizeof flags[0], &args, e)) {
+    struct dataset_args a = {0};
+    if (command_parse(&cmd_dataset, argc, argv, &a, &args, e)) {
         return e->code;
     }
-    int rc = make_config(&c, &args, model, e);
+    int rc = make_config(&c, &args, a.model, e);
     if (rc == 0) {
-        rc = open_and_print(&c, json, e);
+        rc = open_and_print(&c, a.json, e);
         run_config_free(&c);
     }
     command_args_free(&args);
     return rc ? (int)e->code : 0;
 }
 
+static const struct command_flag flags[] = {
+    {"--model", "-m", "DIR", NULL,
+     "the model's tokenizer counts the tokens, its context limits them (none: as preset:tiny)",
+     offsetof(struct dataset_args, model)},
+    {"--json", NULL, NULL, NULL, "JSON with the hashes and counts that a result file would hold",
+     offsetof(struct dataset_args, json)},
+};
+
 const struct command cmd_dataset = {
     .name = "dataset",
     .summary = "what a dataset holds: counts and lengths after its filter and the model's context",
-    .usage = "dataset stats SOURCE [--model DIR] [load.dataset.filter=F ...] [--json]",
+    .usage = "dataset stats SOURCE [key=value ...] [--model DIR] [--json]",
     .details =
         "SOURCE is `sharegpt` (the published length table), a ShareGPT JSON file (needs --model for\n"
-        "its tokenizer) or an Azure trace (CSV).\n",
+        "its tokenizer) or an Azure trace (CSV). Printed in tokens: n, min, median, mean, P90, P99 and\n"
+        "max of inputs and outputs, then what was filtered out, by reason.\n",
+    .flags = flags,
+    .n_flags = sizeof flags / sizeof flags[0],
+    .config_parts = RUN_CONFIG_DATASET,
+    .example = "dataset stats sharegpt.json --model DIR load.dataset.filter=first-turn\n"
+               "dataset stats trace.csv load.dataset.window=[0s,300s]",
     .run = run,
 };

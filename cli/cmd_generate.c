@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <jansson.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,7 +21,7 @@
 
 struct generate_args {
     const char *model, *prompt, *max_tokens, *pipeline, *tensor, *format;
-    int ignore_eos;
+    bool ignore_eos;
 };
 
 struct generation {
@@ -31,15 +32,8 @@ struct generation {
 static int parse_args(int argc, char **argv, struct generate_args *a, struct err *e)
 {
     struct command_args rest;
-    *a = (struct generate_args){
-        .max_tokens = "64", .pipeline = "1", .tensor = "1", .format = "text"};
-    const struct command_flag flags[] = {
-        {"--model", "-m", &a->model, NULL},           {"--prompt", "-p", &a->prompt, NULL},
-        {"--max-tokens", "-n", &a->max_tokens, NULL}, {"--pipeline", NULL, &a->pipeline, NULL},
-        {"--tensor", NULL, &a->tensor, NULL},         {"--format", NULL, &a->format, NULL},
-        {"--ignore-eos", NULL, NULL, &a->ignore_eos},
-    };
-    if (command_parse(argc, argv, flags, sizeof flags / sizeof flags[0], &rest, e)) {
+    *a = (struct generate_args){0};
+    if (command_parse(&cmd_generate, argc, argv, a, &rest, e)) {
         return -1;
     }
     int n_rest = rest.n;
@@ -288,19 +282,33 @@ static int run(int argc, char **argv, struct err *e)
     return code < 0 ? (int)e->code : code;
 }
 
+static const struct command_flag flags[] = {
+    {"--model", "-m", "DIR", NULL, "a model in Hugging Face layout, with its tokenizer.json",
+     offsetof(struct generate_args, model)},
+    {"--prompt", "-p", "TEXT", NULL, "the tokenizer adds what the model expects before it",
+     offsetof(struct generate_args, prompt)},
+    {"--max-tokens", "-n", "N", "64", "output tokens at most, 1 to 1048576",
+     offsetof(struct generate_args, max_tokens)},
+    {"--pipeline", NULL, "P", "1", "stages the layers are split over, 1 to 64",
+     offsetof(struct generate_args, pipeline)},
+    {"--tensor", NULL, "T", "1", "ranks each stage is split over, 1 to 64",
+     offsetof(struct generate_args, tensor)},
+    {"--ignore-eos", NULL, NULL, NULL, "go on after the end-of-sequence token",
+     offsetof(struct generate_args, ignore_eos)},
+    {"--format", NULL, "F", "text", "text, or json with prompt_ids, ids, text and finish_reason",
+     offsetof(struct generate_args, format)},
+};
+
 const struct command cmd_generate = {
     .name = "generate",
     .summary = "text from a real model: the sanity check of a model folder and a pipeline",
-    .usage =
-        "generate --model DIR --prompt TEXT [--max-tokens N] [--pipeline P] [--format text|json]",
+    .usage = "generate --model DIR --prompt TEXT [--max-tokens N] [--pipeline P] [--tensor T]\n"
+             "    [--ignore-eos] [--format text|json]",
     .details =
-        "Starts P stages through mpirun, sends one request and prints the greedy continuation.\n\n"
-        "  -m, --model DIR       a model in Hugging Face layout, with its tokenizer.json\n"
-        "  -p, --prompt TEXT     prompt; the tokenizer adds what the model expects before it\n"
-        "  -n, --max-tokens N    at most N output tokens (64)\n"
-        "      --pipeline P      pipeline stages (1)\n"
-        "      --tensor T        tensor-parallel ranks per stage (1)\n"
-        "      --ignore-eos      go on after the end-of-sequence token\n"
-        "      --format F        text, or json with prompt_ids, ids, text and finish_reason\n",
+        "Starts one load rank and P x T workers through mpirun, sends one request and prints\n"
+        "the greedy continuation.\n",
+    .flags = flags,
+    .n_flags = sizeof flags / sizeof flags[0],
+    .example = "generate --model DIR --prompt \"Once upon a time\" --max-tokens 64 --pipeline 2",
     .run = run,
 };

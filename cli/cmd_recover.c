@@ -76,14 +76,18 @@ struct done_entry {
     struct wire_step_done done;
 };
 
-static void take_entry(const struct recovery *r, const struct journal_entry *entry,
+/* Whether it is the account of a load rank. */
+static bool take_entry(const struct recovery *r, const struct journal_entry *entry,
                        struct step_info *info)
 {
     struct done_entry d;
-    if (entry->kind == JOURNAL_DONE && entry->n_bytes == sizeof d) {
-        memcpy(&d, entry->payload, sizeof d);
-        fold_take_done(info, &d.done, layout_is_load(&r->layout, d.rank), r->layout.load_ranks);
+    if (entry->kind != JOURNAL_DONE || entry->n_bytes != sizeof d) {
+        return false;
     }
+    memcpy(&d, entry->payload, sizeof d);
+    bool is_load = layout_is_load(&r->layout, d.rank);
+    fold_take_done(info, &d.done, is_load, r->layout.load_ranks);
+    return is_load;
 }
 
 /* The announcement, and what ranks had reported as done before the run died. */
@@ -97,8 +101,12 @@ static int read_entries(const struct recovery *r, struct journal_reader *j, cons
     }
     memcpy(a, entry.payload, sizeof *a);
     *info = fold_step_info(&a->step, a->t0_ns);
+    int n_told = 0;
     while ((rc = journal_next(j, &entry, e)) == 1) {
-        take_entry(r, &entry, info);
+        n_told += take_entry(r, &entry, info);
+    }
+    if (n_told < r->layout.load_ranks) {
+        fold_forget_done(info);
     }
     return rc;
 }
@@ -213,7 +221,7 @@ static int recover(const char *path, struct err *e)
 static int run(int argc, char **argv, struct err *e)
 {
     struct command_args args;
-    if (command_parse(argc, argv, NULL, 0, &args, e)) {
+    if (command_parse(&cmd_recover, argc, argv, NULL, &args, e)) {
         return e->code;
     }
     int rc = args.n == 1 ? recover(args.positional[0], e)
@@ -231,5 +239,6 @@ const struct command cmd_recover = {
         "request of the step that was under way is there too, with outcome `lost` (an open loop schedules\n"
         "ahead; in a closed loop what was in flight leaves no name). The step itself answers nothing:\n"
         "`run --resume` offers its rate again.\n",
+    .example = "recover a.h5",
     .run = run,
 };

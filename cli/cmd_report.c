@@ -3,6 +3,7 @@
  */
 #include <errno.h>
 #include <jansson.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -131,13 +132,9 @@ static int report_file(const struct report_args *a, enum format f, struct err *e
 
 static int run(int argc, char **argv, struct err *e)
 {
-    struct report_args a = {.format = "text"};
+    struct report_args a = {0};
     enum format f = FORMAT_TEXT;
-    const struct command_flag flags[] = {
-        {"--format", "-f", &a.format, NULL},
-        {"--output", "-o", &a.output, NULL},
-    };
-    if (command_parse(argc, argv, flags, sizeof flags / sizeof flags[0], &a.files, e)) {
+    if (command_parse(&cmd_report, argc, argv, &a, &a.files, e)) {
         return e->code;
     }
     int rc = parse_format(a.format, &f, e);
@@ -151,16 +148,25 @@ static int run(int argc, char **argv, struct err *e)
     return rc ? (int)e->code : 0;
 }
 
+static const struct command_flag flags[] = {
+    {"--format", "-f", "F", "text",
+     "text, json (schema tidemark.report/1) or html (one page that needs no network)",
+     offsetof(struct report_args, format)},
+    {"--output", "-o", "FILE", NULL, "write there instead of to stdout",
+     offsetof(struct report_args, output)},
+};
+
 const struct command cmd_report = {
     .name = "report",
     .summary = "the answers of a result file: steps, saturation, SLO rate, cost",
-    .usage = "report FILE.h5 [key=value ...] [--format text|json|html] [-o OUT]",
+    .usage = "report FILE.h5 [key=value ...] [--format text|json|html] [-o FILE]",
     .details =
-        "  -f, --format F    text (default), json (schema tidemark.report/1) or html (one page that\n"
-        "                    needs no network)\n"
-        "  -o, --output OUT  write there instead of stdout\n"
-        "\n"
-        "slo.* and cost.* are taken from the file, with the price as it was when the run began. They can\n"
-        "be asked anew: slo.ttft=200ms cost.prices=my.csv cost.instance=a3-highgpu-1g\n",
+        "Objectives and prices are taken from the file, the price as it was when the run began. Keys\n"
+        "given here ask anew; the file stays as it is. docs/measurement.md defines each number.\n",
+    .flags = flags,
+    .n_flags = sizeof flags / sizeof flags[0],
+    .config_parts = RUN_CONFIG_SLO | RUN_CONFIG_COST,
+    .example = "report a.h5 slo.ttft=200ms cost.instance=example-1gpu\n"
+               "report a.h5 --format html -o a.html",
     .run = run,
 };

@@ -5,6 +5,7 @@
  * each step, worker ranks serve.
  */
 #include <errno.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,19 +23,13 @@
 struct run_args {
     struct command_args rest; // CONFIG, key=value ...
     const char *output, *hostfile;
-    int resume, force, dry_run, strict, quiet, np_only;
+    bool resume, force, dry_run, strict, quiet, np_only;
 };
 
 static int parse_args(int argc, char **argv, struct run_args *a, struct err *e)
 {
     memset(a, 0, sizeof *a);
-    const struct command_flag flags[] = {
-        {"--output", "-o", &a->output, NULL},   {"--hostfile", NULL, &a->hostfile, NULL},
-        {"--resume", NULL, NULL, &a->resume},   {"--force", NULL, NULL, &a->force},
-        {"--dry-run", NULL, NULL, &a->dry_run}, {"--strict", NULL, NULL, &a->strict},
-        {"--quiet", "-q", NULL, &a->quiet},     {"--np-only", NULL, NULL, &a->np_only},
-    };
-    if (command_parse(argc, argv, flags, sizeof flags / sizeof flags[0], &a->rest, e)) {
+    if (command_parse(&cmd_run, argc, argv, a, &a->rest, e)) {
         return -1;
     }
     if (a->resume && a->force) {
@@ -208,24 +203,39 @@ static int run(int argc, char **argv, struct err *e)
     return code;
 }
 
+static const struct command_flag flags[] = {
+    {"--output", "-o", "FILE.h5", NULL, "result file; overrides the key `results`",
+     offsetof(struct run_args, output)},
+    {"--resume", NULL, NULL, NULL, "go on with the steps that the result file lacks",
+     offsetof(struct run_args, resume)},
+    {"--force", NULL, NULL, NULL, "replace the result file, which is else never overwritten",
+     offsetof(struct run_args, force)},
+    {"--dry-run", NULL, NULL, NULL, "check everything, send one request, estimate time and disk",
+     offsetof(struct run_args, dry_run)},
+    {"--strict", NULL, NULL, NULL, "exit 3 when the run is invalid by its own checks",
+     offsetof(struct run_args, strict)},
+    {"--hostfile", NULL, "FILE", NULL, "hosts for mpirun, one per line: NAME slots=N",
+     offsetof(struct run_args, hostfile)},
+    {"--np-only", NULL, NULL, NULL, "print how many ranks the config needs, and exit",
+     offsetof(struct run_args, np_only)},
+    {"--quiet", "-q", NULL, NULL, "no progress, no table", offsetof(struct run_args, quiet)},
+};
+
 const struct command cmd_run = {
     .name = "run",
     .summary = "the main job: rising traffic until the target saturates, one result file",
-    .usage =
-        "run CONFIG [key=value ...] [-o FILE.h5] [--resume|--force] [--dry-run] [--strict] [--quiet]",
+    .usage = "run CONFIG [key=value ...] [-o FILE.h5] [--resume | --force] [--strict] [--quiet]\n"
+             "run CONFIG [key=value ...] --dry-run | --np-only",
     .details =
-        "Started alone it starts its own ranks through mpirun; under mpirun or srun it takes its role\n"
-        "from the layout: ranks 0..L-1 offer load, then replicas x pipeline x tensor workers.\n\n"
-        "  -o, --output FILE.h5  result file (overrides `results`); never overwritten without --force\n"
-        "      --resume          go on with the steps that FILE.h5 lacks\n"
-        "      --force           replace FILE.h5\n"
-        "      --dry-run         check everything, send one request, estimate time and disk\n"
-        "      --strict          exit 3 when the run is invalid by its own checks\n"
-        "      --hostfile FILE   hosts for mpirun (one per line, slots=N)\n"
-        "      --np-only         print how many ranks the config needs, and exit\n"
-        "  -q, --quiet           no progress, no table\n\n"
+        "CONFIG is a YAML file; key=value on the command line overrides it. Started alone\n"
+        "it starts its own ranks through mpirun; under mpirun or srun it takes its role from the\n"
+        "layout: ranks 0..L-1 offer load, then replicas x pipeline x tensor workers.\n\n"
         "SIGUSR1 (or the first Ctrl-C) finishes the step, writes the file and exits; SIGTERM (or the\n"
         "second) writes what there is and exits: `tidemark recover` then closes the file.\n",
+    .flags = flags,
+    .n_flags = sizeof flags / sizeof flags[0],
+    .config_parts = RUN_CONFIG_ALL,
+    .exit_codes = "3  with --strict: the run is invalid by its own checks",
+    .example = "run configs/quickstart.yaml load.rates=2,4,8 target.pipeline=4 -o a.h5",
     .run = run,
-    .options_help = run_config_help,
 };

@@ -16,7 +16,7 @@ static int run(int argc, char **argv, struct err *e)
 {
     struct command_args args;
     int n_findings = 0, n_all = 0;
-    if (command_parse(argc, argv, NULL, 0, &args, e)) {
+    if (command_parse(&cmd_validate, argc, argv, NULL, &args, e)) {
         return e->code;
     }
     int rc = args.n > 0 ? 0 : err_set(e, ERR_INPUT, "validate: needs a result file (FILE.h5)");
@@ -39,6 +39,8 @@ const struct command cmd_validate = {
     .name = "validate",
     .summary = "checks result files against the schema (results/schema.md)",
     .usage = "validate FILE.h5 ...",
-    .details = "One line per finding; exit 0 when there is none, 2 otherwise.\n",
+    .details = "Prints one line per finding, or that the file conforms.\n",
+    .exit_codes = "2  also when a file does not conform",
+    .example = "validate a.h5 b.h5",
     .run = run,
 };

@@ -11,31 +11,42 @@
 
 #define COMMAND_EXIT_INVALID 3
 
+/* One option. Parsing, its default and its line of --help all come from this row. */
+struct command_flag {
+    const char *name, *alias; // "--format", "-f" or NULL
+    const char *value;        // what stands for its value in --help, "FILE"; NULL: takes none
+    const char *def;          // default value; NULL: none
+    const char *help;
+    size_t
+        offset; // into the command's arguments: a const char *, or a bool where it takes no value
+};
+
 struct command {
     const char *name;
-    const char *summary; // one line for `tidemark --help`
-    const char *usage;   // after "usage: tidemark ", one line per form
-    const char *details; // paragraphs below the usage, for `tidemark NAME --help`
+    const char *summary;              // one line for `tidemark --help`
+    const char *usage;                // after "usage: tidemark ", one line per form
+    const char *details;              // paragraphs below the usage, for `tidemark NAME --help`
+    const struct command_flag *flags; // (n_flags)
+    size_t n_flags;
+    unsigned config_parts;  // RUN_CONFIG_... (run_config.h): config keys it takes
+    const char *exit_codes; // lines beyond those that all commands share, or NULL
+    const char *example;    // after "tidemark ", one line per command
     int (*run)(int argc, char **argv, struct err *e); // argv[0] is the subcommand's name
-    char *(*options_help)(void); // NULL, or config keys it takes (caller frees)
 };
 
 extern const struct command cmd_run, cmd_generate, cmd_report, cmd_validate, cmd_recover,
     cmd_dataset;
 
-/*
- * Flags of a command, in one pass: {"--output", "-o", takes a value, where}. What is no flag is
- * collected in order as positionals. ERR_INPUT for an unknown flag, with the nearest.
- */
-struct command_flag {
-    const char *name, *alias; // "--format", "-f" or NULL
-    const char **value;       // set to the text given; or
-    int *present;             // set to 1
-};
 struct command_args {
     const char **positional; // (n), points into argv; capacity argc
     int n;
 };
-int command_parse(int argc, char **argv, const struct command_flag *flags, size_t n_flags,
+
+/*
+ * Defaults, then flags, into the struct `into` that the offsets of c->flags point into (NULL where
+ * there are none). What is no flag is collected in order. ERR_INPUT for an unknown flag, with the
+ * nearest.
+ */
+int command_parse(const struct command *c, int argc, char **argv, void *into,
                   struct command_args *args, struct err *e) ERR_CHECKED;
 void command_args_free(struct command_args *args);

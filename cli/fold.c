@@ -1,6 +1,7 @@
 #include "cli/fold.h"
 
 #include <jansson.h>
+#include <math.h>
 #include <stdlib.h>
 
 #include "results/journal.h"
@@ -48,6 +49,9 @@ struct step_info fold_step_info(const struct wire_step *w, int64_t t0_ns)
         .t_warm_ns = w->t_warm_ns - t0_ns,
         .t_end_ns = w->t_end_ns - t0_ns,
         .t_drain_ns = w->t_drain_ns - t0_ns,
+        .poll_gap_p50_ns = (double)NAN,
+        .poll_gap_p99_ns = (double)NAN,
+        .load_cpu_share = (double)NAN,
     };
 }
 
@@ -57,12 +61,18 @@ void fold_take_done(struct step_info *info, const struct wire_step_done *d, bool
     if (!is_load) {
         return;
     }
-    int64_t p50_ns = (int64_t)d->poll_gap_ns[0], p99_ns = (int64_t)d->poll_gap_ns[1];
+    double share = info->load_cpu_share;
     int64_t wall_ns = info->t_drain_ns - info->t_begin_ns;
     info->n_scheduled += d->n_scheduled;
     info->n_filtered += d->n_filtered;
     info->schedule_hash = d->schedule_hash;
-    info->poll_gap_p50_ns = p50_ns > info->poll_gap_p50_ns ? p50_ns : info->poll_gap_p50_ns;
-    info->poll_gap_p99_ns = p99_ns > info->poll_gap_p99_ns ? p99_ns : info->poll_gap_p99_ns;
-    info->load_cpu_share += (double)d->t_cpu_ns / ((double)wall_ns * n_load_ranks);
+    info->poll_gap_p50_ns = fmax(info->poll_gap_p50_ns, (double)d->poll_gap_ns[0]);
+    info->poll_gap_p99_ns = fmax(info->poll_gap_p99_ns, (double)d->poll_gap_ns[1]);
+    info->load_cpu_share =
+        (isnan(share) ? 0 : share) + (double)d->t_cpu_ns / ((double)wall_ns * n_load_ranks);
+}
+
+void fold_forget_done(struct step_info *info)
+{
+    info->poll_gap_p50_ns = info->poll_gap_p99_ns = info->load_cpu_share = (double)NAN;
 }

@@ -23,9 +23,12 @@ struct fold_announcement {
     int64_t t0_ns;
 };
 
-/* What rank 0 announced, as the file keeps it. */
+/* What rank 0 announced, as the file keeps it; what load ranks tell at the step's end is missing. */
 struct step_info fold_step_info(const struct wire_step *w, int64_t t0_ns);
 
 /* Take one rank's account of a finished step into the step's: totals, and the worst poll gap. */
 void fold_take_done(struct step_info *info, const struct wire_step_done *d, bool is_load,
                     int n_load_ranks);
+
+/* Not every load rank lived to tell: the worst of them and their sum are not known. */
+void fold_forget_done(struct step_info *info);

@@ -2,13 +2,11 @@
  * tidemark: one binary, one subcommand at a time. The only place that prints an error and exits.
  */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "cli/about.h"
 #include "cli/command.h"
-#include "core/comm.h"
-#include "core/mem.h"
+#include "cli/help.h"
 #include "core/str.h"
 
 static const struct command *const commands[] = {
@@ -17,32 +15,6 @@ static const struct command *const commands[] = {
 enum {
     N_COMMANDS = sizeof commands / sizeof commands[0]
 };
-
-static void print_help(FILE *out)
-{
-    fputs("tidemark: batch benchmarking and load generation for LLM serving\n\n"
-          "usage: tidemark COMMAND [ARGUMENTS]\n\ncommands:\n",
-          out);
-    for (int i = 0; i < N_COMMANDS; i++) {
-        fprintf(out, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
-    }
-    fputs(
-        "\n`tidemark COMMAND --help` explains one. `tidemark --version` names the libraries.\n"
-        "Exit codes: 0 done, 1 the environment failed, 2 the input is wrong, 3 with --strict: the "
-        "run is invalid by its own checks.\n",
-        out);
-}
-
-static void print_command_help(const struct command *c)
-{
-    printf("tidemark %s: %s\n\nusage: tidemark %s\n\n%s", c->name, c->summary, c->usage,
-           c->details);
-    if (c->options_help) {
-        char *text = c->options_help();
-        printf("\nconfig keys (in the file, or as key=value on the command line):\n\n%s", text);
-        free(text);
-    }
-}
 
 static const struct command *find_command(const char *name, struct err *e)
 {
@@ -74,11 +46,11 @@ int main(int argc, char **argv)
 {
     struct err e = {0};
     if (argc < 2) {
-        print_help(stderr);
+        help_all(stderr, commands, N_COMMANDS);
         return ERR_INPUT;
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
-        print_help(stdout);
+        help_all(stdout, commands, N_COMMANDS);
         return 0;
     }
     if (strcmp(argv[1], "--version") == 0) {
@@ -87,7 +59,7 @@ int main(int argc, char **argv)
     }
     const struct command *c = find_command(argv[1], &e);
     if (c && asks_help(argc - 1, argv + 1)) {
-        print_command_help(c);
+        help_command(stdout, c);
         return 0;
     }
     int code = c ? c->run(argc - 1, argv + 1, &e) : ERR_INPUT;

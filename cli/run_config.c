@@ -35,7 +35,7 @@ static const struct opt run_rows[] = {
      .offset = offsetof(struct run_config, deadline.start_ns)},
 };
 
-/* The tables of all parts, each over its place in `c`. */
+/* The tables of all parts, each over its place in `c`, in the order of the RUN_CONFIG_ bits. */
 enum {
     N_SETS = 6
 };
@@ -54,16 +54,18 @@ static void run_config_sets(struct run_config *c, struct opt_set sets[N_SETS])
     memcpy(sets, all, sizeof all);
 }
 
-char *run_config_help(void)
+char *run_config_help(unsigned parts)
 {
     struct run_config c;
     struct opt_set sets[N_SETS];
     struct str text = {0};
     run_config_sets(&c, sets);
     for (int i = 0; i < N_SETS; i++) {
-        char *part = opt_help(sets[i].table);
-        str_puts(&text, part);
-        free(part);
+        if (parts & 1U << i) {
+            char *part = opt_help(sets[i].table);
+            str_printf(&text, "%s%s", text.len ? "\n" : "", part);
+            free(part);
+        }
     }
     return text.data;
 }

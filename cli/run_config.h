@@ -35,8 +35,19 @@ struct run_config {
 /* "key='text'" for a text that may hold anything: an assignment. Caller frees. */
 char *run_config_assign(const char *key, const char *text);
 
-/* Every key of every part, with type, default and help. Caller frees. */
-char *run_config_help(void);
+/* The option tables by part, as bits. */
+enum {
+    RUN_CONFIG_RUN = 1 << 0, // name, results, deadlines
+    RUN_CONFIG_TARGET = 1 << 1,
+    RUN_CONFIG_LOAD = 1 << 2,
+    RUN_CONFIG_DATASET = 1 << 3,
+    RUN_CONFIG_SLO = 1 << 4,
+    RUN_CONFIG_COST = 1 << 5,
+    RUN_CONFIG_ALL = (1 << 6) - 1,
+};
+
+/* Every key of these parts, with type, default and help; an empty line between parts. Caller frees. */
+char *run_config_help(unsigned parts);
 
 /* Defaults, then the file (may be NULL), then the assignments; then every check that needs no model. */
 int run_config_load(struct run_config *c, const char *path, const char *const *assignments,

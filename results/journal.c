@@ -165,7 +165,7 @@ struct journal_reader {
 
 int journal_open(struct journal_reader **out, const char *path, struct err *e)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // a FIFO must not block us
     struct stat st;
     if (fd < 0 || fstat(fd, &st) != 0) {
         int why = errno;

@@ -73,9 +73,9 @@ struct step_info {
     int64_t t_begin_ns, t_warm_ns, t_end_ns, t_drain_ns; // since t0
     uint64_t schedule_hash;
     uint64_t n_scheduled, n_filtered;
-    int64_t poll_gap_p50_ns, poll_gap_p99_ns; // worst load rank
-    double load_cpu_share;                    // CPU time of load ranks / their wall time
-    bool recovered;                           // folded by `recover`
+    double poll_gap_p50_ns, poll_gap_p99_ns; // worst load rank; NAN: not every load rank told
+    double load_cpu_share; // CPU time of load ranks / their wall time; NAN as above
+    bool recovered;        // folded by `recover`
     /* known once analysed: */
     enum verdict verdict;
     char reason[160];

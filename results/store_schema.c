@@ -76,11 +76,13 @@ static const struct store_field answer_fields[] = {
 
 /* --- a step --------------------------------------------------------------------------------------- */
 
-#define STEP(name, type, units, text)                                                              \
+#define STEP_FIELD(name, type, units, text, may_miss)                                              \
     {                                                                                              \
 #name, type, offsetof(struct step_info, name), sizeof(((struct step_info *)0)->name),      \
-            units, text, false, NULL, 0                                                            \
+            units, text, may_miss, NULL, 0                                                         \
     }
+#define STEP(name, type, units, text)    STEP_FIELD(name, type, units, text, false)
+#define STEP_MAY_MISS(name, units, text) STEP_FIELD(name, FIELD_F64, units, text, true)
 
 static const struct store_field step_fields[] = {
     STEP(index, FIELD_U32, "1", "number of the step in the run, from 0"),
@@ -96,9 +98,9 @@ static const struct store_field step_fields[] = {
     STEP(schedule_hash, FIELD_U64, "1", "xxh64 of the whole schedule"),
     STEP(n_scheduled, FIELD_U64, "1", "requests of the schedule"),
     STEP(n_filtered, FIELD_U64, "1", "draws left out because they do not fit the context"),
-    STEP(poll_gap_p50_ns, FIELD_I64, "ns", "median time between two looks of a load rank"),
-    STEP(poll_gap_p99_ns, FIELD_I64, "ns", "its 99th percentile, worst load rank"),
-    STEP(load_cpu_share, FIELD_F64, "1", "CPU time of the load ranks / their wall time"),
+    STEP_MAY_MISS(poll_gap_p50_ns, "ns", "median time between two looks of a load rank"),
+    STEP_MAY_MISS(poll_gap_p99_ns, "ns", "its 99th percentile, worst load rank"),
+    STEP_MAY_MISS(load_cpu_share, "1", "CPU time of the load ranks / their wall time"),
     STEP(recovered, FIELD_BOOL, "1", "1: folded from the journal of a killed run"),
     {"verdict", FIELD_ENUM, offsetof(struct step_info, verdict), 0, "1", "judgement of the step",
      false, record_verdict_names, VERDICT_N},

@@ -98,6 +98,7 @@ def check_step(step, group):
                 gaps.append(dt[1:])
     close(step["tokens_per_s"]["output"]["value"], served / window)
     check_latency(step, np.concatenate(gaps) * 1e-3, more.sum(), "itl_ms")
+    assert step["icl_ms"] == step["itl_ms"], "every token came alone"
     f = column["t_first_ns"]
     prefilled = column["n_in"][(f >= warm) & (f < end)].sum()
     close(step["tokens_per_s"]["input"]["value"], prefilled / window)

@@ -5,6 +5,7 @@ under mpirun by hand, where all ranks must part in peace and rank 0 alone speaks
 import json
 import os
 import pathlib
+import re
 import stat
 
 import tidemark_cli as cli
@@ -130,10 +131,28 @@ class Commands(cli.TestCase):
         self.assertIn("run", self.good("--help").out)
         self.assertIn("HDF5", self.good("--version").out)
         for command in ("run", "report", "validate", "recover", "generate", "dataset"):
-            result = self.good(command, "--help")
-            self.assertIn(f"usage: tidemark {command}", result.out)
-            self.assertEqual(result.err, "")
-        self.assertIn("load.rates", self.good("run", "--help").out)
+            with self.subTest(command):
+                result = self.good(command, "--help")
+                self.assertRegex(result.out, f"(?m)^usage:\n  tidemark {command} ")
+                self.assertRegex(result.out, r"(?m)^options:\n(  .*\n)*  -h, --help ")
+                self.assertRegex(result.out, r"(?m)^exit codes:\n  0  done$")
+                self.assertRegex(result.out, f"(?m)^example:\n  tidemark {command} ")
+                self.assertEqual(result.err, "")
+                self.assertEqual(result.out, self.good(command, "-h").out)
+
+    def test_help_shows_what_the_tables_hold(self):
+        generate = self.good("generate", "--help").out
+        self.assertRegex(generate, r"(?m)^  -n, --max-tokens N +\S.* \(default 64\)$")
+        self.assertRegex(generate, r"(?m)^      --ignore-eos +\S")
+        keys = {"run": "name target.model load.rates.list load.dataset.filter slo.ttft cost.prices",
+                "report": "slo.ttft cost.prices",
+                "dataset": "load.dataset.filter load.output_tokens"}
+        for command, has in keys.items():
+            said = self.good(command, "--help").out
+            for key in keys["run"].split():
+                with self.subTest(f"{command}: {key}"):
+                    found = re.search(f"(?m)^  {re.escape(key)} ", said) is not None
+                    self.assertEqual(found, key in has.split())
 
 
 class Models(cli.TestCase):

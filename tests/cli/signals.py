@@ -1,6 +1,7 @@
 """Stopping a run: the first request finishes the step and closes the file, the second ends it at
 once and leaves the journal for `recover`."""
 
+import math
 import pathlib
 import signal
 import time
@@ -40,6 +41,13 @@ class Stop(cli.TestCase):
         self.assertEqual(cli.processes(process.mark), {})
         return result
 
+    def check_untold(self, attrs):
+        """What load ranks say at the end of a step is missing, not zero, where they never said it."""
+        for name in ("poll_gap_p50_ns", "poll_gap_p99_ns", "load_cpu_share"):
+            self.assertTrue(math.isnan(attrs[name]), f"{name} = {attrs[name]}")
+        report = self.good("report", self.file, "--format", "json").json()
+        self.assertEqual(report["steps"][-1]["poll_gap_us"], {"p50": None, "p99": None})
+
     def check_aborted(self, process, began, n_whole):
         """Gone within 10 s; the journal is there and closes the file."""
         result = process.finish()
@@ -54,6 +62,7 @@ class Stop(cli.TestCase):
         self.assertEqual(len(steps), n_whole + 1)
         self.assertEqual(int(steps[-1].attrs["recovered"]), 1)
         self.assertIn("lost", set(steps[-1].outcomes().values()))
+        self.check_untold(steps[-1].attrs)
         self.assertFalse(self.journal.exists(), "recover folds the journal and removes it")
         self.good("validate", self.file)
         return result
@@ -140,6 +149,8 @@ class Stop(cli.TestCase):
         self.assertTrue(report["run"]["complete"] and report["run"]["valid"])
         self.assertEqual([s["rate_rps"] for s in report["steps"]], [10, 20, 20, 30, 40])
         self.assertEqual([s["recovered"] for s in report["steps"]],
+                         [False, True, False, False, False])
+        self.assertEqual([s["poll_gap_us"]["p99"] is None for s in report["steps"]],
                          [False, True, False, False, False])
 
     def test_interrupt_while_loading(self):

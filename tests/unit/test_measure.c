@@ -116,6 +116,28 @@ static void windows_cut_by_event_and_by_request(void **state)
     near(m.lag_us[0], 20, 1e-9);
 }
 
+/* Ten tokens in four chunks (3 + 3 + 2 + 2), the third of which came within a microsecond. */
+static void gaps_of_chunks_are_told_from_gaps_of_tokens(void **state)
+{
+    (void)state;
+    struct record r[] = {request(0, 1000, 1, 10)};
+    r[0].n_chunks = 4;
+    struct step_data d = step(r, 1);
+    const uint32_t dt_us[10] = {50000, 0, 0, 30000, 0, 0, 0, 0, 60000, 0};
+    struct slo_config slo = {.quantile = 0.5};
+    struct measure m;
+    measure_begin(&m, &d, &slo);
+    measure_tokens(&m, &r[0], dt_us, 10);
+    measure_end(&m);
+    assert_int_equal(m.latency[LATENCY_ITL].n, 9);
+    near(m.latency[LATENCY_ITL].p50, 0, 0);
+    assert_int_equal(m.latency[LATENCY_ICL].n, 3);
+    near(m.latency[LATENCY_ICL].min, 0, 0);
+    near(m.latency[LATENCY_ICL].p50, 30, 1e-9);
+    near(m.latency[LATENCY_ICL].max, 60, 1e-9);
+    near(m.latency[LATENCY_ICL].mean, 30, 1e-9);
+}
+
 static void goodput_counts_all_that_were_due(void **state)
 {
     (void)state;
@@ -228,6 +250,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(windows_cut_by_event_and_by_request),
+        cmocka_unit_test(gaps_of_chunks_are_told_from_gaps_of_tokens),
         cmocka_unit_test(goodput_counts_all_that_were_due),
         cmocka_unit_test(nothing_at_all_is_no_number),
         cmocka_unit_test(a_bubble_is_waiting_with_work_in_the_replica),

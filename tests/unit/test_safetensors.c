@@ -327,6 +327,16 @@ static void an_index_stays_in_its_folder(void **state)
     drop("model.safetensors.index.json");
 }
 
+static void a_pipe_for_weights_does_not_hang(void **state)
+{
+    (void)state;
+    char *path = xasprintf("%s/model.safetensors", dir);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    expect_refused("not a regular file");
+    drop("model.safetensors");
+    free(path);
+}
+
 static void unaligned_tensors_are_read(void **state)
 {
     (void)state;
@@ -385,6 +395,7 @@ int main(void)
         cmocka_unit_test(a_hash_tells_headers_and_sizes_apart),
         cmocka_unit_test(a_hash_knows_no_order_of_shards),
         cmocka_unit_test(an_index_stays_in_its_folder),
+        cmocka_unit_test(a_pipe_for_weights_does_not_hang),
         cmocka_unit_test(unaligned_tensors_are_read),
         cmocka_unit_test(presets_need_no_files),
     };

@@ -238,7 +238,7 @@ int safetensors_parse(struct safetensors **out, const void *bytes, size_t n_byte
 static int map_file(struct safetensors *s, const char *path, struct err *e)
 {
     int rc = -1;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // a FIFO must not block us
     if (fd < 0) {
         return err_set(e, errno == ENOMEM || errno == EMFILE ? ERR_ENV : ERR_INPUT, "%s: %s", path,
                        strerror(errno));
