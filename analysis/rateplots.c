@@ -2,6 +2,7 @@
 
 #include "analysis/figure.h"
 #include "analysis/value.h"
+#include "core/mem.h"
 #include "results/record.h"
 
 #include <jansson.h>
@@ -11,7 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_CURVES 6
+#define MAX_CURVES    6
+#define ROOM_OF_LABEL 2.2 // above the highest mark of a logarithmic axis
 
 /* One curve over a plot: where its numbers are in a step, with an interval or without. */
 struct curve {
@@ -69,6 +71,8 @@ static struct svg_axis y_axis(const struct panel *p, const char *label)
     for (size_t k = 0; k < p->n_curves; k++) {
         for (size_t i = 0; i < p->steps.n; i++) {
             svg_range_add(&r, p->curves[k].y[i], p->log_y);
+            svg_range_add(&r, p->curves[k].y_lo[i], p->log_y);
+            svg_range_add(&r, p->curves[k].y_hi[i], p->log_y);
         }
     }
     return svg_axis_of(r, p->log_y, label);
@@ -88,11 +92,10 @@ static void draw_curve(const struct svg_plot *plot, const struct panel *p, const
     }
 }
 
-static void draw_curves(const struct svg_plot *plot, const struct panel *p)
+static void close_curves(const struct svg_plot *plot, const struct panel *p)
 {
     struct figure_key keys[MAX_CURVES];
     for (size_t k = 0; k < p->n_curves; k++) {
-        draw_curve(plot, p, &p->curves[k]);
         keys[k] = (struct figure_key){p->curves[k].label, svg_colour(p->curves[k].colour),
                                       p->curves[k].shape};
     }
@@ -100,16 +103,30 @@ static void draw_curves(const struct svg_plot *plot, const struct panel *p)
     figure_legend(plot->out, keys, p->n_curves);
 }
 
+static void draw_curves(const struct svg_plot *plot, const struct panel *p)
+{
+    for (size_t k = 0; k < p->n_curves; k++) {
+        draw_curve(plot, p, &p->curves[k]);
+    }
+}
+
 /* --- where the answers lie --------------------------------------------------------------------- */
+
+static const char *mark_label(const json_t *answer, const char *value, const char *name, char *buf,
+                              size_t cap)
+{
+    char number[24];
+    snprintf(buf, cap, "%s %s", name, svg_number(value_get(answer, value), number, sizeof number));
+    return buf;
+}
 
 static void mark(const struct svg_plot *plot, const json_t *answer, const char *value,
                  const char *lo, const char *hi, enum svg_colour colour, const char *name, int row)
 {
-    char label[80], number[24];
-    double at = value_get(answer, value);
-    snprintf(label, sizeof label, "%s %s", name, svg_number(at, number, sizeof number));
+    char label[80];
     svg_band_x(plot, value_get(answer, lo), value_get(answer, hi), svg_colour(colour));
-    svg_rule_x(plot, at, svg_colour(colour), label, row);
+    svg_rule_x(plot, value_get(answer, value), svg_colour(colour),
+               mark_label(answer, value, name, label, sizeof label), row);
 }
 
 static void mark_saturation(const struct svg_plot *plot, const json_t *report)
@@ -118,20 +135,67 @@ static void mark_saturation(const struct svg_plot *plot, const json_t *report)
          "saturation", 0);
 }
 
-/* Each step's rate above the marks of one curve, where it has room. */
-static void label_rates(const struct svg_plot *plot, const struct panel *p, const struct curve *c)
+/* What labels keep clear of. */
+struct room {
+    struct svg_box *taken; // (n)
+    size_t n;
+};
+
+static void take_marks(const struct svg_plot *plot, const struct panel *p, struct room *r)
 {
-    double last = -100;
-    for (size_t i = 0; i < p->steps.n; i++) {
-        double x = svg_x(plot, p->x[i]);
-        if (isfinite(c->y[i]) && fabs(x - last) > 34) {
-            char text[32], number[24];
-            snprintf(text, sizeof text, "%s/s",
-                     svg_number(p->steps.rate_rps[i], number, sizeof number));
-            svg_label(plot->out, x, svg_y(plot, c->y[i]) - 10, "middle", "tick", text);
-            last = x;
+    for (size_t k = 0; k < p->n_curves; k++) {
+        for (size_t i = 0; i < p->steps.n; i++) {
+            double x = svg_x(plot, p->x[i]), y = svg_y(plot, p->curves[k].y[i]);
+            r->taken[r->n++] = (struct svg_box){x - 4, x + 4, y - 4, y + 4};
         }
     }
+}
+
+static bool is_free(const struct svg_plot *plot, const struct room *r, const struct svg_box *b)
+{
+    bool inside = b->left > plot->left && b->right < plot->width && b->top > 0 &&
+                  b->bottom < plot->height - plot->bottom;
+    for (size_t i = 0; inside && i < r->n; i++) {
+        inside = !svg_boxes_meet(&r->taken[i], b);
+    }
+    return inside;
+}
+
+/* Above, right, left or below, whichever has room first; nowhere if none has. */
+static void label_mark(const struct svg_plot *plot, double x, double y, const char *text,
+                       struct room *r)
+{
+    static const struct {
+        double dx, dy;
+        const char *anchor;
+    } places[] = {{0, -10, "middle"}, {9, 4, "start"}, {-9, 4, "end"}, {0, 19, "middle"}};
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+        double at_x = x + places[i].dx, at_y = y + places[i].dy;
+        struct svg_box b = svg_box_of(at_x, at_y, places[i].anchor, text);
+        if (is_free(plot, r, &b)) {
+            svg_label(plot->out, at_x, at_y, places[i].anchor, "mark", text);
+            r->taken[r->n++] = b;
+            return;
+        }
+    }
+}
+
+/* Each step's rate beside its mark on one curve, clear of other marks and of the rule's label. */
+static void label_rates(const struct svg_plot *plot, const struct panel *p, const struct curve *c,
+                        const struct svg_box *rule)
+{
+    struct room r = {xcalloc((p->n_curves + 1) * p->steps.n + 1, sizeof *r.taken), 0};
+    r.taken[r.n++] = *rule;
+    take_marks(plot, p, &r);
+    for (size_t i = 0; i < p->steps.n; i++) {
+        char text[32], number[24];
+        if (isfinite(c->y[i])) {
+            snprintf(text, sizeof text, "%s/s",
+                     svg_number(p->steps.rate_rps[i], number, sizeof number));
+            label_mark(plot, svg_x(plot, p->x[i]), svg_y(plot, c->y[i]), text, &r);
+        }
+    }
+    free(r.taken);
 }
 
 /* --- the figures -------------------------------------------------------------------------------- */
@@ -144,6 +208,8 @@ void rateplots_latency_throughput(struct str *out, const json_t *report)
         {"ntpot_ms", NULL, "p50", "p50_lo95", "p50_hi95", "NTPOT p50", SVG_ORANGE, SVG_SQUARE, 0, 0,
          0},
     };
+    char label[80];
+    const json_t *sat = json_object_get(report, "saturation");
     struct panel p = {.log_y = true};
     panel_load(&p, report, curves, 3);
     double *served = figure_column(&p.steps, "tokens_per_s", "output", "value");
@@ -156,11 +222,18 @@ void rateplots_latency_throughput(struct str *out, const json_t *report)
         figure_plot(out, x_axis(&p, "output tokens/s served"), y_axis(&p, "ms, log scale"));
     plot.width = 1130;
     plot.height = 400;
+    plot.y.hi *= ROOM_OF_LABEL;
+    str_puts(out, "<div class=\"scroll\">\n");
     svg_open(&plot, "Latency against throughput");
-    mark(&plot, json_object_get(report, "saturation"), "output_tokens_per_s",
-         "output_tokens_per_s_lo95", "output_tokens_per_s_hi95", SVG_VERMILION, "saturation", 0);
-    label_rates(&plot, &p, &p.curves[1]);
+    mark(&plot, sat, "output_tokens_per_s", "output_tokens_per_s_lo95", "output_tokens_per_s_hi95",
+         SVG_VERMILION, "saturation", 0);
     draw_curves(&plot, &p);
+    struct svg_box rule =
+        svg_rule_box(&plot, value_get(sat, "output_tokens_per_s"),
+                     mark_label(sat, "output_tokens_per_s", "saturation", label, sizeof label), 0);
+    label_rates(&plot, &p, &p.curves[1], &rule);
+    close_curves(&plot, &p);
+    str_puts(out, "</div>\n");
     figure_close(out);
     free(served);
     panel_free(&p);
@@ -239,23 +312,44 @@ void rateplots_served(struct str *out, const json_t *report)
     panel_free(&p);
 }
 
+/* Above the rule, at its left, middle or right end: where no mark is, else at the left. */
+static void label_limit(const struct svg_plot *plot, double y, const char *text, struct room *r)
+{
+    double left = plot->left + 6, right = plot->width - plot->right - 6;
+    const double x[] = {left, 0.5 * (left + right), right};
+    static const char *const anchors[] = {"start", "middle", "end"};
+    size_t at = 0;
+    for (size_t i = 3; i-- > 0;) {
+        struct svg_box b = svg_box_of(x[i], y, anchors[i], text);
+        at = is_free(plot, r, &b) ? i : at;
+    }
+    svg_label(plot->out, x[at], y, anchors[at], "note", text);
+    r->taken[r->n++] = svg_box_of(x[at], y, anchors[at], text);
+}
+
 /* Horizontal rules at the limits of objectives, in the colour of their curve. */
 static void draw_limits(const struct svg_plot *plot, const struct panel *p, const json_t *report)
 {
     const json_t *list = json_object_get(json_object_get(report, "slo"), "objectives"), *o;
+    struct room r = {xcalloc(p->n_curves * p->steps.n + json_array_size(list) + 1, sizeof *r.taken),
+                     0};
     size_t i;
+    take_marks(plot, p, &r);
     json_array_foreach(list, i, o)
     {
         const char *metric = json_string_value(json_object_get(o, "metric"));
+        double limit = value_get(o, "limit_ms");
         for (size_t k = 0; metric && k < p->n_curves; k++) {
             if (strcmp(p->curves[k].group, metric) == 0) {
                 char label[80], number[24];
                 snprintf(label, sizeof label, "%.24s limit, %s ms", p->curves[k].label,
-                         svg_number(value_get(o, "limit_ms"), number, sizeof number));
-                svg_rule_y(plot, value_get(o, "limit_ms"), svg_colour(p->curves[k].colour), label);
+                         svg_number(limit, number, sizeof number));
+                svg_rule_y(plot, limit, svg_colour(p->curves[k].colour), NULL);
+                label_limit(plot, svg_y(plot, limit) - 5, label, &r);
             }
         }
     }
+    free(r.taken);
 }
 
 void rateplots_metrics(struct str *out, const json_t *report)
@@ -275,12 +369,14 @@ void rateplots_metrics(struct str *out, const json_t *report)
                 "answers.",
                 false);
     struct svg_plot plot = figure_plot(out, x_axis(&p, "requests/s"), y_axis(&p, "ms, log scale"));
+    plot.y.hi *= ROOM_OF_LABEL * ROOM_OF_LABEL; // two
     svg_open(&plot, "Latency against request rate");
     mark_saturation(&plot, report);
     mark(&plot, json_object_get(report, "slo"), "rate_rps", "lo95", "hi95", SVG_GREY, "objectives",
          1);
     draw_limits(&plot, &p, report);
     draw_curves(&plot, &p);
+    close_curves(&plot, &p);
     figure_close(out);
     panel_free(&p);
 }
@@ -302,6 +398,7 @@ void rateplots_goodput(struct str *out, const json_t *report)
     svg_open(&plot, "Goodput against request rate");
     mark_saturation(&plot, report);
     draw_curves(&plot, &p);
+    close_curves(&plot, &p);
     figure_close(out);
     panel_free(&p);
 }
@@ -325,6 +422,7 @@ void rateplots_queue(struct str *out, const json_t *report)
     svg_open(&plot, "Running and waiting requests against request rate");
     mark_saturation(&plot, report);
     draw_curves(&plot, &p);
+    close_curves(&plot, &p);
     figure_close(out);
     panel_free(&p);
 }
@@ -348,6 +446,7 @@ void rateplots_lag(struct str *out, const json_t *report)
     svg_open(&plot, "Send lag against request rate");
     svg_rule_y(&plot, 1000 <= plot.y.hi ? 1000 : STATS_NONE, svg_colour(SVG_GREY), "1 ms");
     draw_curves(&plot, &p);
+    close_curves(&plot, &p);
     figure_close(out);
     panel_free(&p);
 }
@@ -398,6 +497,7 @@ void rateplots_cost(struct str *out, const json_t *report)
     svg_open(&plot, "Cost against request rate");
     mark_saturation(&plot, report);
     draw_curves(&plot, &p);
+    close_curves(&plot, &p);
     figure_close(out);
     panel_free(&p);
 }

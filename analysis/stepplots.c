@@ -151,9 +151,17 @@ static void legend_of_parts(struct str *out, const struct part *parts, size_t n)
 
 static void open_bars(struct str *out, double width, double height, const char *title)
 {
-    str_printf(out, "<svg viewBox=\"0 0 %.0f %.0f\" role=\"img\" aria-label=\"", width, height);
+    str_printf(out,
+               "<div class=\"scroll\"><svg class=\"bars\" viewBox=\"0 0 %.0f %.0f\" role=\"img\" "
+               "aria-label=\"",
+               width, height);
     svg_escape(out, title);
     str_puts(out, "\">\n");
+}
+
+static void close_bars(struct str *out)
+{
+    str_puts(out, "</svg></div>\n");
 }
 
 /* --- utilisation -------------------------------------------------------------------------------- */
@@ -222,7 +230,7 @@ void stepplots_utilisation(struct str *out, const json_t *report)
         }
         y += k > 0 ? 8 : 0;
     }
-    str_puts(out, "</svg>\n");
+    close_bars(out);
     legend_of_parts(out, parts, 4);
     if (rows > MAX_BARS) {
         str_printf(out, "<p class=\"note\">%zu more rows are in the JSON report.</p>\n",
@@ -277,8 +285,12 @@ static double critical_rows(struct str *out, const json_t *step, double y, const
         critical_shares(path, share);
         svg_label(out, 190, y + 9, "end", "tick", names[phase]);
         stacked_bar(out, 200, y, 800, names[phase], parts, share, CRITICAL_PARTS);
-        snprintf(text, sizeof text, "%s ms",
-                 svg_number(value_get(path, "total_ms"), number, sizeof number));
+        double ms = value_get(path, "total_ms");
+        if (ms >= 999.5) {
+            snprintf(text, sizeof text, "%.0f ms", ms);
+        } else {
+            snprintf(text, sizeof text, "%s ms", svg_number(ms, number, sizeof number));
+        }
         svg_label(out, 1010, y + 9, "start", "tick", text);
         y += BAR_PX;
     }
@@ -320,7 +332,7 @@ void stepplots_critical(struct str *out, const json_t *report)
     {
         y = has_critical(step) ? critical_rows(out, step, y, parts) : y;
     }
-    str_puts(out, "</svg>\n");
+    close_bars(out);
     legend_of_parts(out, parts, CRITICAL_PARTS);
     figure_close(out);
 }

@@ -377,6 +377,37 @@ void svg_band_x(const struct svg_plot *p, double lo, double hi, const char *colo
     svg_band(p, x, bottom, top, 2, colour);
 }
 
+static bool rule_label_is_left(const struct svg_plot *p, double at)
+{
+    return at > p->left + 0.6 * (p->width - p->left - p->right);
+}
+
+static double rule_label_y(const struct svg_plot *p, int row)
+{
+    return p->top + 12 + 14 * row;
+}
+
+struct svg_box svg_box_of(double x, double y, const char *anchor, const char *text)
+{
+    double width = 6.6 * (double)strlen(text); // of a digit at 11.5 px, with a little air
+    double left = strcmp(anchor, "start") == 0 ? x
+                  : strcmp(anchor, "end") == 0 ? x - width
+                                               : x - width / 2;
+    return (struct svg_box){left, left + width, y - 10, y + 3};
+}
+
+struct svg_box svg_rule_box(const struct svg_plot *p, double x, const char *label, int row)
+{
+    double at = svg_x(p, x);
+    bool left = rule_label_is_left(p, at);
+    return svg_box_of(at + (left ? -6 : 6), rule_label_y(p, row), left ? "end" : "start", label);
+}
+
+bool svg_boxes_meet(const struct svg_box *a, const struct svg_box *b)
+{
+    return a->left < b->right && b->left < a->right && a->top < b->bottom && b->top < a->bottom;
+}
+
 void svg_rule_x(const struct svg_plot *p, double x, const char *colour, const char *label, int row)
 {
     if (!drawable(&p->x, x)) {
@@ -385,8 +416,8 @@ void svg_rule_x(const struct svg_plot *p, double x, const char *colour, const ch
     double xs[2] = {x, x}, ys[2] = {p->y.lo, p->y.hi}, at = svg_x(p, x);
     svg_line(p, xs, ys, 2, colour, true);
     if (label) {
-        bool left = at > p->left + 0.6 * (p->width - p->left - p->right);
-        svg_label(p->out, at + (left ? -6 : 6), p->top + 12 + 14 * row, left ? "end" : "start",
+        bool left = rule_label_is_left(p, at);
+        svg_label(p->out, at + (left ? -6 : 6), rule_label_y(p, row), left ? "end" : "start",
                   "note", label);
     }
 }

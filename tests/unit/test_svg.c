@@ -190,6 +190,24 @@ static void the_page_escapes_what_the_run_says(void **state)
     str_free(&out);
 }
 
+static void labels_know_their_room(void **state)
+{
+    (void)state;
+    struct svg_box start = svg_box_of(100, 50, "start", "20.5/s");
+    struct svg_box middle = svg_box_of(100, 50, "middle", "20.5/s");
+    struct svg_box end = svg_box_of(100, 50, "end", "20.5/s");
+    assert_true(start.left == 100 && end.right == 100 && start.right - 100 > 30);
+    assert_true(middle.left < 100 && middle.right > 100);
+    assert_true(start.top < 50 && start.bottom > 50);
+    assert_false(svg_boxes_meet(&start, &end));
+    assert_true(svg_boxes_meet(&start, &middle) && svg_boxes_meet(&middle, &end));
+    struct svg_box below = svg_box_of(100, 70, "middle", "20.5/s");
+    assert_false(svg_boxes_meet(&middle, &below));
+    const struct svg_plot p = {.width = 500, .height = 300, .x = {.hi = 100}, .y = {.hi = 1}};
+    assert_true(svg_rule_box(&p, 20, "saturation", 0).left > 100); // on the side that has room
+    assert_true(svg_rule_box(&p, 80, "saturation", 0).right < 400);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -197,6 +215,7 @@ int main(void)
         cmocka_unit_test(text_from_outside_is_escaped),
         cmocka_unit_test(numbers_are_short),
         cmocka_unit_test(axes_are_sane_for_any_data),
+        cmocka_unit_test(labels_know_their_room),
         cmocka_unit_test(the_ramp_goes_from_blue_to_orange),
         cmocka_unit_test(the_page_escapes_what_the_run_says),
     };
