@@ -46,11 +46,8 @@ static void put_number(struct str *out, double x)
 
 static void put_usd(struct str *out, double x)
 {
-    if (isfinite(x)) {
-        str_printf(out, "%.*f", fabs(x) >= 100 ? 2 : 3, x);
-    } else {
-        str_puts(out, "\xe2\x80\x93");
-    }
+    char buf[32];
+    str_puts(out, isfinite(x) ? value_usd(x, buf, sizeof buf) : "\xe2\x80\x93");
 }
 
 typedef void (*put_fn)(struct str *out, double x);
@@ -167,9 +164,13 @@ void page_foot(struct str *out)
 
 /* --- answers ------------------------------------------------------------------------------------ */
 
-static void open_card(struct str *out, const char *what)
+static void open_card(struct str *out, const char *what, const char *tag)
 {
-    str_printf(out, "<div class=\"card\"><div class=\"what\">%s</div><div class=\"value\">", what);
+    str_printf(out, "<div class=\"card\"><div class=\"what\">%s", what);
+    if (tag) {
+        str_printf(out, " <span class=\"tag\">%s</span>", tag);
+    }
+    str_puts(out, "</div><div class=\"value\">");
 }
 
 static void close_card(struct str *out, double lo, double hi, put_fn put, const char *why)
@@ -204,23 +205,21 @@ static void put_value_or_verdict(struct str *out, const json_t *answer, const ch
                                                                   : "inconclusive");
 }
 
-/* Beside a number that is not the plain answer: INCONCLUSIVE, FIRST STEP. */
-static void tag_verdict(struct str *out, const json_t *answer)
+/* Beside a number that is not the plain answer; NULL beside one that is. */
+static const char *tag_of(const json_t *answer)
 {
     const char *verdict = json_string_value(get(answer, "verdict"));
-    if (verdict && has(answer, "rate_rps") && strcmp(verdict, "found") != 0) {
-        str_puts(out, strcmp(verdict, "first_step") == 0
-                          ? " <span class=\"tag\">FIRST STEP</span>"
-                          : " <span class=\"tag\">INCONCLUSIVE</span>");
+    if (!verdict || !has(answer, "rate_rps") || strcmp(verdict, "found") == 0) {
+        return NULL;
     }
+    return strcmp(verdict, "first_step") == 0 ? "FIRST STEP" : "INCONCLUSIVE";
 }
 
 static void card_saturation(struct str *out, const json_t *sat)
 {
     struct str why = {0};
-    open_card(out, "Saturation");
+    open_card(out, "Saturation", tag_of(sat));
     put_value_or_verdict(out, sat, "rate_rps", "requests/s");
-    tag_verdict(out, sat);
     str_printf(&why, "%s: %s", json_string_value(get(sat, "verdict")),
                json_string_value(get(sat, "reason")));
     close_card(out, value_get(sat, "lo95"), value_get(sat, "hi95"), put_number, why.data);
@@ -229,9 +228,8 @@ static void card_saturation(struct str *out, const json_t *sat)
 
 static void card_throughput(struct str *out, const json_t *sat)
 {
-    open_card(out, "Throughput at saturation");
+    open_card(out, "Throughput at saturation", tag_of(sat));
     put_value_or_verdict(out, sat, "output_tokens_per_s", "output tokens/s");
-    tag_verdict(out, sat);
     close_card(out, value_get(sat, "output_tokens_per_s_lo95"),
                value_get(sat, "output_tokens_per_s_hi95"), put_number,
                "plateau of the broken stick");
@@ -249,7 +247,7 @@ static void card_slo(struct str *out, const json_t *slo)
                    json_string_value(get(o, "metric")), 100 * value_get(o, "quantile"),
                    svg_number(value_get(o, "limit_ms"), number, sizeof number));
     }
-    open_card(out, "Rate that meets the objectives");
+    open_card(out, "Rate that meets the objectives", NULL);
     put_value_or_verdict(out, slo, "rate_rps", "requests/s");
     close_card(out, value_get(slo, "lo95"), value_get(slo, "hi95"), put_number, why.data);
     str_free(&why);
@@ -261,17 +259,14 @@ static void card_cost(struct str *out, const json_t *cost)
     if (!has(cost, "usd_per_hour")) {
         return;
     }
-    open_card(out, "Cost at saturation");
+    open_card(out, "Cost of a million output tokens",
+              json_is_true(get(cost, "example")) ? "EXAMPLE PRICE" : NULL);
     str_puts(out, has(usd, "value") ? "US$ " : "");
     put_usd(out, value_get(usd, "value"));
-    str_puts(out, " <small>per M output</small>");
-    if (json_is_true(get(cost, "example"))) {
-        str_puts(out, " <span class=\"tag\">EXAMPLE PRICE</span>");
-    }
     struct str why = {0};
-    str_printf(&why, "%.0f \xc3\x97 %s, US$ %.4g/h, %s", value_get(cost, "instances"),
-               json_string_value(get(cost, "instance_type")), value_get(cost, "usd_per_hour"),
-               json_string_value(get(cost, "pricing_model")));
+    str_printf(&why, "at saturation: %.0f \xc3\x97 %s, US$ %.4g/h, %s",
+               value_get(cost, "instances"), json_string_value(get(cost, "instance_type")),
+               value_get(cost, "usd_per_hour"), json_string_value(get(cost, "pricing_model")));
     close_card(out, value_get(usd, "lo95"), value_get(usd, "hi95"), put_usd, why.data);
     str_free(&why);
 }
@@ -288,9 +283,9 @@ void page_answers(struct str *out, const json_t *report)
 
 /* --- the table of steps ------------------------------------------------------------------------- */
 
-static void cell_with(struct str *out, double x, double lo, double hi, const char *mark, put_fn put)
+static void number_with(struct str *out, double x, double lo, double hi, const char *mark,
+                        put_fn put)
 {
-    str_puts(out, "<td>");
     put(out, x);
     str_puts(out, mark);
     if (!isnan(lo) || !isnan(hi)) {
@@ -298,6 +293,12 @@ static void cell_with(struct str *out, double x, double lo, double hi, const cha
         put_bounds(out, lo, hi, put);
         str_puts(out, "</small>");
     }
+}
+
+static void cell_with(struct str *out, double x, double lo, double hi, const char *mark, put_fn put)
+{
+    str_puts(out, "<td>");
+    number_with(out, x, lo, hi, mark, put);
     str_puts(out, "</td>");
 }
 
@@ -306,15 +307,35 @@ static void cell(struct str *out, double x, double lo, double hi, const char *ma
     cell_with(out, x, lo, hi, mark, put_number);
 }
 
-static void latency_cells(struct str *out, const json_t *step, const char *metric, bool with_p99)
+/* The percentile of one metric: with failures as infinite where there were any, per chunk where tokens
+ * did not come one by one. */
+static void percentile_cell(struct str *out, const json_t *step, const char *metric, const char *p)
 {
-    const json_t *l = get(step, metric);
-    cell(out, value_get(l, "p50"), value_get(l, "p50_lo95"), value_get(l, "p50_hi95"), "");
-    if (with_p99) {
-        bool star = json_is_false(get(l, "p99_supported")) && has(l, "p99");
-        cell(out, value_get(l, "p99"), value_get(l, "p99_lo95"), value_get(l, "p99_hi95"),
-             star ? "*" : "");
+    const json_t *l = get(step, metric), *icl = get(step, "icl_ms");
+    char lo[16], hi[16], adjusted[32];
+    bool star = strcmp(p, "p99") == 0 && json_is_false(get(l, "p99_supported")) && has(l, p);
+    snprintf(lo, sizeof lo, "%s_lo95", p);
+    snprintf(hi, sizeof hi, "%s_hi95", p);
+    snprintf(adjusted, sizeof adjusted, "%s_error_adjusted", p);
+    str_puts(out, "<td>");
+    number_with(out, value_get(l, p), value_get(l, lo), value_get(l, hi), star ? "*" : "",
+                put_number);
+    if (strcmp(metric, "itl_ms") == 0) {
+        if (value_get(icl, "n") < value_get(l, "n")) {
+            str_puts(out, "<small>per chunk ");
+            put_number(out, value_get(icl, p));
+            str_puts(out, "</small>");
+        }
+    } else if (value_get(get(step, "requests"), "failed") > 0) {
+        str_puts(out, "<small class=\"adjusted\">all ");
+        if (has(l, adjusted)) {
+            put_number(out, value_get(l, adjusted));
+        } else {
+            str_puts(out, "\xe2\x88\x9e");
+        }
+        str_puts(out, "</small>");
     }
+    str_puts(out, "</td>");
 }
 
 static void chip(struct str *out, const char *verdict)
@@ -350,10 +371,12 @@ static void step_row(struct str *out, const json_t *step)
     chip(out, json_string_value(get(step, "verdict")));
     str_printf(out, "</td><td>%.0f<small>of %.0f</small></td>", value_get(requests, "ok"),
                value_get(requests, "scheduled"));
-    latency_cells(out, step, "ttft_ms", true);
-    latency_cells(out, step, "itl_ms", true);
-    latency_cells(out, step, "ntpot_ms", false);
-    latency_cells(out, step, "e2e_ms", false);
+    percentile_cell(out, step, "ttft_ms", "p50");
+    percentile_cell(out, step, "ttft_ms", "p99");
+    percentile_cell(out, step, "itl_ms", "p50");
+    percentile_cell(out, step, "itl_ms", "p99");
+    percentile_cell(out, step, "ntpot_ms", "p50");
+    percentile_cell(out, step, "e2e_ms", "p50");
     cell(out, value_get(tokens, "value"), value_get(tokens, "lo95"), value_get(tokens, "hi95"),
          json_is_true(get(step, "approximate")) ? "~" : "");
     str_printf(out, "<td>%.0f %%</td>", 100 * value_get(get(step, "goodput"), "attainment"));
@@ -388,8 +411,9 @@ void page_steps(struct str *out, const json_t *report)
         step_row(out, step);
     }
     str_puts(out, "</tbody></table></div>\n<p class=\"facts\" style=\"margin-top:8px\">Small: 95 % "
-                  "intervals. * p99 from fewer than 459 requests. ~ interval approximate: a "
-                  "request spans more than a tenth of the window.</p>\n"
+                  "intervals. Percentiles are of requests that did not fail; all: the same with "
+                  "each failure as infinite. * p99 from fewer than 459 requests. ~ "
+                  "interval approximate: a request spans more than a tenth of the window.</p>\n"
                   "<details><summary>Why each verdict</summary><div class=\"tablebox\"><table>\n");
     json_array_foreach(steps, i, step)
     {
@@ -456,51 +480,15 @@ void page_cost(struct str *out, const json_t *report)
 
 /* --- definitions -------------------------------------------------------------------------------- */
 
-void page_definitions(struct str *out)
+void page_definitions(struct str *out, const json_t *report)
 {
-    static const char *const rows[][2] = {
-        {"q, s, f, l, n", "when a request was due, was sent, had its first content or reasoning "
-                          "token, its last token; its output tokens"},
-        {"TTFT", "f \xe2\x88\x92 q; service: f \xe2\x88\x92 s. Waiting that the client itself "
-                 "caused counts (no coordinated omission)"},
-        {"E2E", "l \xe2\x88\x92 q; service: l \xe2\x88\x92 s"},
-        {"TPOT", "(l \xe2\x88\x92 f)/(n \xe2\x88\x92 1), n > 1"},
-        {"ITL", "gaps between consecutive tokens; a chunk of k tokens gives its gap to the first"},
-        {"NTPOT", "(l \xe2\x88\x92 q)/n per request; service: (l \xe2\x88\x92 s)/n"},
-        {"which requests", "latency: those due in the window, whenever they finish; what is "
-                           "unfinished when the drain ends is cancelled. Counts of outcomes: the "
-                           "whole step"},
-        {"throughput",
-         "tokens (requests) whose event falls into the window, over the window; input "
-         "tokens count at f"},
-        {"goodput", "requests of all scheduled in the window that met every objective, over the "
-                    "window; an ITL objective holds for the longest gap"},
-        {"send lag", "s \xe2\x88\x92 q over all requests due in the window that were sent"},
-        {"percentile", "exact, over raw records, linear between order statistics; failures are "
-                       "excluded, and count as infinite in the error-adjusted percentile"},
-        {"interval", "95 %: batch means (tenths of the window) for means and throughput, order "
-                     "statistics for percentiles, circular block bootstrap for fits"},
-        {"verdict", "errors (more than 1 % failed); client_limited (sent/scheduled below 0.99 or "
-                    "send lag p99 above max(1 ms, 1 % of median TTFT)); unstable (in-flight slope, "
-                    "95 % lower bound, above 1 % of the rate, and median TTFT of the last third "
-                    "above 1.5 times that of the first; or more than 5 % without a first token "
-                    "when the drain ended); too_short (fewer than 30 finished, window under twice "
-                    "the median E2E, or more than 5 % unfinished); else stable"},
-        {"saturation", "corner of the broken stick y = min(a x, C) of served on realised offered "
-                       "output tokens/s: C / (a \xc2\xb7 mean output tokens); found when the "
-                       "verdicts of the steps change within one step of the grid of rates from it"},
-        {"SLO rate", "isotonic fit of the latency quantile against rate, crossing of the limit"},
-        {"cost", "US$/s = instances \xc2\xb7 US$/h / 3600; US$ per output token = US$/s / (input "
-                 "tokens/s / ratio + output tokens/s), per input token = that / ratio; so both "
-                 "together pay the machine exactly"},
-        {"utilisation", "computing and sending from the worker's spans; a bubble is time without "
-                        "either while the replica had requests"},
-        {"queue, running", "per replica, from the scheduler, ten samples a second"},
-    };
+    const char *term;
+    json_t *v;
     str_puts(out, "<h2>Definitions</h2>\n<div class=\"card\" style=\"padding:0\"><dl>\n");
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        str_printf(out, "<dt>%s</dt><dd>", rows[i][0]);
-        svg_escape(out, rows[i][1]);
+    json_object_foreach((json_t *)(uintptr_t)get(report, "definitions"), term, v)
+    {
+        str_printf(out, "<dt>%s</dt><dd>", term);
+        svg_escape(out, json_string_value(v));
         str_puts(out, "</dd>\n");
     }
     str_puts(out, "</dl></div>\n");
@@ -540,7 +528,8 @@ static void put_ranks(struct str *out, const struct store_meta *m)
 {
     str_puts(out, "<details><summary>Ranks and clocks</summary><div class=\"tablebox\"><table>\n"
                   "<thead><tr><th>rank</th><th class=\"text\">role</th><th class=\"text\">host</th>"
-                  "<th class=\"text\">CPUs</th><th class=\"text\">scheduling</th><th>clock offset "
+                  "<th class=\"text\">CPUs</th><th class=\"text\">scheduling</th>"
+                  "<th class=\"text\">kernels</th><th>clock offset "
                   "\xc2\xb5s</th><th>\xc2\xb1</th><th>after</th></tr></thead>\n");
     for (size_t i = 0; i < m->n_ranks; i++) {
         const struct store_rank *r = &m->ranks[i];
@@ -556,6 +545,8 @@ static void put_ranks(struct str *out, const struct store_meta *m)
         svg_escape(out, r->cpuset);
         str_puts(out, "</td><td class=\"text\">");
         svg_escape(out, r->sched_class);
+        str_puts(out, "</td><td class=\"text\">");
+        svg_escape(out, r->kernels[0] ? r->kernels : "\xe2\x80\x93");
         str_printf(out, "</td><td>%.1f</td><td>%.1f</td><td>", (double)r->clock_offset_ns * 1e-3,
                    (double)r->clock_bound_ns * 1e-3);
         if (m->ranks_after) {

@@ -14,6 +14,6 @@ void page_head(struct str *out, const struct json_t *report);
 void page_answers(struct str *out, const struct json_t *report);
 void page_steps(struct str *out, const struct json_t *report);
 void page_cost(struct str *out, const struct json_t *report);
-void page_definitions(struct str *out);
+void page_definitions(struct str *out, const struct json_t *report);
 void page_provenance(struct str *out, const struct json_t *report, const struct store_meta *meta);
 void page_foot(struct str *out);

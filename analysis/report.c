@@ -1,6 +1,7 @@
 #include "analysis/report.h"
 
 #include "analysis/answers.h"
+#include "analysis/definitions.h"
 #include "analysis/step_json.h"
 #include "analysis/step_measure.h"
 #include "analysis/value.h"
@@ -190,6 +191,15 @@ static json_t *run_json(const struct answers *a)
     return o;
 }
 
+static json_t *definitions_json(void)
+{
+    json_t *o = json_object();
+    for (size_t i = 0; i < definitions_n; i++) {
+        json_object_set_new(o, definitions[i].term, json_string(definitions[i].text));
+    }
+    return o;
+}
+
 int report_build(struct store *s, const struct report_config *cfg, json_t **report, struct err *e)
 {
     struct answers a = {.cfg = cfg};
@@ -207,6 +217,7 @@ int report_build(struct store *s, const struct report_config *cfg, json_t **repo
         json_object_set_new(o, "slo", answers_slo(&a));
         json_object_set_new(o, "concurrency", answers_concurrency(&a));
         json_object_set_new(o, "cost", answers_cost(&a));
+        json_object_set_new(o, "definitions", definitions_json());
         *report = o;
     }
     answers_free(&a);

@@ -25,6 +25,8 @@ struct report_config {
  */
 int report_build(struct store *s, const struct report_config *cfg, struct json_t **report,
                  struct err *e) ERR_CHECKED;
+/* Answers and steps; report_text has the definitions as well. columns: of the terminal. */
+void report_text_table(const struct json_t *report, int columns, struct str *out);
 void report_text(const struct json_t *report, int columns, struct str *out);
 /* Needs the store for what is drawn but not in the JSON: TTFT distributions, in-flight series, spans. */
 int report_html(struct store *s, const struct json_t *report, struct str *out,

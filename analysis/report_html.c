@@ -52,7 +52,7 @@ int report_html(struct store *s, const json_t *report, struct str *out, struct e
     page_head(out, report);
     page_answers(out, report);
     figures(out, report, curves);
-    page_definitions(out);
+    page_definitions(out, report);
     page_provenance(out, report, &meta);
     page_foot(out);
     free(curves);

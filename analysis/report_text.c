@@ -129,10 +129,10 @@ static void put_slo(struct str *out, const json_t *slo)
 
 static void put_usd(struct str *out, const json_t *o)
 {
-    str_printf(out, "$%.3f", value_get(o, "value"));
-    if (json_is_number(get(o, "lo95")) && json_is_number(get(o, "hi95"))) {
-        str_printf(out, " [%.3f, %.3f]", value_get(o, "lo95"), value_get(o, "hi95"));
-    }
+    char a[NUMBER_BYTES], b[NUMBER_BYTES], c[NUMBER_BYTES];
+    str_printf(out, "$%s [%s, %s]", value_usd(value_get(o, "value"), a, sizeof a),
+               value_usd(value_get(o, "lo95"), b, sizeof b),
+               value_usd(value_get(o, "hi95"), c, sizeof c));
 }
 
 static void put_cost_at(struct str *out, const char *where, const json_t *at)
@@ -213,7 +213,32 @@ static void put_step(struct str *out, const json_t *step, int columns)
     const json_t *tokens = get(get(step, "tokens_per_s"), "output");
     str_printf(out, "%8s", number(value_get(tokens, "value"), buf));
     double half = 0.5 * (value_get(tokens, "hi95") - value_get(tokens, "lo95"));
-    str_printf(out, " +-%-6s %s\n", number(half, buf), text(step, "verdict"));
+    str_printf(out, " +-%-6s%s %s\n", number(half, buf),
+               json_is_true(get(step, "approximate")) ? "~" : " ", text(step, "verdict"));
+}
+
+static const char *or_infinite(const json_t *o, const char *key, char *buf)
+{
+    return json_is_number(get(o, key)) ? number(value_get(o, key), buf) : "infinite";
+}
+
+/* What the percentiles of the table leave out: requests that failed, gaps inside of chunks. */
+static void put_step_notes(struct str *out, const json_t *step)
+{
+    char a[NUMBER_BYTES], b[NUMBER_BYTES];
+    const json_t *ttft = get(step, "ttft_ms"), *itl = get(step, "itl_ms"),
+                 *icl = get(step, "icl_ms");
+    double index = value_get(step, "index"), failed = value_get(get(step, "requests"), "failed");
+    if (failed > 0) {
+        str_printf(out, "step %.0f: %.0f of %.0f failed; as infinite, TTFT p50 is %s, p99 %s ms\n",
+                   index, failed, value_get(get(step, "requests"), "scheduled"),
+                   or_infinite(ttft, "p50_error_adjusted", a),
+                   or_infinite(ttft, "p99_error_adjusted", b));
+    }
+    if (value_get(icl, "n") < value_get(itl, "n")) {
+        str_printf(out, "step %.0f: tokens came in chunks; between chunks p50 %s, p99 %s ms\n",
+                   index, number(value_get(icl, "p50"), a), number(value_get(icl, "p99"), b));
+    }
 }
 
 static void put_steps(struct str *out, const json_t *steps, int columns)
@@ -231,16 +256,60 @@ static void put_steps(struct str *out, const json_t *steps, int columns)
     {
         put_step(out, step, columns);
     }
+    str_puts(out, "\n");
+    json_array_foreach(steps, i, step)
+    {
+        put_step_notes(out, step);
+    }
     str_puts(out,
-             "\n* p99 from fewer than 459 requests. Latency is counted from when a request was "
-             "due.\n");
+             "* p99 from fewer than 459 requests; ~ interval approximate. Latency is of requests "
+             "that did not fail,\n  counted from when they were due.\n");
 }
 
-void report_text(const json_t *report, int columns, struct str *out)
+/* --- definitions ------------------------------------------------------------------------------ */
+
+#define TERM_COLUMNS 16
+
+/* A line per as many words as have room, indented. */
+static void put_wrapped(struct str *out, const char *words, int columns)
+{
+    int at = TERM_COLUMNS;
+    while (*words != '\0') {
+        int n = (int)strcspn(words, " ");
+        if (at > TERM_COLUMNS && at + n + 1 > columns) {
+            str_printf(out, "\n%*s", TERM_COLUMNS, "");
+            at = TERM_COLUMNS;
+        }
+        str_printf(out, "%s%.*s", at > TERM_COLUMNS ? " " : "", n, words);
+        at += n + (at > TERM_COLUMNS);
+        words += n + (words[n] == ' ');
+    }
+    str_puts(out, "\n");
+}
+
+static void put_definitions(struct str *out, const json_t *definitions, int columns)
+{
+    const char *term;
+    json_t *v;
+    str_puts(out, "\n");
+    json_object_foreach((json_t *)(uintptr_t)definitions, term, v)
+    {
+        str_printf(out, "%-*s", TERM_COLUMNS, term);
+        put_wrapped(out, json_string_value(v), columns);
+    }
+}
+
+void report_text_table(const json_t *report, int columns, struct str *out)
 {
     put_head(out, report);
     put_saturation(out, get(report, "saturation"));
     put_slo(out, get(report, "slo"));
     put_cost(out, get(report, "cost"));
     put_steps(out, get(report, "steps"), columns);
+}
+
+void report_text(const json_t *report, int columns, struct str *out)
+{
+    report_text_table(report, columns, out);
+    put_definitions(out, get(report, "definitions"), columns);
 }

@@ -3,6 +3,7 @@
 #include <jansson.h>
 
 #include <math.h>
+#include <stdio.h>
 
 json_t *value_number(double x)
 {
@@ -27,4 +28,19 @@ double value_get(const json_t *obj, const char *key)
 {
     const json_t *v = json_object_get(obj, key);
     return json_is_number(v) ? json_number_value(v) : STATS_NONE;
+}
+
+const char *value_usd(double x, char *buf, size_t cap)
+{
+    int decimals = x >= 100 ? 2 : 3;
+    if (!isfinite(x)) {
+        snprintf(buf, cap, "-");
+        return buf;
+    }
+    if (x > 0 && x < 0.1) {
+        decimals = 2 - (int)floor(log10(x));
+        decimals = decimals < 9 ? decimals : 9;
+    }
+    snprintf(buf, cap, "%.*f", decimals, x);
+    return buf;
 }

@@ -6,6 +6,8 @@
 
 #include "analysis/stats.h"
 
+#include <stddef.h>
+
 struct json_t;
 
 struct json_t *value_number(double x);
@@ -16,3 +18,7 @@ void value_set(struct json_t *obj, const char *key, double x);
 
 /* A number under a key, STATS_NONE when it is none; obj may be NULL. */
 double value_get(const struct json_t *obj, const char *key);
+
+/* US$ with three decimals or three significant digits, whichever is more: "12.345", "0.00192". "-" when
+ * missing. Returns buf. */
+const char *value_usd(double x, char *buf, size_t cap);

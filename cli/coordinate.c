@@ -458,7 +458,7 @@ int coordinate_follow(struct coordinator *c, struct err *e)
 static void print_report(struct coordinator *c, const json_t *report)
 {
     struct str text = {0};
-    report_text(report, 120, &text);
+    report_text_table(report, 120, &text);
     if (!c->o.quiet && text.data) {
         fputs(text.data, stdout);
         fflush(stdout);

@@ -83,6 +83,15 @@ def check_step(step, group):
             ("ntpot_ms", (last - q) / n), ("ntpot_service_ms", (last - s) / n),
             ("e2e_ms", last - q), ("e2e_service_ms", last - s)):
         check_latency(step, values * 1e-6, good.sum(), name)
+    all_ms = np.sort(np.append((first - q) * 1e-6, np.full(inside.sum() - good.sum(), np.inf)))
+    for p in (50, 99):
+        at = p / 100 * (len(all_ms) - 1)
+        low, high = all_ms[math.floor(at)], all_ms[math.ceil(at)]
+        value = step["ttft_ms"][f"p{p}_error_adjusted"]
+        if math.isinf(high):
+            assert value is None
+        else:
+            close(value, low + (at - math.floor(at)) * (high - low))
     lag = (column["t_send_ns"] - due)[inside & (column["t_send_ns"] >= 0)] * 1e-3
     close(step["send_lag_us"]["p99"], np.percentile(lag, 99))
     close(step["send_lag_us"]["max"], lag.max())
@@ -118,6 +127,21 @@ def check_stages(step):
                                       "bubble_ms", "return_ms")) + sum(path["stages_ms"])
     assert abs(parts - path["total_ms"]) <= path["unexplained_share"] * path["total_ms"] + 1e-6
     assert path["unexplained_share"] < 0.05
+
+
+def check_failures_shown(report, texts):
+    """Where requests failed, percentiles of the others do not stand alone."""
+    failed = [step for step in report["steps"] if step["requests"]["failed"]]
+    assert failed, "the sweep ends in overload"
+    for step in failed:
+        requests = step["requests"]
+        line = f"step {step['index']}: {requests['failed']} of {requests['scheduled']} failed"
+        assert line in texts["txt"], line
+    cells = re.findall(r'<small class="adjusted">all ([^<]*)</small>', texts["html"])
+    shown = [step[metric][f"{p}_error_adjusted"] for step in failed for metric, p in
+             (("ttft_ms", "p50"), ("ttft_ms", "p99"), ("ntpot_ms", "p50"), ("e2e_ms", "p50"))]
+    assert len(cells) == len(shown)
+    assert [cell == "\u221e" for cell in cells] == [value is None for value in shown]
 
 
 def check_money(cost, at):
@@ -180,6 +204,10 @@ def check_page(text):
     assert not re.search(r"https?://(?!example)", text), "nothing from a network"
     assert len(text.encode()) < 1_000_000
     assert text.index("Valid: the run passes") < text.index("<svg")
+    for term, sentence in REPORT["definitions"].items():
+        assert f"<dt>{term}</dt><dd>{html.escape(sentence)}</dd>" in text, term
+    kernels = re.search(r"Ranks and clocks.*?</details>", text, re.S).group(0)
+    assert ">kernels</th>" in kernels and kernels.count(">sim<") == 2, kernels
     assert "EXAMPLE PRICE" in text and "prefers-color-scheme" in text
     for word in ("Latency\u2013throughput curve", "Distribution of TTFT", "in flight over time",
                  "Pipeline utilisation", "Send lag", "Definitions", "Provenance"):
@@ -239,6 +267,9 @@ assert REPORT["run"]["valid"] and REPORT["run"]["complete"]
 check_answers(REPORT, TRUTH)
 check_page(TEXTS["html"])
 assert "VALID" in TEXTS["txt"] and "EXAMPLE PRICE" in TEXTS["txt"]
+check_failures_shown(REPORT, TEXTS)
+PLAIN = " ".join(TEXTS["txt"].split())
+assert all(f"{term} {text}" in PLAIN for term, text in REPORT["definitions"].items())
 check_missing(FILE)
 check_no_price_kept(FILE)
 check_below(TRUTH)

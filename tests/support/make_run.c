@@ -464,6 +464,9 @@ static struct store_rank *make_ranks(unsigned n_stages)
                                        .clock_offset_ns = 100 * (int64_t)i,
                                        .clock_bound_ns = 500};
     }
+    for (unsigned i = 1; i <= n_stages; i++) {
+        snprintf(ranks[i].kernels, sizeof ranks[i].kernels, "sim");
+    }
     return ranks;
 }
 

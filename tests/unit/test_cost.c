@@ -6,6 +6,7 @@
 
 #include "analysis/cost.h"
 #include "analysis/prices.h"
+#include "analysis/value.h"
 #include "core/rng.h"
 
 #include <jansson.h>
@@ -52,6 +53,26 @@ static void a_worked_example(void **state)
     assert_true(fabs(i.usd_per_m_output.value - 0.5) < 1e-12);
     assert_true(fabs(i.usd_per_m_output.lo - 0.25) < 1e-12); // more tokens, cheaper tokens
     assert_true(fabs(i.usd_per_m_output.hi - 1.0) < 1e-12);
+}
+
+static void says(double usd, const char *want)
+{
+    char buf[32];
+    assert_string_equal(value_usd(usd, buf, sizeof buf), want);
+}
+
+/* A CPU and a tiny model cost so little that three decimals would show "0.002 [0.002, 0.002]". */
+static void small_prices_keep_three_digits(void **state)
+{
+    (void)state;
+    says(0.00192, "0.00192");
+    says(0.000725, "0.000725");
+    says(0.0351, "0.0351");
+    says(0.123, "0.123");
+    says(12.3456, "12.346");
+    says(123.456, "123.46");
+    says(0, "0.000");
+    says(STATS_NONE, "-");
 }
 
 static void instances_are_whole_machines(void **state)
@@ -261,6 +282,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_split_pays_the_machine_exactly),
         cmocka_unit_test(a_worked_example),
+        cmocka_unit_test(small_prices_keep_three_digits),
         cmocka_unit_test(instances_are_whole_machines),
         cmocka_unit_test(good_rows_are_read),
         cmocka_unit_test(bad_lines_are_named_by_number),

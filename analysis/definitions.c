@@ -1,0 +1,52 @@
+#include "analysis/definitions.h"
+
+const struct definition definitions[] = {
+    {"q, s, f, l, n",
+     "when a request was due, was sent, had its first content or reasoning token, its last token; its "
+     "output tokens"},
+    {"TTFT", "f - q; service: f - s. Waiting that the client itself caused counts (no coordinated "
+             "omission)"},
+    {"E2E", "l - q; service: l - s"},
+    {"TPOT", "(l - f)/(n - 1), n > 1"},
+    {"ITL", "gaps between consecutive tokens; a chunk of k tokens gives its gap to the first"},
+    {"ICL", "gaps between consecutive chunks: messages or events that carried tokens"},
+    {"NTPOT", "(l - q)/n per request; service: (l - s)/n"},
+    {"which requests", "latency: those due in the window, whenever they finish; what is unfinished "
+                       "when the drain ends is cancelled. Counts of outcomes: the whole step"},
+    {"throughput", "tokens (requests) whose event falls into the window, over the window; input "
+                   "tokens count at f"},
+    {"goodput",
+     "requests of all scheduled in the window that met every objective, over the window; "
+     "an ITL objective holds for the longest gap"},
+    {"achieved rate", "requests sent in the window, over the window; rate error: abs(sent - "
+                      "scheduled)/scheduled, of the realised draw"},
+    {"send lag", "s - q over all requests due in the window that were sent"},
+    {"poll gap",
+     "time between two looks of a load rank at its messages: a stamp may be late by it"},
+    {"percentile",
+     "exact, over raw records, linear between order statistics; failures are excluded, "
+     "and count as infinite in the error-adjusted percentile"},
+    {"interval", "95 %: batch means (tenths of the window) for means and throughput, order "
+                 "statistics for percentiles, circular block bootstrap for fits; approximate where "
+                 "a tenth of the window is shorter than the median E2E"},
+    {"verdict",
+     "errors (more than 1 % failed); client_limited (sent/scheduled below 0.99 or send lag p99 above "
+     "max(1 ms, 1 % of median TTFT)); unstable (in-flight slope, 95 % lower bound, above 1 % of the "
+     "rate, and median TTFT of the last third above 1.5 times that of the first; or more than 5 % "
+     "without a first token when the drain ended); too_short (fewer than 30 finished, window under "
+     "twice the median E2E, or more than 5 % unfinished); else stable"},
+    {"saturation",
+     "corner of the broken stick y = min(a x, C) of served on realised offered output "
+     "tokens/s: C / (a * mean output tokens); found when the verdicts of the steps "
+     "change within one step of the grid of rates from it"},
+    {"SLO rate", "isotonic fit of the latency quantile against rate, crossing of the limit"},
+    {"cost",
+     "US$/s = instances * US$/h / 3600; US$ per output token = US$/s / (input tokens/s / ratio "
+     "+ output tokens/s), per input token = that / ratio; so both together pay the machine "
+     "exactly"},
+    {"utilisation",
+     "computing and sending from the spans of the worker; a bubble is time without either "
+     "while the replica had requests"},
+    {"queue, running", "per replica, from the scheduler, ten samples a second"},
+};
+const size_t definitions_n = sizeof definitions / sizeof definitions[0];
