@@ -22,6 +22,9 @@ void clock_set_offset_ns(int64_t offset_ns);
 /* Wall time, for `created_utc` only. */
 int64_t clock_unix_ns(void);
 
+/* CPU time that this process has used, all threads. */
+int64_t clock_process_cpu_ns(void);
+
 /* Ask for 1 ns timer slack, so that short sleeps end on time. Once per thread. */
 void clock_tight_timers(void);
 

@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #define SENDS_PER_TURN    64
@@ -422,13 +421,6 @@ static int record_unsent(struct loop *l, struct err *e)
     return 0;
 }
 
-static int64_t cpu_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-    return t.tv_sec * NS_PER_S + t.tv_nsec;
-}
-
 static int post_done(struct loop *l, int64_t t_cpu_ns, struct err *e)
 {
     bool is_closed = l->step.users > 0;
@@ -471,7 +463,7 @@ int loop_run_step(struct loop *l, struct client *client, struct err *e)
     if (begin_step(l, client, e) != 0) {
         return -1;
     }
-    int64_t t_cpu_ns = cpu_ns();
+    int64_t t_cpu_ns = clock_process_cpu_ns();
     while (!is_over(l)) {
         if (turn(l, e) != 0) {
             return -1;
@@ -482,7 +474,7 @@ int loop_run_step(struct loop *l, struct client *client, struct err *e)
         return -1;
     }
     l->live.n_in_flight = 0;
-    return post_done(l, cpu_ns() - t_cpu_ns, e);
+    return post_done(l, clock_process_cpu_ns() - t_cpu_ns, e);
 }
 
 /* Where SCHED_FIFO is not permitted: a short slice, which needs no privilege, lets a waking thread

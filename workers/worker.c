@@ -11,7 +11,6 @@
 
 #include <stdlib.h>
 #include <sys/resource.h>
-#include <time.h>
 #include <unistd.h>
 
 #define SAMPLE_NS         (100 * NS_PER_MS)
@@ -176,13 +175,6 @@ bool worker_idle_class(const struct worker *w)
 
 /* --- steps ---------------------------------------------------------------------------------------- */
 
-static int64_t cpu_time_ns(void)
-{
-    struct timespec t;
-    CHECK(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t) == 0);
-    return (int64_t)t.tv_sec * NS_PER_S + t.tv_nsec;
-}
-
 /* The payload when the message has exactly this size, else NULL with the error set. */
 static const void *payload(const struct comm_msg *m, size_t n_bytes, struct err *e)
 {
@@ -215,7 +207,7 @@ static int begin_step(struct worker *w, const struct comm_msg *m, struct err *e)
     w->phase = IN_STEP;
     w->step = step->index;
     w->t_sample_ns = w->t_batch_ns = w->t_turn_ns = now_ns;
-    w->t_cpu_ns = cpu_time_ns();
+    w->t_cpu_ns = clock_process_cpu_ns();
     hist_reset(w->gaps);
     spans_begin_step(w->spans, w->comm, w->step, now_ns);
     stage_begin_step(w->stage, w->step, w->spans, now_ns);
@@ -278,7 +270,7 @@ static int finish_step(struct worker *w, struct err *e)
         .index = w->step,
         .poll_gap_ns = {(uint64_t)hist_quantile(w->gaps, 0.5),
                         (uint64_t)hist_quantile(w->gaps, 0.99)},
-        .t_cpu_ns = cpu_time_ns() - w->t_cpu_ns,
+        .t_cpu_ns = clock_process_cpu_ns() - w->t_cpu_ns,
     };
     w->phase = BETWEEN_STEPS;
     w->drained = 0;

@@ -14,7 +14,6 @@ EXCEPTIONS = {
     # allocation that dies has been called x... for decades; arenas are memory too
     "mem": ["xmalloc", "xcalloc", "xrealloc", "xstrdup", "xasprintf", "arena_"],
     "store_column": ["store_columns_"],  # several of them at once
-    "store_read": ["store_meta_free", "step_data_free"],  # results/store.h's: who fills them frees
     # store.h's names for giving back what store_read_* filled
     "store_read": ["step_data_free", "store_meta_free"],
 }
