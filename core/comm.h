@@ -31,8 +31,8 @@ bool comm_launched(void);
 int comm_open(struct comm **out, struct err *e) ERR_CHECKED;
 
 /*
- * Leave the world. `failed` tells the others nothing; use comm_abort for that. Must be reached by
- * all ranks after a successful run; waits at most 10 s for them.
+ * Leave the world after a successful run: all ranks must come here, and are waited for at most
+ * 10 s. After a failure use comm_abort.
  */
 void comm_close(struct comm *c);
 
