@@ -166,21 +166,24 @@ static int launch(const struct run_config *c, const struct run_args *a, char **a
     return code < 0 ? (int)e->code : code;
 }
 
-static int run_with(struct run_args *a, int argc, char **argv, struct err *e)
+/* rc: what came of the arguments. In a launched world it is not said here: all ranks must part. */
+static int run_with(struct run_args *a, int rc, int argc, char **argv, struct err *e)
 {
     struct run_config config = {0};
-    int rc = make_config(a, &config, e);
-    if (comm_launched()) {
+    rc = rc ? rc : make_config(a, &config, e);
+    bool np_only = rc == 0 && a->np_only;
+    if (comm_launched() && !np_only) {
         return run_in_world(&config, rc, a, argc, argv, e);
     }
     if (rc) {
         return e->code;
     }
     struct layout layout = run_config_layout(&config);
-    int code;
-    if (a->np_only) {
-        printf("%d\n", layout_size(&layout));
-        code = 0;
+    int code = 0;
+    if (np_only) {
+        if (comm_launched_rank() == 0) {
+            printf("%d\n", layout_size(&layout));
+        }
     } else if (preflight(&config, a, e)) {
         code = e->code;
     } else if (layout_size(&layout) == 1) {
@@ -195,10 +198,8 @@ static int run_with(struct run_args *a, int argc, char **argv, struct err *e)
 static int run(int argc, char **argv, struct err *e)
 {
     struct run_args a;
-    if (parse_args(argc, argv, &a, e)) {
-        return e->code;
-    }
-    int code = run_with(&a, argc, argv, e);
+    int rc = parse_args(argc, argv, &a, e);
+    int code = run_with(&a, rc, argc, argv, e);
     command_args_free(&a.rest);
     return code;
 }
@@ -237,5 +238,6 @@ const struct command cmd_run = {
     .config_parts = RUN_CONFIG_ALL,
     .exit_codes = "3  with --strict: the run is invalid by its own checks",
     .example = "run configs/quickstart.yaml load.rates=2,4,8 target.pipeline=4 -o a.h5",
+    .joins_world = true,
     .run = run,
 };

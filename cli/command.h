@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "core/err.h"
@@ -31,6 +32,7 @@ struct command {
     unsigned config_parts;  // RUN_CONFIG_... (run_config.h): config keys it takes
     const char *exit_codes; // lines beyond those that all commands share, or NULL
     const char *example;    // after "tidemark ", one line per command
+    bool joins_world;       // its ranks work together; of other commands rank 0 is all there is
     int (*run)(int argc, char **argv, struct err *e); // argv[0] is the subcommand's name
 };
 

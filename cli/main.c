@@ -7,6 +7,7 @@
 #include "cli/about.h"
 #include "cli/command.h"
 #include "cli/help.h"
+#include "core/comm.h"
 #include "core/str.h"
 
 static const struct command *const commands[] = {
@@ -45,6 +46,11 @@ static int asks_help(int argc, char **argv)
 int main(int argc, char **argv)
 {
     struct err e = {0};
+    const struct command *c = argc > 1 ? find_command(argv[1], &e) : NULL;
+    bool needs_ranks = c && c->joins_world && !asks_help(argc - 1, argv + 1);
+    if (!needs_ranks && comm_launched_rank() > 0) {
+        return 0; // what one process does is said and done once
+    }
     if (argc < 2) {
         help_all(stderr, commands, N_COMMANDS);
         return ERR_INPUT;
@@ -57,7 +63,6 @@ int main(int argc, char **argv)
         about_print(stdout);
         return 0;
     }
-    const struct command *c = find_command(argv[1], &e);
     if (c && asks_help(argc - 1, argv + 1)) {
         help_command(stdout, c);
         return 0;

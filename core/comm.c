@@ -23,6 +23,13 @@ bool comm_launched(void)
     return getenv("OMPI_COMM_WORLD_SIZE") || getenv("PMIX_RANK");
 }
 
+int comm_launched_rank(void)
+{
+    const char *rank = getenv("OMPI_COMM_WORLD_RANK");
+    rank = rank ? rank : getenv("PMIX_RANK");
+    return rank ? atoi(rank) : 0;
+}
+
 /* --- who the ranks are ---------------------------------------------------------------------- */
 
 static struct comm_peer describe_self(void)

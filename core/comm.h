@@ -24,6 +24,9 @@ struct comm;
 /* Whether a launcher (mpirun, srun --mpi=pmix) started this process: OMPI_COMM_WORLD_SIZE or PMIX_RANK. */
 bool comm_launched(void);
 
+/* The rank that the launcher gave this process, known before it joins; 0 where there is no launcher. */
+int comm_launched_rank(void);
+
 /*
  * Join the world. Launched processes get MPI, others comm_self. Call once, before anything else
  * that needs a rank; sets log_set_rank.

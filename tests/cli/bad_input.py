@@ -67,7 +67,8 @@ class Settings(cli.TestCase):
 
     def test_resume_with_force(self):
         config = cli.small_run(self.folder)
-        self.refused(["run", config, "--resume", "--force"], "--resume", "--force")
+        self.one_clear_line_both_ways(["run", config, "--resume", "--force"], "--resume",
+                                      "--force", np=3)
 
     def test_unknown_instance_price(self):
         self.bad("cost.instance=a3-imaginary-8g", wants=["a3-imaginary-8g", "cost.instance"])
@@ -90,20 +91,30 @@ class World(cli.TestCase):
         config = cli.small_run(self.folder)
         result = self.good("run", config, "load.ranks=2", "target.replicas=3", "--np-only")
         self.assertEqual(result.out, "8\n")
+        result = self.good("run", config, "--np-only", np=3)
+        self.assertEqual(result.out, "3\n", "by hand: said once, and no run begun")
 
 
 class Commands(cli.TestCase):
     def test_unknown_command_names_the_nearest(self):
-        self.refused(["genrate"], "genrate", "unknown command", "generate")
+        self.one_clear_line_both_ways(["genrate"], "genrate", "unknown command", "generate", np=3)
 
     def test_unknown_option_names_the_nearest(self):
-        self.refused(["run", "c.yaml", "--resum"], "--resum", "--resume")
+        self.one_clear_line_both_ways(["run", "c.yaml", "--resum"], "--resum", "--resume", np=3)
 
     def test_option_without_its_value(self):
         self.refused(["generate", "--model"], "--model", "needs a value")
 
     def test_option_with_a_value_too_many(self):
         self.refused(["run", "c.yaml", "--force=yes"], "--force", "no value")
+
+    def test_what_needs_no_ranks_is_done_once(self):
+        """Under mpirun or srun rank 0 alone reads, writes and speaks."""
+        self.refused(["validate", "nowhere.h5"], "nowhere.h5", np=3)
+        self.refused(["dataset"], "dataset stats", np=3)
+        result = self.good("dataset", "stats", "sharegpt", np=3)
+        self.assertEqual(result.out.count("input"), 1)
+        self.assertEqual(self.good("run", "--help", np=3).out.count("usage:"), 1)
 
     def test_no_command_prints_the_help(self):
         result = cli.run()
