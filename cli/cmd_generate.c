@@ -223,7 +223,7 @@ static int serve_or_ask(struct world *w, const struct generate_args *a, uint32_t
     if (send_request(w, g, n_out, !a->ignore_eos, e) || collect(w, g, e) || shut_down(w, e)) {
         return -1;
     }
-    g->finish_reason = finish_reason(w, g);
+    g->finish_reason = a->ignore_eos ? "length" : finish_reason(w, g);
     return 0;
 }
 
@@ -310,5 +310,6 @@ const struct command cmd_generate = {
     .flags = flags,
     .n_flags = sizeof flags / sizeof flags[0],
     .example = "generate --model DIR --prompt \"Once upon a time\" --max-tokens 64 --pipeline 2",
+    .joins_world = true,
     .run = run,
 };

@@ -53,6 +53,25 @@ class Golden(cli.TestCase):
                         "json").json()
         self.assertEqual((got["ids"], got["finish_reason"]), (case["ids"][:1], "length"))
 
+    def test_end_of_sequence(self):
+        """Where a token of the continuation ends the sequence it stops, unless told not to."""
+        case = self.cases[0]
+        model = cli.copy_model(self.folder)
+        end = next(i for i, id in enumerate(case["ids"]) if i >= 9 and id not in case["ids"][:i])
+        config = json.loads((model / "config.json").read_text())
+        config["eos_token_id"] = [2, case["ids"][end]]
+        (model / "config.json").write_text(json.dumps(config))
+
+        def generate(count, *more):
+            got = self.good("generate", "-m", model, "-p", case["prompt"], "-n", count,
+                            "--format", "json", *more).json()
+            return got["ids"], got["finish_reason"]
+
+        self.assertEqual(generate(end + 5), (case["ids"][: end + 1], "stop"))
+        self.assertEqual(generate(end + 1), (case["ids"][: end + 1], "stop"))
+        self.assertEqual(generate(end), (case["ids"][:end], "length"))
+        self.assertEqual(generate(end + 1, "--ignore-eos"), (case["ids"][: end + 1], "length"))
+
 
 if __name__ == "__main__":
     Golden.model = cli.shared("models/stories260K")
