@@ -52,7 +52,7 @@ static size_t misjudged(const struct saturation_step *s, size_t n, size_t k)
 /* Steps sorted by rate: the change with the fewest steps on the wrong side. */
 static void find_change(const struct saturation_step *s, size_t n, struct saturation_check *c)
 {
-    c->highest_stable_rps = c->lowest_unstable_rps = STATS_NONE;
+    c->highest_stable_rps = c->lowest_unstable_rps = c->lowest_failing_rps = STATS_NONE;
     size_t change = n;
     for (size_t k = n; k-- > 0;) {
         if (misjudged(s, n, k) < misjudged(s, n, change)) {
@@ -65,6 +65,9 @@ static void find_change(const struct saturation_step *s, size_t n, struct satura
         }
         if (i >= change && is_unstable(&s[i]) && isnan(c->lowest_unstable_rps)) {
             c->lowest_unstable_rps = s[i].rate_rps;
+        }
+        if (s[i].m->verdict.verdict == VERDICT_ERRORS && isnan(c->lowest_failing_rps)) {
+            c->lowest_failing_rps = s[i].rate_rps;
         }
     }
     c->rate_rps = 0.5 * (c->highest_stable_rps + c->lowest_unstable_rps);
@@ -164,6 +167,12 @@ static void first_step(struct saturation *s)
 
 static void without_unstable(struct saturation *s, double plateau)
 {
+    if (plateau < CERTAIN && !isnan(s->check.lowest_failing_rps)) {
+        conclude(s, SATURATION_INCONCLUSIVE,
+                 "requests failed from %.4g/s on, and who is turned away leaves no queue to see",
+                 s->check.lowest_failing_rps);
+        return;
+    }
     if (plateau < CERTAIN) {
         conclude(s, SATURATION_NOT_REACHED,
                  "served follows offered up to the highest rate: raise load.rates");

@@ -4,7 +4,8 @@
  * agree within one step of the grid of rates; if not, the answer is `inconclusive` with the reason.
  *
  *   found         plateau and verdicts agree
- *   not_reached   no step was unstable and served tokens follow offered ones up to the highest rate
+ *   not_reached   no step was unstable or full of errors and served tokens follow offered ones up to the
+ *                 highest rate
  *   first_step    the lowest rate was unstable already: its throughput is capacity, but there is no line
  *                 below the corner; the rate assumes a slope of 1
  *   inconclusive  everything else
@@ -45,6 +46,7 @@ struct saturation_check {
     double rate_rps;                                // midway
     double grid_rps;                                // between the two
     double lowest_rps;                              // of all open-loop steps
+    double lowest_failing_rps;                      // of verdict errors; STATS_NONE: there is none
     bool agrees;                                    // |stick - midway| <= grid
 };
 

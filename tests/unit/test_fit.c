@@ -223,6 +223,31 @@ static void overload_from_the_first_step_says_so(void **state)
     saturation_free(&sat);
 }
 
+/* A target that turns requests away beyond its capacity never grows a queue. */
+static void failures_are_no_headroom(void **state)
+{
+    (void)state;
+    struct measure m = {.window_s = 6, .n_due = 600, .n_requests = 600};
+    for (int i = 0; i < MEASURE_BINS; i++) {
+        m.due[i] = 5;
+        m.due_in[i] = 50;
+        m.due_out[i] = 100;
+        m.served_out[i] = 40;
+    }
+    const struct saturation_step step = {100, &m};
+    struct saturation sat;
+    m.verdict.verdict = VERDICT_ERRORS;
+    saturation_find(&step, 1, 1, &sat);
+    assert_int_equal(sat.verdict, SATURATION_INCONCLUSIVE);
+    assert_non_null(strstr(sat.reason, "requests failed from 100/s"));
+    assert_true(isnan(sat.rate_rps.value));
+    saturation_free(&sat);
+    m.verdict.verdict = VERDICT_STABLE;
+    saturation_find(&step, 1, 1, &sat);
+    assert_int_equal(sat.verdict, SATURATION_NOT_REACHED);
+    saturation_free(&sat);
+}
+
 static void without_steps_it_is_inconclusive(void **state)
 {
     (void)state;
@@ -268,6 +293,7 @@ int main(void)
         cmocka_unit_test(short_geometric_sweeps_are_found_too),
         cmocka_unit_test(no_false_saturation_below_capacity),
         cmocka_unit_test(overload_from_the_first_step_says_so),
+        cmocka_unit_test(failures_are_no_headroom),
         cmocka_unit_test(without_steps_it_is_inconclusive),
         cmocka_unit_test(the_bootstrap_is_reproducible),
     };
