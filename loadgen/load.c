@@ -7,10 +7,11 @@
 #include <math.h>
 #include <string.h>
 
-#define RATE_MIN_RPS 1e-6
-#define RATE_MAX_RPS 1e8
-#define STEP_MIN_NS  (10 * NS_PER_MS)
-#define STEP_MAX_NS  (7 * 86400 * NS_PER_S)
+#define RATE_MIN_RPS      1e-6
+#define RATE_MAX_RPS      1e8
+#define STEP_MIN_NS       (10 * NS_PER_MS)
+#define STEP_MAX_NS       (7 * 86400 * NS_PER_S)
+#define STEP_MAX_REQUESTS 1e9
 
 #define ROW(key_, type_, def_, lo_, hi_, help_, field_)                                            \
     .key = (key_), .type = (type_), .def = (def_), .lo = (double)(lo_), .hi = (double)(hi_),       \
@@ -52,8 +53,21 @@ static const struct opt rows[] = {
 
 const struct opt_table load_options = {rows, sizeof rows / sizeof rows[0]};
 
-static int check_list(const struct opt_numbers *list, struct err *e)
+/* A step's whole schedule is made before it, and lies in memory. */
+static int check_step_size(const struct load_config *c, const char *key, double rps, struct err *e)
 {
+    double n = rps * (double)c->step_ns / (double)NS_PER_S;
+    if (n > STEP_MAX_REQUESTS) {
+        return err_set(e, ERR_INPUT,
+                       "%s: %g requests/s for a load.step of %.0f s are %g requests (at most %g)",
+                       key, rps, (double)c->step_ns / (double)NS_PER_S, n, STEP_MAX_REQUESTS);
+    }
+    return 0;
+}
+
+static int check_list(const struct load_config *c, struct err *e)
+{
+    const struct opt_numbers *list = &c->rates_list;
     for (size_t i = 1; i < list->n; i++) {
         if (list->v[i] <= list->v[i - 1]) {
             return err_set(e, ERR_INPUT,
@@ -61,11 +75,12 @@ static int check_list(const struct opt_numbers *list, struct err *e)
                            list->v[i - 1]);
         }
     }
-    return 0;
+    return list->n > 0 ? check_step_size(c, "load.rates", list->v[list->n - 1], e) : 0;
 }
 
-static int check_start(const char *start, struct err *e)
+static int check_start(const struct load_config *c, struct err *e)
 {
+    const char *start = c->rates_start;
     double rps;
     if (strcmp(start, "auto") == 0) {
         return 0;
@@ -77,12 +92,12 @@ static int check_start(const char *start, struct err *e)
         return err_set(e, ERR_INPUT, "load.rates.start: %s is out of range (auto, or %g..%g)",
                        start, RATE_MIN_RPS, RATE_MAX_RPS);
     }
-    return 0;
+    return check_step_size(c, "load.rates.start", rps, e);
 }
 
 int load_check(const struct load_config *c, struct err *e)
 {
-    if (check_list(&c->rates_list, e) != 0 || check_start(c->rates_start, e) != 0) {
+    if (check_list(c, e) != 0 || check_start(c, e) != 0) {
         return -1;
     }
     if (c->arrival == LOAD_CLOSED && c->users < 1) {

@@ -45,6 +45,10 @@ class Settings(cli.TestCase):
     def test_falling_rates(self):
         self.bad("load.rates=2,1", wants=["load.rates", "above"])
 
+    def test_more_requests_than_a_step_can_hold(self):
+        self.bad("load.rates=1e8", "load.step=1h", wants=["load.rates", "load.step", "at most"])
+        self.assertFalse((self.folder / "run.h5").exists(), "a run that never began left a file")
+
     def test_more_stages_than_layers(self):
         self.bad("target.pipeline=9", wants=["target.pipeline", "9", "layers"], np=10)
 

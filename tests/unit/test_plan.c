@@ -204,6 +204,9 @@ static void test_settings_are_checked_against_each_other(void **state)
     expect_refused("load.rates");
     f.load.rates_list.n = 2;
     assert_int_equal(load_check(&f.load, &e), 0);
+    rates[1] = 2e9 / ((double)f.load.step_ns / 1e9);
+    expect_refused("2e+09 requests (at most 1e+09)");
+    rates[1] = 2.0;
     f.load.arrival = LOAD_TRACE;
     expect_refused("time_scale");
     f.load.rates_list = (struct opt_numbers){NULL, 0};

@@ -72,7 +72,9 @@ static int take(void *out, size_t n, size_t each_bytes, struct err *e)
 {
     void *p = mem_aligned(n * each_bytes);
     if (!p) {
-        return err_set(e, ERR_ENV, "no memory: %zu bytes of activations or KV cache",
+        return err_set(e, ERR_ENV,
+                       "no memory: %zu bytes of activations or KV cache; lower target.kv_tokens, "
+                       "target.max_running or target.max_batch_tokens",
                        n * each_bytes);
     }
     memcpy(out, &p, sizeof p);
