@@ -466,5 +466,4 @@ class Files(cli.TestCase):
 
 
 if __name__ == "__main__":
-    cli.shared("models/stories260K")
     cli.main()

@@ -10,8 +10,10 @@ SOAK = os.environ.get("TIDEMARK_SOAK") == "1"
 
 
 class Golden(cli.TestCase):
-    model = None
-    cases = ()
+    @classmethod
+    def setUpClass(cls):
+        cls.model = cli.shared("models/stories260K")
+        cls.cases = json.loads((cls.model / "golden.json").read_text())["cases"]
 
     def check(self, pipeline, cases):
         for case in cases:
@@ -74,6 +76,4 @@ class Golden(cli.TestCase):
 
 
 if __name__ == "__main__":
-    Golden.model = cli.shared("models/stories260K")
-    Golden.cases = json.loads((Golden.model / "golden.json").read_text())["cases"]
     cli.main()

@@ -49,18 +49,23 @@ def skip(reason):
 
 
 def shared(path):
-    """A file or folder of the shared data; without it the script is left out."""
+    """A file or folder of the shared data; without it the test is left out."""
     found = SHARED / path
     if not found.exists():
-        skip(f"needs {path} in the shared data (TIDEMARK_SHARED)")
+        raise unittest.SkipTest(f"needs {path} in the shared data (TIDEMARK_SHARED)")
     return found
 
 
 def main():
-    """Run the calling script's tests."""
+    """Run the calling script's tests; when all of them were left out, so is the script."""
     if not os.access(BINARY, os.X_OK):
         skip(f"{BINARY} is not built (TIDEMARK)")
-    unittest.main(verbosity=2, module="__main__")
+    result = unittest.main(verbosity=2, module="__main__", exit=False).result
+    for reason in sorted({reason for _, reason in result.skipped}):
+        print(f"skipped: {reason}")
+    if not result.wasSuccessful():
+        sys.exit(1)
+    sys.exit(0 if result.testsRun > len(result.skipped) else SKIPPED)
 
 
 # --- processes ------------------------------------------------------------------------------------
