@@ -2,7 +2,7 @@
 # The README's two commands in a really fresh Debian 12: minbase with nothing but git and certificates,
 # a clone of HEAD, ./quickstart as a user without packages (who must be told the one line), as root,
 # and as a user once the packages are there. FRESH_RUN_TESTS=1 adds ./run-tests as root, =only runs
-# nothing else.
+# nothing else; FRESH_TEST_ARGS are arguments of ctest.
 # Slow: TIDEMARK_SLOW=1 fresh_debian.sh [LOG FOLDER]
 set -euo pipefail
 root=$(realpath "$(dirname "$0")/../..")
@@ -92,7 +92,7 @@ tests=${FRESH_RUN_TESTS:-0} # 1: too; only: nothing else
 [[ "$tests" == only ]] || try_quickstart
 if [[ "$tests" != 0 ]]; then
     [[ "$tests" != only ]] || timed "a clone" clone root "$export_home; $clone"
-    timed "run-tests as root" run-tests root "$export_home; cd ~/tidemark && ./run-tests"
+    timed "run-tests as root" run-tests root "$export_home; cd ~/tidemark && ./run-tests ${FRESH_TEST_ARGS:-}"
     sed -n '/^left out/p' "$debian_work/run-tests.log" | sort -u
     tail -n 1 "$debian_work/run-tests.log"
 fi
