@@ -12,14 +12,16 @@
 
 #define COMMAND_EXIT_INVALID 3
 
-/* One option. Parsing, its default and its line of --help all come from this row. */
+/*
+ * One option. Parsing, its default and its line of --help all come from this row. `offset` is its
+ * place in the command's arguments: a const char *, or a bool where it takes no value.
+ */
 struct command_flag {
     const char *name, *alias; // "--format", "-f" or NULL
     const char *value;        // what stands for its value in --help, "FILE"; NULL: takes none
     const char *def;          // default value; NULL: none
     const char *help;
-    size_t
-        offset; // into the command's arguments: a const char *, or a bool where it takes no value
+    size_t offset;
 };
 
 struct command {
