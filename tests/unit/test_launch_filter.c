@@ -134,6 +134,18 @@ static void test_copies_from_a_dead_rank_are_silent(void **state)
           "[n1:10072] Read -1, expected\n");
 }
 
+static void test_notices_that_mpirun_could_not_read_are_silent(void **state)
+{
+    (void)state;
+    hears("10:00:01.000 rank 0 comm: rank 1 (pid 7 on n1) has been silent for 2.0 s\n"
+          "[n1:12063] [[17377,0],0] ORTE_ERROR_LOG: Out of resource in file "
+          "../../../orte/util/show_help.c at line 507\n",
+          "tidemark: rank 1 (pid 7 on n1) has been silent for 2.0 s\n");
+    const char *other = "[n1:12063] [[17377,0],0] ORTE_ERROR_LOG: Not found in file "
+                        "../../../orte/mca/ess/hnp/ess_hnp_module.c at line 320\n";
+    hears(other, other);
+}
+
 static void test_errors_of_ranks_count_as_said(void **state)
 {
     (void)state;
@@ -152,6 +164,7 @@ int main(void)
         cmocka_unit_test(test_progress_does_not_hide_a_line),
         cmocka_unit_test(test_unknown_notices_pass),
         cmocka_unit_test(test_copies_from_a_dead_rank_are_silent),
+        cmocka_unit_test(test_notices_that_mpirun_could_not_read_are_silent),
         cmocka_unit_test(test_errors_of_ranks_count_as_said),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
