@@ -14,8 +14,7 @@
 #include "model/tokenizer.h"
 
 struct dataset_args {
-    const char *model;
-    bool json;
+    const char *model, *format;
 };
 
 static void print_lengths(const char *name, const struct dataset_stats *s)
@@ -104,7 +103,7 @@ static int run(int argc, char **argv, struct err *e)
     }
     int rc = make_config(&c, &args, a.model, e);
     if (rc == 0) {
-        rc = open_and_print(&c, a.json, e);
+        rc = open_and_print(&c, strcmp(a.format, "json") == 0, e);
         run_config_free(&c);
     }
     command_args_free(&args);
@@ -115,14 +114,14 @@ static const struct command_flag flags[] = {
     {"--model", "-m", "DIR", NULL,
      "the model's tokenizer counts the tokens, its context limits them (none: as preset:tiny)",
      offsetof(struct dataset_args, model)},
-    {"--json", NULL, NULL, NULL, "JSON with the hashes and counts that a result file would hold",
-     offsetof(struct dataset_args, json)},
+    {"--format", "-f", "text|json", "text", "JSON: all that a result file would hold of it",
+     offsetof(struct dataset_args, format)},
 };
 
 const struct command cmd_dataset = {
     .name = "dataset",
     .summary = "what a dataset holds: counts and lengths after its filter and the model's context",
-    .usage = "dataset stats SOURCE [key=value ...] [--model DIR] [--json]",
+    .usage = "dataset stats SOURCE [key=value ...] [--model DIR] [--format text|json]",
     .details =
         "SOURCE is `sharegpt` (the published length table), a ShareGPT JSON file (needs --model for\n"
         "its tokenizer) or an Azure trace (CSV). Printed in tokens: n, min, median, mean, P90, P99 and\n"

@@ -44,9 +44,6 @@ static int parse_args(int argc, char **argv, struct generate_args *a, struct err
     if (!a->model || !a->prompt) {
         return err_set(e, ERR_INPUT, "generate: needs --model and --prompt");
     }
-    if (strcmp(a->format, "text") != 0 && strcmp(a->format, "json") != 0) {
-        return err_set(e, ERR_INPUT, "--format: '%s' is not one of text, json", a->format);
-    }
     return 0;
 }
 
@@ -295,7 +292,7 @@ static const struct command_flag flags[] = {
      offsetof(struct generate_args, tensor)},
     {"--ignore-eos", NULL, NULL, NULL, "go on after the end-of-sequence token",
      offsetof(struct generate_args, ignore_eos)},
-    {"--format", NULL, "F", "text", "text, or json with prompt_ids, ids, text and finish_reason",
+    {"--format", "-f", "text|json", "text", "JSON: prompt_ids, ids, text and finish_reason",
      offsetof(struct generate_args, format)},
 };
 

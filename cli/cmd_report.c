@@ -15,29 +15,10 @@
 #include "cli/run_config.h"
 #include "results/store.h"
 
-enum format {
-    FORMAT_TEXT,
-    FORMAT_JSON,
-    FORMAT_HTML,
-    FORMAT_N,
-};
-static const char *const format_names[FORMAT_N] = {"text", "json", "html"};
-
 struct report_args {
     const char *format, *output;
     struct command_args files; // FILE.h5 ... and key=value
 };
-
-static int parse_format(const char *name, enum format *f, struct err *e)
-{
-    for (int i = 0; i < FORMAT_N; i++) {
-        if (strcmp(name, format_names[i]) == 0) {
-            *f = (enum format)i;
-            return 0;
-        }
-    }
-    return err_set(e, ERR_INPUT, "--format: '%s' is not one of text, json, html", name);
-}
 
 static int terminal_columns(void)
 {
@@ -72,13 +53,13 @@ static bool asks_price(const struct command_args *args)
     return asked;
 }
 
-static int render(struct store *s, const json_t *report, enum format f, struct str *out,
+static int render(struct store *s, const json_t *report, const char *format, struct str *out,
                   struct err *e)
 {
-    if (f == FORMAT_HTML) {
+    if (strcmp(format, "html") == 0) {
         return report_html(s, report, out, e);
     }
-    if (f == FORMAT_TEXT) {
+    if (strcmp(format, "text") == 0) {
         report_text(report, terminal_columns(), out);
         return 0;
     }
@@ -105,7 +86,7 @@ static int write_out(const struct str *text, const char *path, struct err *e)
     return failed ? err_set(e, ERR_ENV, "%s: %s", path ? path : "stdout", strerror(errno)) : 0;
 }
 
-static int report_file(const struct report_args *a, enum format f, struct err *e)
+static int report_file(const struct report_args *a, struct err *e)
 {
     struct store *s;
     struct run_config c = {0};
@@ -121,7 +102,7 @@ static int report_file(const struct report_args *a, enum format f, struct err *e
         rc = report_build(s, &rcfg, &report, e);
     }
     if (rc == 0) {
-        rc = render(s, report, f, &out, e) || write_out(&out, a->output, e) ? -1 : 0;
+        rc = render(s, report, a->format, &out, e) || write_out(&out, a->output, e) ? -1 : 0;
     }
     json_decref(report);
     run_config_free(&c);
@@ -133,24 +114,18 @@ static int report_file(const struct report_args *a, enum format f, struct err *e
 static int run(int argc, char **argv, struct err *e)
 {
     struct report_args a = {0};
-    enum format f = FORMAT_TEXT;
     if (command_parse(&cmd_report, argc, argv, &a, &a.files, e)) {
         return e->code;
     }
-    int rc = parse_format(a.format, &f, e);
-    if (rc == 0 && a.files.n < 1) {
-        rc = err_set(e, ERR_INPUT, "report: needs a result file (FILE.h5)");
-    }
-    if (rc == 0) {
-        rc = report_file(&a, f, e);
-    }
+    int rc = a.files.n < 1 ? err_set(e, ERR_INPUT, "report: needs a result file (FILE.h5)")
+                           : report_file(&a, e);
     command_args_free(&a.files);
     return rc ? (int)e->code : 0;
 }
 
 static const struct command_flag flags[] = {
-    {"--format", "-f", "F", "text",
-     "text, json (schema tidemark.report/1) or html (one page that needs no network)",
+    {"--format", "-f", "text|json|html", "text",
+     "JSON: schema tidemark.report/1; HTML: one page that needs no network",
      offsetof(struct report_args, format)},
     {"--output", "-o", "FILE", NULL, "write there instead of to stdout",
      offsetof(struct report_args, output)},

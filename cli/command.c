@@ -39,6 +39,30 @@ static int flag_unknown(const struct command *c, const char *arg, struct err *e)
     return err_set(e, ERR_INPUT, "%s: unknown option; the nearest is %s", arg, nearest);
 }
 
+static bool is_among(const char *text, const char *choices)
+{
+    size_t len = strlen(text);
+    for (const char *at = choices;; at++) {
+        size_t n = strcspn(at, "|");
+        if (n == len && strncmp(at, text, n) == 0) {
+            return true;
+        }
+        at += n;
+        if (*at == '\0') {
+            return false;
+        }
+    }
+}
+
+static int flag_set(const struct command_flag *f, const char *text, void *into, struct err *e)
+{
+    if (strchr(f->value, '|') && !is_among(text, f->value)) {
+        return err_set(e, ERR_INPUT, "%s: '%.80s' is not one of %s", f->name, text, f->value);
+    }
+    *flag_text(f, into) = text;
+    return 0;
+}
+
 static int flag_take(const struct command *c, int argc, char **argv, int *i, void *into,
                      struct err *e)
 {
@@ -56,14 +80,12 @@ static int flag_take(const struct command *c, int argc, char **argv, int *i, voi
         return 0;
     }
     if (eq) {
-        *flag_text(f, into) = eq + 1;
-        return 0;
+        return flag_set(f, eq + 1, into, e);
     }
     if (*i + 1 >= argc) {
         return err_set(e, ERR_INPUT, "%s: needs a value", f->name);
     }
-    *flag_text(f, into) = argv[++*i];
-    return 0;
+    return flag_set(f, argv[++*i], into, e);
 }
 
 static void set_defaults(const struct command *c, void *into)

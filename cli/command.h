@@ -18,7 +18,7 @@
  */
 struct command_flag {
     const char *name, *alias; // "--format", "-f" or NULL
-    const char *value;        // what stands for its value in --help, "FILE"; NULL: takes none
+    const char *value;        // in --help: "FILE"; "a|b": must be one of these; NULL: takes none
     const char *def;          // default value; NULL: none
     const char *help;
     size_t offset;

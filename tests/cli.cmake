@@ -15,6 +15,7 @@ function(tm_cli_test name)
 endfunction()
 
 tm_cli_test(bad_input TIMEOUT 240)
+tm_cli_test(dataset TIMEOUT 120)
 tm_cli_test(generate_golden TIMEOUT 240)
 tm_cli_test(determinism TIMEOUT 240)
 tm_cli_test(file TIMEOUT 240)
