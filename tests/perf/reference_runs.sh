@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The real runs of docs/reference-runs.md, about ten minutes on two cores that do nothing else.
+# The real runs of docs/reference-runs.md, about 14 minutes on two cores that do nothing else.
 #
 #   tests/perf/reference_runs.sh OUT_FOLDER [BINARY [NAME...]]      default: build/tidemark, all runs
 #
@@ -35,4 +35,6 @@ one fastchat-vllm configs/stories.yaml target.model="$shared/models/stories260K"
     load.dataset.source="$shared/data/sharegpt/fastchat_dummy_multi_turn_500.json" \
     load.dataset.filter=vllm target.max_waiting=100000
 one azure-5m configs/azure-trace.yaml \
+    load.dataset.source="$shared/data/traces/AzureLLMInferenceTrace_conv.csv"
+one azure-5m-twice configs/azure-trace.yaml load.dataset.time_scale=0.5 \
     load.dataset.source="$shared/data/traces/AzureLLMInferenceTrace_conv.csv"
