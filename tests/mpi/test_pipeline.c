@@ -450,7 +450,8 @@ static void configure(void)
     target.max_running = MAX_RUNNING;
     target.max_waiting = MAX_WAITING;
     target.max_batch_tokens = BATCH_TOKENS;
-    target.kv_tokens = 1800; // at times short of blocks rather than of slots
+    target.kv_tokens = 1800;   // at times short of blocks rather than of slots
+    target.idle_class = false; // what else runs here may not starve it
     must(arch_open(target.model, &arch, &e), &e);
     must(target_check(&target, &arch, &e), &e);
 }

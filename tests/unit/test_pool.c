@@ -93,7 +93,7 @@ static void the_barrier_keeps_members_in_step(void **state)
 {
     (void)state;
     for (int n = 1; n <= MAX_MEMBERS; n++) { // most of these oversubscribe a small machine
-        struct pool *p = pool_create(n, NULL, true);
+        struct pool *p = pool_create(n, NULL, false);
         struct relay team = {.pool = p}, alone = {0};
         for (int k = 0; k < n; k++) {
             team.cells[0][k] = alone.cells[0][k] = (uint64_t)k * 977 + 1;
