@@ -88,6 +88,11 @@ void svg_band(const struct svg_plot *p, const double *x, const double *lo, const
  * labels of several rules below each other. */
 void svg_band_x(const struct svg_plot *p, double lo, double hi, const char *colour);
 void svg_rule_x(const struct svg_plot *p, double x, const char *colour, const char *label, int row);
+void svg_rule_y(const struct svg_plot *p, double y, const char *colour, const char *label);
+void svg_error_bar(const struct svg_plot *p, double x, double lo, double hi, const char *colour);
+void svg_dot(const struct svg_plot *p, double x, double y, enum svg_shape shape, const char *colour,
+             const char *tooltip);
+
 /* The room that a label takes, in pixels, as near as can be told without the font. */
 struct svg_box {
     double left, right, top, bottom;
@@ -96,10 +101,7 @@ struct svg_box svg_box_of(double x, double y, const char *anchor, const char *te
 /* That of svg_rule_x's label. */
 struct svg_box svg_rule_box(const struct svg_plot *p, double x, const char *label, int row);
 bool svg_boxes_meet(const struct svg_box *a, const struct svg_box *b);
-void svg_rule_y(const struct svg_plot *p, double y, const char *colour, const char *label);
-void svg_error_bar(const struct svg_plot *p, double x, double lo, double hi, const char *colour);
-void svg_dot(const struct svg_plot *p, double x, double y, enum svg_shape shape, const char *colour,
-             const char *tooltip);
+
 /* In pixels: */
 void svg_rect(struct str *out, double x, double y, double width, double height, const char *colour,
               const char *tooltip);

@@ -39,25 +39,14 @@ static int flag_unknown(const struct command *c, const char *arg, struct err *e)
     return err_set(e, ERR_INPUT, "%s: unknown option; the nearest is %s", arg, nearest);
 }
 
-static bool is_among(const char *text, const char *choices)
-{
-    size_t len = strlen(text);
-    for (const char *at = choices;; at++) {
-        size_t n = strcspn(at, "|");
-        if (n == len && strncmp(at, text, n) == 0) {
-            return true;
-        }
-        at += n;
-        if (*at == '\0') {
-            return false;
-        }
-    }
-}
-
 static int flag_set(const struct command_flag *f, const char *text, void *into, struct err *e)
 {
-    if (strchr(f->value, '|') && !is_among(text, f->value)) {
-        return err_set(e, ERR_INPUT, "%s: '%.80s' is not one of %s", f->name, text, f->value);
+    if (strchr(f->value, '|') && str_choice(f->value, text) < 0) {
+        struct str choices = {0};
+        str_put_choices(&choices, f->value);
+        err_set(e, ERR_INPUT, "%s: '%.80s' is not one of %s", f->name, text, choices.data);
+        str_free(&choices);
+        return -1;
     }
     *flag_text(f, into) = text;
     return 0;

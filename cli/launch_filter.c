@@ -108,7 +108,7 @@ static void end_notice(struct launch_filter *f)
 
 /*
  * Of Open MPI's own voice: counts of notices, a copy from the memory of a rank that just died, and a
- * notice that mpirun could not read (4.1 garbles one in ten when several ranks abort at once).
+ * notice that mpirun could not read (4.1 garbles some when several ranks abort at once).
  */
 static bool is_chatter(const char *line)
 {

@@ -10,6 +10,7 @@
 #include "core/comm_impl.h"
 #include "core/log.h"
 #include "core/mem.h"
+#include "core/spin.h"
 
 #define SPIN_NS          (50 * NS_PER_US)
 #define SLEEP_NS         (50 * NS_PER_US)
@@ -297,9 +298,7 @@ void comm_backoff(struct comm *c, int idle_turns)
         clock_sleep_until_ns(now_ns + SLEEP_NS);
         return;
     }
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#endif
+    spin_pause();
 }
 
 int comm_pause(struct comm *c, int idle_turns, struct err *e)

@@ -17,8 +17,11 @@ struct comm_mpi_bulk_transfer {
     bool is_recv;
 };
 
-static struct comm_mpi_bulk_transfer *begin(struct comm_mpi_bulk *b, int peer, bool is_recv)
+/* A transfer of at most n_bytes, its handle in r. */
+static struct comm_mpi_bulk_transfer *begin(struct comm_mpi_bulk *b, struct comm_req *r,
+                                            size_t n_bytes, int peer, bool is_recv)
 {
+    CHECK(n_bytes <= INT_MAX);
     struct comm_mpi_bulk_transfer *t = b->idle;
     if (t) {
         b->idle = t->next;
@@ -30,6 +33,7 @@ static struct comm_mpi_bulk_transfer *begin(struct comm_mpi_bulk *b, int peer, b
     t->req = MPI_REQUEST_NULL;
     t->peer = peer;
     t->is_recv = is_recv;
+    *r = (struct comm_req){.handle = t, .n_bytes = n_bytes};
     return t;
 }
 
@@ -41,32 +45,34 @@ static void end(struct comm_mpi_bulk *b, struct comm_req *r)
     r->handle = NULL;
 }
 
+/* rc: what MPI said to the transfer just begun. */
+static int begun(struct comm_mpi_bulk *b, const struct comm *c, struct comm_req *r, int rc,
+                 struct err *e)
+{
+    if (!rc) {
+        return 0;
+    }
+    const struct comm_mpi_bulk_transfer *t = r->handle;
+    int peer = t->peer;
+    const char *what = t->is_recv ? "transfer from" : "transfer to";
+    end(b, r);
+    return comm_mpi_request_fail_peer(c, rc, what, peer, e);
+}
+
 int comm_mpi_bulk_isend(struct comm_mpi_bulk *b, const struct comm *c, const void *buf,
                         size_t n_bytes, int dst, int tag, struct comm_req *r, struct err *e)
 {
-    CHECK(n_bytes <= INT_MAX);
-    struct comm_mpi_bulk_transfer *t = begin(b, dst, false);
-    *r = (struct comm_req){.handle = t, .n_bytes = n_bytes};
+    struct comm_mpi_bulk_transfer *t = begin(b, r, n_bytes, dst, false);
     int rc = MPI_Isend(buf, (int)n_bytes, MPI_BYTE, dst, tag, b->comm, &t->req);
-    if (rc) {
-        end(b, r);
-        return comm_mpi_request_fail_peer(c, rc, "transfer to", dst, e);
-    }
-    return 0;
+    return begun(b, c, r, rc, e);
 }
 
 int comm_mpi_bulk_irecv(struct comm_mpi_bulk *b, const struct comm *c, void *buf, size_t cap_bytes,
                         int src, int tag, struct comm_req *r, struct err *e)
 {
-    CHECK(cap_bytes <= INT_MAX);
-    struct comm_mpi_bulk_transfer *t = begin(b, src, true);
-    *r = (struct comm_req){.handle = t, .n_bytes = cap_bytes};
+    struct comm_mpi_bulk_transfer *t = begin(b, r, cap_bytes, src, true);
     int rc = MPI_Irecv(buf, (int)cap_bytes, MPI_BYTE, src, tag, b->comm, &t->req);
-    if (rc) {
-        end(b, r);
-        return comm_mpi_request_fail_peer(c, rc, "transfer from", src, e);
-    }
-    return 0;
+    return begun(b, c, r, rc, e);
 }
 
 int comm_mpi_bulk_test(struct comm_mpi_bulk *b, const struct comm *c, struct comm_req *r,

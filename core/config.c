@@ -428,8 +428,8 @@ int config_override(struct json_t *root, const char *assignment, struct err *e)
     return rc;
 }
 
-/* Whether `key` is one of "a|b|c"; else `nearest` (KEY_MAX) holds the closest. */
-static bool is_among(const char *key, const char *known, char *nearest)
+/* Which of "a|b|c" is closest to `key`. */
+static void find_nearest(const char *key, const char *known, char nearest[KEY_MAX])
 {
     int best = -1;
     for (const char *s = known; *s != '\0';) {
@@ -439,16 +439,12 @@ static bool is_among(const char *key, const char *known, char *nearest)
         memcpy(word, s, n);
         word[n] = '\0';
         int d = str_distance(key, word);
-        if (strcmp(key, word) == 0) {
-            return true;
-        }
         if (best < 0 || d < best) {
             best = d;
             strcpy(nearest, word);
         }
         s += n + (s[n] == '|');
     }
-    return false;
 }
 
 int config_check_sections(const struct json_t *root, const char *known, struct err *e)
@@ -459,8 +455,9 @@ int config_check_sections(const struct json_t *root, const char *known, struct e
     json_t *v;
     json_object_foreach(object, key, v)
     {
-        char nearest[KEY_MAX] = "";
-        if (!is_among(key, known, nearest)) {
+        if (str_choice(known, key) < 0) {
+            char nearest[KEY_MAX] = "";
+            find_nearest(key, known, nearest);
             return err_set(e, ERR_INPUT, "%.100s: unknown key; did you mean %s?", key, nearest);
         }
     }

@@ -91,32 +91,15 @@ static int parse_int(const char *s, int64_t *v, struct err *e)
     return err_set(e, ERR_INPUT, "'%.*s' is not a whole number", QUOTED_MAX, s);
 }
 
-/* Index of s in "a|b|c", -1 when it is none. */
-static int choice_index(const char *choices, const char *s)
-{
-    size_t len = strlen(s);
-    int i = 0;
-    for (const char *c = choices; *c != '\0'; i++) {
-        size_t n = strcspn(c, "|");
-        if (n == len && memcmp(c, s, n) == 0) {
-            return i;
-        }
-        c += n + (c[n] == '|');
-    }
-    return -1;
-}
-
 static int parse_choice(const struct opt *o, const char *s, int *v, struct err *e)
 {
-    int i = choice_index(o->choices, s);
+    int i = str_choice(o->choices, s);
     if (i >= 0) {
         *v = i;
         return 0;
     }
     struct str list = {0};
-    for (const char *c = o->choices; *c != '\0'; c++) {
-        str_append(&list, *c == '|' ? ", " : c, *c == '|' ? 2 : 1);
-    }
+    str_put_choices(&list, o->choices);
     err_set(e, ERR_INPUT, "'%.*s' is not one of %s", QUOTED_MAX, s, list.data);
     str_free(&list);
     return -1;
@@ -370,7 +353,7 @@ int opt_value_apply(const struct opt *o, void *base, const struct json_t *v, str
 {
     int rc;
     struct str s = {0};
-    if (json_is_null(v) && o->type == OPT_CHOICE && choice_index(o->choices, "null") >= 0) {
+    if (json_is_null(v) && o->type == OPT_CHOICE && str_choice(o->choices, "null") >= 0) {
         rc = set_text(o, base, "null", e); // YAML's null where null is a choice
     } else if (json_is_null(v)) {
         opt_value_default(o, base);

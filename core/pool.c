@@ -18,6 +18,7 @@
 #include "core/err.h"
 #include "core/log.h"
 #include "core/mem.h"
+#include "core/spin.h"
 
 #define IDLE_SPIN_NS     (30 * NS_PER_US) // between submissions, before sleeping
 #define BARRIER_SPINS    32               // about 1 us, then give the core away
@@ -45,15 +46,6 @@ struct pool {
     _Alignas(64) atomic_uint barriers; // counts completed barriers
 };
 
-static void relax(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
-
 static void futex_wait(atomic_uint *word, unsigned seen)
 {
     syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
@@ -73,7 +65,7 @@ static unsigned await_submission(struct pool *p, unsigned seen)
         if (now != seen) {
             return now;
         }
-        relax();
+        spin_pause();
         if (i % 16 == 0 && clock_local_ns() - start_ns > IDLE_SPIN_NS) {
             break;
         }
@@ -180,7 +172,7 @@ static void await_barrier(struct pool *p, unsigned seen)
     int64_t yield_since_ns = 0;
     for (int i = 0; atomic_load_explicit(&p->barriers, memory_order_acquire) == seen; i++) {
         if (i < BARRIER_SPINS) {
-            relax();
+            spin_pause();
             continue;
         }
         int64_t now_ns = clock_local_ns();

@@ -88,6 +88,27 @@ static int min_int(int a, int b)
     return a < b ? a : b;
 }
 
+int str_choice(const char *choices, const char *text)
+{
+    size_t len = strlen(text);
+    int i = 0;
+    for (const char *c = choices; *c != '\0'; i++) {
+        size_t n = strcspn(c, "|");
+        if (n == len && memcmp(c, text, n) == 0) {
+            return i;
+        }
+        c += n + (c[n] == '|');
+    }
+    return -1;
+}
+
+void str_put_choices(struct str *s, const char *choices)
+{
+    for (const char *c = choices; *c != '\0'; c++) {
+        str_append(s, *c == '|' ? ", " : c, *c == '|' ? 2 : 1);
+    }
+}
+
 /*
  * Optimal string alignment distance: insertions, deletions, substitutions and swaps of neighbours
  * cost 1 each (Damerau 1964, restricted form). Swaps count once because they are common typos.

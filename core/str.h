@@ -20,6 +20,10 @@ void str_reserve(struct str *s, size_t n_more);
 void str_clear(struct str *s); // keeps the memory
 void str_free(struct str *s);
 
+/* What may be chosen from, as "a|b|c": the index of `text` (-1: none of them), and "a, b, c" appended. */
+int str_choice(const char *choices, const char *text);
+void str_put_choices(struct str *s, const char *choices);
+
 /* Edit distance of two short words, for "did you mean" hints; at most 63 bytes of each count. */
 int str_distance(const char *a, const char *b);
 

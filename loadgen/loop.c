@@ -3,6 +3,7 @@
 #include "core/clock.h"
 #include "core/hist.h"
 #include "core/mem.h"
+#include "core/spin.h"
 #include "loadgen/live.h"
 #include "loadgen/outbox.h"
 #include "loadgen/plan.h"
@@ -296,13 +297,6 @@ static int collect(struct loop *l, int64_t now_ns, struct err *e)
 
 /* --- one turn ------------------------------------------------------------------------------------- */
 
-static void pause_briefly(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#endif
-}
-
 /*
  * Nothing to do until the next request is due. Far from it, wait as everybody does; near it, keep
  * turning where the core is ours, else sleep up to it.
@@ -316,7 +310,7 @@ static int wait(struct loop *l, int64_t now_ns, struct err *e)
         return comm_pause(l->comm, l->idle_turns++, e);
     }
     if (l->may_spin) {
-        pause_briefly();
+        spin_pause();
     } else {
         clock_sleep_until_ns(clock_local_ns() + (left_ns < SLEEP_NS ? left_ns : SLEEP_NS));
     }

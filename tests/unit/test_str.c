@@ -69,6 +69,23 @@ static void test_reserve_holds(void **state)
     str_free(&s);
 }
 
+static void test_choices(void **state)
+{
+    (void)state;
+    assert_int_equal(str_choice("text|json|html", "text"), 0);
+    assert_int_equal(str_choice("text|json|html", "html"), 2);
+    assert_int_equal(str_choice("one", "one"), 0);
+    static const char *const none[] = {"", "tex", "texts", "xml", "text|json", "|"};
+    for (size_t i = 0; i < sizeof none / sizeof none[0]; i++) {
+        assert_int_equal(str_choice("text|json|html", none[i]), -1);
+    }
+    struct str s = {0};
+    str_puts(&s, "not one of ");
+    str_put_choices(&s, "text|json|html");
+    assert_string_equal(s.data, "not one of text, json, html");
+    str_free(&s);
+}
+
 static void test_distance(void **state)
 {
     (void)state;
@@ -172,9 +189,13 @@ static void test_read_large_file(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_append),          cmocka_unit_test(test_printf_of_every_length),
-        cmocka_unit_test(test_reserve_holds),   cmocka_unit_test(test_distance),
-        cmocka_unit_test(test_read_file),       cmocka_unit_test(test_read_what_is_no_plain_file),
+        cmocka_unit_test(test_append),
+        cmocka_unit_test(test_printf_of_every_length),
+        cmocka_unit_test(test_reserve_holds),
+        cmocka_unit_test(test_choices),
+        cmocka_unit_test(test_distance),
+        cmocka_unit_test(test_read_file),
+        cmocka_unit_test(test_read_what_is_no_plain_file),
         cmocka_unit_test(test_read_large_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
