@@ -52,7 +52,8 @@ static int open_and_print(const struct run_config *c, bool json, struct err *e)
     if (!arch_is_preset(c->target.model) && tokenizer_open(&tok, c->target.model, arch.vocab, e)) {
         return -1;
     }
-    if (dataset_open(&d, &c->dataset, tok, arch.vocab, arch.max_context, e)) {
+    struct dataset_model model = {.tok = tok, .vocab = arch.vocab, .context = arch.max_context};
+    if (dataset_open(&d, &c->dataset, &model, e)) {
         goto close_tokenizer;
     }
     json_t *about = dataset_describe(d);

@@ -55,8 +55,9 @@ static int open_dataset(struct recovery *r, struct err *e)
         tokenizer_open(&r->tokenizer, r->config.target.model, r->arch.vocab, e)) {
         return -1;
     }
-    return dataset_open(&r->dataset, &r->config.dataset, r->tokenizer, r->arch.vocab,
-                        r->arch.max_context, e);
+    struct dataset_model model = {
+        .tok = r->tokenizer, .vocab = r->arch.vocab, .context = r->arch.max_context};
+    return dataset_open(&r->dataset, &r->config.dataset, &model, e);
 }
 
 static void close_recovery(struct recovery *r)

@@ -211,8 +211,9 @@ static void load_job_run(void *arg)
         job->rc = tokenizer_open(&w->tokenizer, c->target.model, w->arch.vocab, &job->e);
     }
     if (job->rc == 0 && job->with_dataset) {
-        job->rc = dataset_open(&w->dataset, &c->dataset, w->tokenizer, w->arch.vocab,
-                               w->arch.max_context, &job->e);
+        struct dataset_model model = {
+            .tok = w->tokenizer, .vocab = w->arch.vocab, .context = w->arch.max_context};
+        job->rc = dataset_open(&w->dataset, &c->dataset, &model, &job->e);
         if (job->rc == 0) {
             job->rc = plan_check(&c->load, w->dataset, &job->e);
         }

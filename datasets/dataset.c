@@ -6,6 +6,7 @@
 #include "datasets/quantile.h"
 #include "datasets/sharegpt.h"
 #include "datasets/trace.h"
+#include "datasets/words.h"
 
 #include <jansson.h>
 
@@ -27,7 +28,9 @@ struct kind;
 
 struct dataset {
     const struct kind *kind;
-    struct dataset_config cfg; // source owned
+    struct dataset_config cfg;   // source owned
+    const struct tokenizer *tok; // may be NULL
+    struct words words;
     uint32_t context;
     uint64_t hash;          // of the file, 0 for a sampler
     struct entries entries; // empty for a sampler
@@ -102,7 +105,7 @@ static uint32_t shortest(int64_t forced, const struct quantile_sampler *q)
 
 static void get_drawn(const struct dataset *d, uint64_t seed, uint64_t i, struct prompt *p)
 {
-    *p = (struct prompt){.entry = i};
+    *p = (struct prompt){.entry = i, .n_turns = 1};
     for (; p->redrawn < MAX_REDRAWS; p->redrawn++) {
         p->n_in = draw_input(d, seed, i, p->redrawn);
         p->n_out = draw_output(d, seed, i, p->redrawn);
@@ -181,15 +184,20 @@ static int parse_conversations(struct dataset *d, const struct tokenizer *tok,
 }
 
 /* Epoch by epoch through all entries, each time in another order. */
-static void get_shuffled(const struct dataset *d, uint64_t seed, uint64_t i, struct prompt *p)
+static const struct entry *shuffled_entry(const struct dataset *d, uint64_t seed, uint64_t i)
 {
     uint64_t n = d->entries.n;
-    const struct entry *entry = &d->entries.v[rng_permute(i % n, n, seed, RNG_ENTRY, i / n)];
+    return &d->entries.v[rng_permute(i % n, n, seed, RNG_ENTRY, i / n)];
+}
+
+static void get_shuffled(const struct dataset *d, uint64_t seed, uint64_t i, struct prompt *p)
+{
+    const struct entry *entry = shuffled_entry(d, seed, i);
     *p = (struct prompt){
         .n_in = entry->n_in,
         .n_out = entry->n_out,
-        .ids = d->entries.ids.v + entry->ids_at,
         .entry = entry->index,
+        .n_turns = 1,
     };
     if (p->n_out == 0) {
         draw_completion(d, seed, i, p);
@@ -219,7 +227,8 @@ static void get_in_order(const struct dataset *d, uint64_t seed, uint64_t i, str
 {
     (void)seed;
     const struct entry *entry = &d->entries.v[i % d->entries.n];
-    *p = (struct prompt){.n_in = entry->n_in, .n_out = entry->n_out, .entry = entry->index};
+    *p = (struct prompt){
+        .n_in = entry->n_in, .n_out = entry->n_out, .entry = entry->index, .n_turns = 1};
 }
 
 static const char *note_trace(const struct dataset *d)
@@ -287,7 +296,7 @@ static void measure(struct dataset *d)
     size_t n_drawn = draws_outputs(d) ? N_STATS_DRAWS : 0;
     for (size_t i = 0; i < n_drawn; i++) {
         struct prompt p;
-        dataset_get(d, 0, i, &p);
+        dataset_get(d, 0, i, 0, &p);
         out[i] = p.n_out;
         if (n_entries == 0) {
             in[i] = p.n_in;
@@ -377,24 +386,27 @@ static int load(struct dataset *d, const struct tokenizer *tok, struct err *e)
 }
 
 int dataset_open(struct dataset **out, const struct dataset_config *cfg,
-                 const struct tokenizer *tok, int vocab, int context, struct err *e)
+                 const struct dataset_model *model, struct err *e)
 {
-    CHECK(vocab > 0 && context > 0);
+    const struct tokenizer *tok = model->tok;
+    CHECK(model->vocab > 0 && model->context > 0);
     if (cfg->source == NULL) {
         return err_set(e, ERR_INPUT, "load.dataset.source: missing");
     }
     const struct kind *kind = find_kind(cfg->source, e);
-    if (kind == NULL || check_config(cfg, context, e) != 0) {
+    if (kind == NULL || check_config(cfg, model->context, e) != 0) {
         return -1;
     }
     struct dataset *d = xcalloc(1, sizeof *d);
     d->kind = kind;
     d->cfg = *cfg;
     d->cfg.source = xstrdup(cfg->source);
-    d->context = (uint32_t)context;
+    d->context = (uint32_t)model->context;
+    d->tok = tok;
+    words_open(&d->words, tok);
     if (quantile_init(&d->in, &quantile_sharegpt_input, e) != 0 ||
         quantile_init(&d->out, &quantile_sharegpt_output, e) != 0 ||
-        find_ordinary(d, tok, vocab, e) != 0 || load(d, tok, e) != 0) {
+        find_ordinary(d, tok, model->vocab, e) != 0 || load(d, tok, e) != 0) {
         dataset_close(d);
         return -1;
     }
@@ -407,6 +419,7 @@ void dataset_close(struct dataset *d)
 {
     if (d != NULL) {
         entries_free(&d->entries);
+        words_free(&d->words);
         free(d->ordinary);
         free(d->cfg.source);
         free(d);
@@ -415,22 +428,63 @@ void dataset_close(struct dataset *d)
 
 /* --- events ----------------------------------------------------------------------------------- */
 
-void dataset_get(const struct dataset *d, uint64_t seed, uint64_t i, struct prompt *p)
+void dataset_get(const struct dataset *d, uint64_t seed, uint64_t i, uint32_t turn,
+                 struct prompt *p)
 {
+    CHECK(turn == 0);
     d->kind->get(d, seed, i, p);
 }
 
-void dataset_draw_ids(const struct dataset *d, uint64_t seed, uint64_t i, uint32_t n_in,
-                      int32_t *ids)
+/* The id that 32 random bits pick. */
+static int32_t draw_id(const struct dataset *d, uint32_t bits)
 {
-    struct rng_bits r = {{0}};
-    for (uint32_t k = 0; k < n_in; k++) {
-        if (k % 4 == 0) {
-            r = rng_draw(seed, RNG_TOKENS, i, k / 4);
-        }
-        uint64_t at = r.v[k % 4] * d->n_ordinary >> 32;
-        ids[k] = d->ordinary != NULL ? d->ordinary[at] : (int32_t)at;
+    if (d->words.is_exact) {
+        return words_pick(&d->words, bits)->id;
     }
+    uint64_t at = bits * d->n_ordinary >> 32;
+    return d->ordinary != NULL ? d->ordinary[at] : (int32_t)at;
+}
+
+/* Word by word a function of (seed, i): ids and text of an event use the same bits. */
+static uint32_t bits_at(struct rng_bits *r, uint64_t seed, uint64_t i, uint32_t k)
+{
+    if (k % 4 == 0) {
+        *r = rng_draw(seed, RNG_TOKENS, i, k / 4);
+    }
+    return r->v[k % 4];
+}
+
+const int32_t *dataset_ids(const struct dataset *d, uint64_t seed, uint64_t i,
+                           const struct prompt *p, int32_t *scratch)
+{
+    if (d->kind == &conversations) {
+        return d->entries.ids.v + shuffled_entry(d, seed, i)->ids_at;
+    }
+    struct rng_bits r = {{0}};
+    for (uint32_t k = 0; k < p->n_in; k++) {
+        scratch[k] = draw_id(d, bits_at(&r, seed, i, k));
+    }
+    return scratch;
+}
+
+void dataset_text(const struct dataset *d, uint64_t seed, uint64_t i, const struct prompt *p,
+                  struct prompt_text *out)
+{
+    prompt_text_clear(out);
+    if (d->kind == &conversations) {
+        struct str text = {0};
+        const int32_t *ids = d->entries.ids.v + shuffled_entry(d, seed, i)->ids_at;
+        tokenizer_decode(d->tok, ids, p->n_in, false, &text);
+        prompt_text_escape(out, text.data, text.len);
+        str_free(&text);
+    } else {
+        struct rng_bits r = {{0}};
+        for (uint32_t k = 0; k < p->n_in; k++) {
+            const struct word *word = words_pick(&d->words, bits_at(&r, seed, i, k));
+            words_put(&d->words, word, k == 0, &out->json);
+        }
+    }
+    prompt_text_end(out, PROMPT_USER);
 }
 
 uint64_t dataset_n_arrivals(const struct dataset *d)

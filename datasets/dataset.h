@@ -11,11 +11,13 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "core/err.h"
 #include "core/opt.h"
+#include "datasets/prompt_text.h"
 #include "model/tokenizer.h"
 
 enum dataset_filter {
@@ -36,12 +38,22 @@ struct dataset_config {
 /* Rows load.dataset.* and load.{input,output}_tokens over struct dataset_config. */
 extern const struct opt_table dataset_options;
 
-/* One event's content. */
+/* What prompts are made for. */
+struct dataset_model {
+    const struct tokenizer *tok; // NULL: only vocab and context are known; outlives the dataset
+    int vocab;                   // bounds drawn ids
+    int context;                 // bounds n_in + n_out
+    bool may_estimate;           // without a tokenizer, a text is taken to have a token per 4 bytes
+};
+
+/* One request: what is asked, at one turn of its conversation. */
 struct prompt {
     uint32_t n_in, n_out;
-    const int32_t *ids; // (n_in) when the source has text; NULL: dataset_draw_ids makes them
-    uint64_t entry;     // index in the source
-    uint32_t redrawn;   // draws that did not fit before this one
+    uint64_t entry;         // index in the source
+    uint32_t redrawn;       // draws that did not fit before this one
+    uint32_t turn, n_turns; // of its conversation; 0 of 1 where there is none
+    uint64_t conversation;  // 0: none
+    int64_t think_ns;       // before this turn, after the reply to the one before
 };
 
 struct dataset_stats { // of one length over the kept entries (or 100,000 draws of a sampler)
@@ -52,23 +64,35 @@ struct dataset_stats { // of one length over the kept entries (or 100,000 draws 
 struct dataset;
 
 /*
- * tok may be NULL for sources with lengths only (ERR_INPUT for a text source then). vocab bounds
- * drawn ids, context bounds n_in + n_out. ERR_INPUT: missing file, not JSON, a bad line by number,
- * nothing left after filtering (with the counts).
+ * ERR_INPUT: missing file, not JSON, a bad line by number, text without a tokenizer (unless lengths
+ * may be estimated), nothing left after filtering (with the counts).
  */
 int dataset_open(struct dataset **out, const struct dataset_config *cfg,
-                 const struct tokenizer *tok, int vocab, int context, struct err *e) ERR_CHECKED;
+                 const struct dataset_model *model, struct err *e) ERR_CHECKED;
 void dataset_close(struct dataset *d);
 
 /*
- * Event i under this seed: conversations are walked in a seeded order without repetition until
- * exhausted, then in another; traces in order of time under every seed.
+ * Turn `turn` of event i under this seed (turn 0 of sources without conversations): conversations
+ * are walked in a seeded order without repetition until exhausted, then in another; traces in order
+ * of time under every seed.
  */
-void dataset_get(const struct dataset *d, uint64_t seed, uint64_t i, struct prompt *p);
+void dataset_get(const struct dataset *d, uint64_t seed, uint64_t i, uint32_t turn,
+                 struct prompt *p);
 
-/* The ids of an event whose prompt has none: uniform over ordinary ids, f(seed, i) only. */
-void dataset_draw_ids(const struct dataset *d, uint64_t seed, uint64_t i, uint32_t n_in,
-                      int32_t *ids /* (n_in) */);
+/*
+ * The token ids (p->n_in) of what dataset_get said of event i: the dataset's own, or `scratch`
+ * (p->n_in) filled. Pure like dataset_get; no allocation.
+ */
+const int32_t *dataset_ids(const struct dataset *d, uint64_t seed, uint64_t i,
+                           const struct prompt *p, int32_t *scratch);
+
+/*
+ * The same prompt as text. Ids and text say the same words; where the ids are not known (no
+ * tokenizer), n_in is about the text's length in tokens. Reuses out's memory: once that is large
+ * enough, nothing is allocated.
+ */
+void dataset_text(const struct dataset *d, uint64_t seed, uint64_t i, const struct prompt *p,
+                  struct prompt_text *out);
 
 /*
  * Traces: number of arrivals and the time of each since the window's start, scaled. 0 / bug

@@ -184,14 +184,10 @@ static int64_t next_due_ns(const struct loop *l)
 static const int32_t *ids_of(struct loop *l, const struct plan_event *ev, uint32_t *redrawn)
 {
     struct prompt p;
-    dataset_get(l->ds, l->step.seed, ev->id, &p);
+    dataset_get(l->ds, l->step.seed, ev->id, 0, &p);
     *redrawn = p.redrawn;
-    if (p.ids) {
-        return p.ids;
-    }
-    CHECK(ev->n_in <= l->context);
-    dataset_draw_ids(l->ds, l->step.seed, ev->id, ev->n_in, l->ids);
-    return l->ids;
+    CHECK(p.n_in <= l->context);
+    return dataset_ids(l->ds, l->step.seed, ev->id, &p, l->ids);
 }
 
 /* Find the next event's ids while there is time, so that finding them is no part of the send lag. */

@@ -64,7 +64,8 @@ static struct dataset *open_ok(const struct dataset_config *c, const struct toke
 {
     struct dataset *d = NULL;
     struct err e = {0};
-    if (dataset_open(&d, c, tok, vocab, context, &e) != 0) {
+    if (dataset_open(&d, c, &(struct dataset_model){.tok = tok, .vocab = vocab, .context = context},
+                     &e) != 0) {
         fail_msg("%s", e.msg);
     }
     return d;
@@ -75,7 +76,10 @@ static void check_refused(const struct dataset_config *c, const struct tokenizer
 {
     struct dataset *d = NULL;
     struct err e = {0};
-    assert_int_equal(dataset_open(&d, c, tok, VOCAB, context, &e), -1);
+    assert_int_equal(
+        dataset_open(&d, c, &(struct dataset_model){.tok = tok, .vocab = VOCAB, .context = context},
+                     &e),
+        -1);
     assert_null(d);
     assert_int_equal(e.code, ERR_INPUT);
     if (strstr(e.msg, says) == NULL) {
@@ -109,6 +113,16 @@ static size_t n_reasons(const struct dataset *d)
     return n;
 }
 
+/* The ids of event i's first turn, until the next call. */
+static const int32_t *ids_of(const struct dataset *d, uint64_t seed, uint64_t i)
+{
+    static int32_t scratch[1 << 17];
+    struct prompt p;
+    dataset_get(d, seed, i, 0, &p);
+    assert_in_range(p.n_in, 1, sizeof scratch / sizeof *scratch);
+    return dataset_ids(d, seed, i, &p, scratch);
+}
+
 static uint64_t n_kept(const struct dataset *d)
 {
     struct dataset_stats in, out;
@@ -126,12 +140,11 @@ static void test_sampler_events(void **state)
     uint64_t n_differ = 0;
     for (uint64_t i = 0; i < 2000; i++) {
         struct prompt p, q, other;
-        dataset_get(d, 7, i, &p);
-        dataset_get(again, 7, 1999 - i, &q); // in any order, from any rank
-        dataset_get(again, 7, i, &q);
-        dataset_get(d, 8, i, &other);
+        dataset_get(d, 7, i, 0, &p);
+        dataset_get(again, 7, 1999 - i, 0, &q); // in any order, from any rank
+        dataset_get(again, 7, i, 0, &q);
+        dataset_get(d, 8, i, 0, &other);
         assert_memory_equal(&p, &q, sizeof p);
-        assert_null(p.ids);
         assert_true(p.n_in >= 4 && p.n_in <= 1024 && p.n_out >= 1 && p.n_out <= 1024);
         assert_int_equal(p.redrawn, 0); // 1024 + 1024 fits
         n_differ += p.n_in != other.n_in || p.n_out != other.n_out;
@@ -179,7 +192,7 @@ static void test_sampler_lengths_are_independent(void **state)
     double x = 0, y = 0, xx = 0, yy = 0, xy = 0;
     for (int i = 0; i < n; i++) {
         struct prompt p;
-        dataset_get(d, 3, (uint64_t)i, &p);
+        dataset_get(d, 3, (uint64_t)i, 0, &p);
         x += p.n_in;
         y += p.n_out;
         xx += (double)p.n_in * p.n_in;
@@ -199,7 +212,7 @@ static void test_sampler_redraws(void **state)
     uint64_t n_redrawn = 0;
     for (uint64_t i = 0; i < 5000; i++) {
         struct prompt p;
-        dataset_get(d, 1, i, &p);
+        dataset_get(d, 1, i, 0, &p);
         assert_true(p.n_in + p.n_out <= 300);
         n_redrawn += p.redrawn;
     }
@@ -216,7 +229,7 @@ static void test_sampler_forced(void **state)
     c.input_tokens = 100;
     c.output_tokens = 28;
     struct dataset *d = open_ok(&c, NULL, 1024, 128);
-    dataset_get(d, 1, 12345, &p);
+    dataset_get(d, 1, 12345, 0, &p);
     assert_int_equal(p.n_in, 100);
     assert_int_equal(p.n_out, 28);
     dataset_close(d);
@@ -224,7 +237,7 @@ static void test_sampler_forced(void **state)
     c.output_tokens = 0;
     d = open_ok(&c, NULL, 1024, 128);
     for (uint64_t i = 0; i < 100; i++) {
-        dataset_get(d, 1, i, &p);
+        dataset_get(d, 1, i, 0, &p);
         assert_int_equal(p.n_in, 100);
         assert_in_range(p.n_out, 1, 28);
     }
@@ -239,8 +252,9 @@ static void test_drawn_ids(void **state)
     struct dataset *with_tok = open_ok(&c, letters, VOCAB, 2048);
     int32_t a[1003], b[1003];
     uint32_t counts[VOCAB] = {0};
-    dataset_draw_ids(plain, 1, 42, 1003, a);
-    dataset_draw_ids(plain, 1, 42, 10, b);
+    const struct prompt long_one = {.n_in = 1003, .n_turns = 1}, short_one = {.n_in = 10};
+    assert_ptr_equal(dataset_ids(plain, 1, 42, &long_one, a), a);
+    assert_ptr_equal(dataset_ids(plain, 1, 42, &short_one, b), b);
     assert_memory_equal(a, b, 10 * sizeof *a); // a shorter prompt is a prefix
     for (int i = 0; i < 1003; i++) {
         assert_in_range(a[i], 0, 4);
@@ -249,7 +263,7 @@ static void test_drawn_ids(void **state)
     for (int i = 0; i < 5; i++) {
         assert_in_range(counts[i], 150, 250);
     }
-    dataset_draw_ids(with_tok, 1, 42, 1003, b);
+    dataset_ids(with_tok, 1, 42, &long_one, b);
     for (int i = 0; i < 1003; i++) {
         assert_in_range(b[i], 1, 6); // not BOS, nothing beyond the tokenizer
     }
@@ -318,9 +332,9 @@ static void test_first_turn_by_hand(void **state)
     bool has_dddd = false;
     for (uint64_t i = 0; i < 6; i++) { // the first human turn, wherever it stands
         struct prompt p;
-        dataset_get(d, 1, i, &p);
+        dataset_get(d, 1, i, 0, &p);
         assert_true(p.n_out >= 1 && p.n_out <= 1024);
-        has_dddd |= p.n_in == 5 && memcmp(p.ids, dddd, sizeof dddd) == 0 && p.entry == 5;
+        has_dddd |= p.n_in == 5 && memcmp(ids_of(d, 1, i), dddd, sizeof dddd) == 0 && p.entry == 5;
     }
     assert_true(has_dddd);
     dataset_close(d);
@@ -387,22 +401,22 @@ static void test_forced_lengths(void **state)
     c.output_tokens = 2; // below the filter's minimum, which is not asked of it
     struct dataset *d = open_ok(&c, letters, VOCAB, CONTEXT);
     struct prompt p;
-    dataset_get(d, 1, 0, &p);
+    dataset_get(d, 1, 0, 0, &p);
     assert_int_equal(p.n_in, 6);
     assert_int_equal(p.n_out, 2);
     dataset_close(d);
     c.input_tokens = 9;
     d = open_ok(&c, letters, VOCAB, CONTEXT);
-    dataset_get(d, 1, 0, &p);
+    dataset_get(d, 1, 0, 0, &p);
     const int32_t repeated[] = {0, 1, 2, 3, 4, 5, 1, 2, 3}; // BOS once
     assert_int_equal(p.n_in, 9);
-    assert_memory_equal(p.ids, repeated, sizeof repeated);
+    assert_memory_equal(ids_of(d, 1, 0), repeated, sizeof repeated);
     dataset_close(d);
     c.input_tokens = 3;
     d = open_ok(&c, letters, VOCAB, CONTEXT);
-    dataset_get(d, 1, 0, &p);
+    dataset_get(d, 1, 0, 0, &p);
     assert_int_equal(p.n_in, 3);
-    assert_memory_equal(p.ids, repeated, 3 * sizeof *repeated);
+    assert_memory_equal(ids_of(d, 1, 0), repeated, 3 * sizeof *repeated);
     json_t *about = dataset_describe(d);
     const char *note = json_string_value(json_object_get(about, "note"));
     assert_non_null(strstr(note, "every prompt is made 3 tokens long"));
@@ -440,7 +454,7 @@ static void test_order(void **state)
             bool seen[N_MANY] = {false};
             for (uint64_t i = 0; i < N_MANY; i++) {
                 struct prompt p;
-                dataset_get(d, seed, epoch * N_MANY + i, &p);
+                dataset_get(d, seed, epoch * N_MANY + i, 0, &p);
                 assert_in_range(p.entry, 0, N_MANY - 1);
                 assert_false(seen[p.entry]); // none twice before all once
                 seen[p.entry] = true;
@@ -613,9 +627,9 @@ static void check_real(const char *shared, const struct tokenizer *tok, const st
     }
     for (uint64_t i = 0; i < 2 * x->kept; i++) {
         struct prompt p;
-        dataset_get(d, 1, i, &p);
+        dataset_get(d, 1, i, 0, &p);
         assert_true(p.n_in >= 1 && p.n_out >= 1 && p.n_in + p.n_out <= (uint32_t)x->context);
-        assert_int_equal(p.ids[0], 1); // BOS
+        assert_int_equal(ids_of(d, 1, i)[0], 1); // BOS
     }
     dataset_close(d);
     free(path);

@@ -108,7 +108,8 @@ static int set_up(void **state)
     opt_defaults(load_options, &rig.load);
     rig.load.max_in_flight = 64;
     struct loop_hooks hooks = {.message = on_message, .tick = on_tick};
-    return dataset_open(&rig.ds, &rig.dataset, NULL, 512, CONTEXT, &e) ||
+    return dataset_open(&rig.ds, &rig.dataset,
+                        &(struct dataset_model){.vocab = 512, .context = CONTEXT}, &e) ||
            comm_open(&rig.comm, &e) || comm_start(rig.comm, loop_max_message_bytes(CONTEXT), &e) ||
            loop_create(&rig.loop, rig.comm, &layout, &rig.load, rig.ds, CONTEXT, hooks, &e);
 }

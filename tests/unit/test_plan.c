@@ -33,7 +33,8 @@ static int open_all(void **state)
     struct err e = {0};
     opt_defaults(dataset_options, &f.dataset);
     opt_defaults(load_options, &f.load);
-    return dataset_open(&f.ds, &f.dataset, NULL, 512, 2048, &e);
+    return dataset_open(&f.ds, &f.dataset, &(struct dataset_model){.vocab = 512, .context = 2048},
+                        &e);
 }
 
 static int close_all(void **state)
