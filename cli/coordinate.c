@@ -222,7 +222,7 @@ static int tell_all(struct coordinator *c, int first_rank, int tag, const void *
 static void make_step(struct coordinator *c, uint32_t index, const struct search_step *s)
 {
     const struct load_config *cfg = &c->w->config.load;
-    double n_events = s->rate_rps * (double)s->duration_ns / (double)NS_PER_S;
+    double n_events = load_expected(cfg, s->rate_rps, s->duration_ns);
     int64_t drain_ns = c->o.dry_run ? DRY_RUN_DRAIN_NS : cfg->drain_ns;
     int64_t t_begin_ns = clock_now_ns() + LEAD_NS + (int64_t)(n_events * (double)LEAD_PER_EVENT_NS);
     c->step = (struct wire_step){

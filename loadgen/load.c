@@ -12,6 +12,9 @@
 #define STEP_MIN_NS       (10 * NS_PER_MS)
 #define STEP_MAX_NS       (7 * 86400 * NS_PER_S)
 #define STEP_MAX_REQUESTS 1e9
+#define CV_MIN            0.01
+#define CV_MAX            20
+#define RAMP_MAX          1000
 
 #define ROW(key_, type_, def_, lo_, hi_, help_, field_)                                            \
     .key = (key_), .type = (type_), .def = (def_), .lo = (double)(lo_), .hi = (double)(hi_),       \
@@ -22,7 +25,17 @@ static const struct opt rows[] = {
     {ROW("load.arrival.kind", OPT_CHOICE, "poisson", 0, 0,
          "open loop at a rate, at the dataset's own times, or a closed loop of load.users",
          arrival),
-     .choices = "poisson|constant|trace|closed", .short_key = "load.arrival"},
+     .choices = "poisson|constant|gamma|trace|closed", .short_key = "load.arrival"},
+    {ROW("load.arrival.cv", OPT_NUMBER, "1", CV_MIN, CV_MAX,
+         "gamma: standard deviation of the gaps over their mean; > 1 comes in bursts", arrival_cv)},
+    {ROW("load.ramp.kind", OPT_CHOICE, "none", 0, 0,
+         "the rate changes within each step: in a line, or by a constant factor per time",
+         ramp.kind),
+     .choices = "none|linear|geometric", .short_key = "load.ramp"},
+    {ROW("load.ramp.from", OPT_NUMBER, "0.5", 0, RAMP_MAX,
+         "rate when a step begins, as a multiple of the step's rate", ramp.from)},
+    {ROW("load.ramp.to", OPT_NUMBER, "1.5", 0, RAMP_MAX, "rate when it ends, the same way",
+         ramp.to)},
     {ROW("load.users", OPT_INT, "0", 0, 1e7,
          "users of a closed loop and of the probe; 0: 32 per replica in the probe", users)},
     {ROW("load.rates.list", OPT_NUMBERS, NULL, RATE_MIN_RPS, RATE_MAX_RPS,
@@ -56,7 +69,7 @@ const struct opt_table load_options = {rows, sizeof rows / sizeof rows[0]};
 /* A step's whole schedule is made before it, and lies in memory. */
 static int check_step_size(const struct load_config *c, const char *key, double rps, struct err *e)
 {
-    double n = rps * (double)c->step_ns / (double)NS_PER_S;
+    double n = load_expected(c, rps, c->step_ns);
     if (n > STEP_MAX_REQUESTS) {
         return err_set(e, ERR_INPUT,
                        "%s: %g requests/s for a load.step of %.0f s are %g requests (at most %g)",
@@ -95,9 +108,35 @@ static int check_start(const struct load_config *c, struct err *e)
     return check_step_size(c, "load.rates.start", rps, e);
 }
 
+static int check_ramp(const struct load_config *c, struct err *e)
+{
+    const struct ramp *r = &c->ramp;
+    if (r->kind != RAMP_NONE && !load_has_rate(c)) {
+        return err_set(e, ERR_INPUT, "load.ramp: not with load.arrival=%s (there is no rate)",
+                       c->arrival == LOAD_CLOSED ? "closed" : "trace");
+    }
+    if (r->kind == RAMP_GEOMETRIC && (r->from <= 0.0 || r->to <= 0.0)) {
+        return err_set(e, ERR_INPUT, "load.ramp: from %g to %g (above 0 where geometric)", r->from,
+                       r->to);
+    }
+    if (r->kind == RAMP_LINEAR && r->from <= 0.0 && r->to <= 0.0) {
+        return err_set(e, ERR_INPUT, "load.ramp: from 0 to 0 (no request would be sent)");
+    }
+    return 0;
+}
+
+static int check_arrival(const struct load_config *c, struct err *e)
+{
+    if (c->arrival != LOAD_GAMMA && c->arrival_cv != 1.0) {
+        return err_set(e, ERR_INPUT, "load.arrival.cv: %g without load.arrival.kind=gamma",
+                       c->arrival_cv);
+    }
+    return check_ramp(c, e);
+}
+
 int load_check(const struct load_config *c, struct err *e)
 {
-    if (check_list(c, e) != 0 || check_start(c, e) != 0) {
+    if (check_arrival(c, e) != 0 || check_list(c, e) != 0 || check_start(c, e) != 0) {
         return -1;
     }
     if (c->arrival == LOAD_CLOSED && c->users < 1) {
@@ -114,6 +153,16 @@ int load_check(const struct load_config *c, struct err *e)
                        (long long)c->users, (long long)(c->ranks * c->max_in_flight));
     }
     return 0;
+}
+
+bool load_has_rate(const struct load_config *c)
+{
+    return c->arrival == LOAD_POISSON || c->arrival == LOAD_CONSTANT || c->arrival == LOAD_GAMMA;
+}
+
+double load_expected(const struct load_config *c, double rate_rps, int64_t step_ns)
+{
+    return rate_rps * (double)step_ns / (double)NS_PER_S * ramp_mean(c->ramp);
 }
 
 uint64_t load_step_seed(const struct load_config *c, uint32_t step)

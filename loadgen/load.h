@@ -7,10 +7,12 @@
 #include <stdint.h>
 
 #include "core/opt.h"
+#include "loadgen/ramp.h"
 
 enum load_arrival {
     LOAD_POISSON,
     LOAD_CONSTANT,
+    LOAD_GAMMA,  // renewal process, gaps of load.arrival.cv
     LOAD_TRACE,  // arrival times of the dataset
     LOAD_CLOSED, // load.users users, each sends when its reply has ended
 };
@@ -18,6 +20,8 @@ enum load_arrival {
 struct load_config {
     int64_t ranks;                 // L
     int arrival;                   // enum load_arrival
+    double arrival_cv;             // of gamma gaps: standard deviation over mean
+    struct ramp ramp;              // of the rate within each step
     int64_t users;                 // of a closed loop and of the probe; 0: probe picks
     struct opt_numbers rates_list; // rates as a list; empty: geometric
     char *rates_start;             // "auto" or a rate
@@ -42,6 +46,12 @@ extern const struct opt_table load_options;
 
 /* Checks across keys (arrival trace needs a trace, rates rise, ...). ERR_INPUT. */
 int load_check(const struct load_config *c, struct err *e) ERR_CHECKED;
+
+/* Whether steps go by a rate: not at a trace's own times, not in a closed loop. */
+bool load_has_rate(const struct load_config *c);
+
+/* Expected requests of a step at this nominal rate: its ramp counts. */
+double load_expected(const struct load_config *c, double rate_rps, int64_t step_ns);
 
 /* Seed of step k: f(run seed, k). */
 uint64_t load_step_seed(const struct load_config *c, uint32_t step);

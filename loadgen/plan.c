@@ -36,11 +36,12 @@ static int reserve(struct builder *b, size_t cap, struct err *e)
     return 0;
 }
 
-/* Room for the expected number of own events and five standard deviations. */
-static int reserve_expected(struct builder *b, double rate_rps, int64_t duration_ns, int n_ranks,
-                            struct err *e)
+/* Room for the expected number of own events and five standard deviations; a trace grows it. */
+static int reserve_expected(struct builder *b, const struct load_config *cfg, double rate_rps,
+                            int64_t duration_ns, int n_ranks, struct err *e)
 {
-    double mean = rate_rps * (double)duration_ns / (double)NS_PER_S / n_ranks;
+    double all = load_has_rate(cfg) ? load_expected(cfg, rate_rps, duration_ns) : 0.0;
+    double mean = all / n_ranks;
     double cap = mean + 5.0 * sqrt(mean) + 16.0;
     if (cap * sizeof(struct plan_event) > 0x1p46) {
         return err_set(e, ERR_INPUT,
@@ -80,13 +81,12 @@ int plan_build(struct plan *p, const struct load_config *cfg, const struct datas
         return -1;
     }
     struct builder b = {0};
-    double expected_rps = cfg->arrival == LOAD_TRACE ? 0.0 : rate_rps;
-    if (reserve_expected(&b, expected_rps, duration_ns, n_ranks, e) != 0) {
+    if (reserve_expected(&b, cfg, rate_rps, duration_ns, n_ranks, e) != 0) {
         return -1;
     }
     XXH64_reset(&b.hash, 0);
     struct arrival arrival;
-    arrival_init(&arrival, (enum load_arrival)cfg->arrival, rate_rps, seed, ds);
+    arrival_init(&arrival, cfg, rate_rps, duration_ns, seed, ds);
     struct plan_event ev;
     for (ev.id = 0; arrival_next(&arrival, &ev.t_ns) && ev.t_ns < duration_ns; ev.id++) {
         struct prompt prompt;

@@ -10,7 +10,7 @@
 /* Rates are start, start * factor, ... */
 static bool is_geometric(const struct load_config *c)
 {
-    return (c->arrival == LOAD_POISSON || c->arrival == LOAD_CONSTANT) && c->rates_list.n == 0;
+    return load_has_rate(c) && c->rates_list.n == 0;
 }
 
 static bool wants_probe(const struct load_config *c)

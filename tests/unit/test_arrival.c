@@ -1,5 +1,5 @@
 /*
- * Arrivals are what they are called: exponential gaps without correlation, a Poisson process's
+ * Arrivals are what they are called: exponential and gamma gaps without correlation, a Poisson process's
  * variance of counts, constant rates without drift, traces as recorded. Seeds are fixed.
  */
 #include "core/clock.h"
@@ -18,6 +18,8 @@
 #include <string.h>
 #include <unistd.h>
 
+static const struct load_config poisson = {.arrival = LOAD_POISSON};
+
 static int compare_double(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
@@ -35,56 +37,154 @@ static double ks_p(double d, double n)
     return fmin(fmax(p, 0.0), 1.0);
 }
 
-static double *draw_gaps(uint64_t seed, double rate_rps, size_t n)
+/* D of n values of a distribution function, in place. */
+static double ks_distance(double *f, size_t n)
 {
-    double *gap_s = xmalloc(n * sizeof *gap_s);
+    double d = 0.0;
+    qsort(f, n, sizeof *f, compare_double);
+    for (size_t i = 0; i < n; i++) {
+        d = fmax(d, fmax(f[i] - (double)i / (double)n, (double)(i + 1) / (double)n - f[i]));
+    }
+    return d;
+}
+
+/* P(a, x), the gamma distribution function: series below a + 1, continued fraction above (Numerical
+ * Recipes, 6.2). */
+static double gamma_cdf(double a, double x)
+{
+    double front = exp(-x + a * log(x) - lgamma(a));
+    if (x < a + 1.0) {
+        double term = 1.0 / a, sum = term;
+        for (double k = a + 1.0; term > sum * 1e-15; k += 1.0) {
+            term *= x / k;
+            sum += term;
+        }
+        return front * sum;
+    }
+    double b = x + 1.0 - a, c = 1e300, d = 1.0 / b, h = d, change = 0.0;
+    for (int i = 1; i < 500 && fabs(change - 1.0) > 1e-15; i++) {
+        double an = -i * (i - a);
+        b += 2.0;
+        d = 1.0 / (an * d + b);
+        c = b + an / c;
+        change = d * c;
+        h *= change;
+    }
+    return 1.0 - front * h;
+}
+
+static double gap_cdf(const struct load_config *cfg, double gaps)
+{
+    if (cfg->arrival == LOAD_POISSON) {
+        return 1.0 - exp(-gaps);
+    }
+    double shape = 1.0 / (cfg->arrival_cv * cfg->arrival_cv);
+    return gaps > 0.0 ? gamma_cdf(shape, shape * gaps) : 0.0;
+}
+
+/* n gaps in units of the mean gap. */
+static double *draw_gaps(const struct load_config *cfg, uint64_t seed, double rate_rps, size_t n)
+{
+    double *gap = xmalloc(n * sizeof *gap);
     struct arrival a;
     int64_t last_ns = 0, t_ns;
-    arrival_init(&a, LOAD_POISSON, rate_rps, seed, NULL);
+    arrival_init(&a, cfg, rate_rps, NS_PER_S, seed, NULL);
     for (size_t i = 0; i < n; i++) {
         assert_true(arrival_next(&a, &t_ns));
         assert_true(t_ns >= last_ns);
-        gap_s[i] = (double)(t_ns - last_ns) / (double)NS_PER_S;
+        gap[i] = (double)(t_ns - last_ns) / (double)NS_PER_S * rate_rps;
         last_ns = t_ns;
     }
-    return gap_s;
+    return gap;
 }
 
-static void test_gaps_are_exponential(void **state)
+/* Mean, variance and lag-1 correlation within 4 standard errors; KS p > 0.01. */
+static void check_gaps(const struct load_config *cfg, double cv, uint64_t seed, double rate_rps)
+{
+    const size_t n = 20000;
+    double *gap = draw_gaps(cfg, seed, rate_rps, n);
+    double sum = 0.0, squares = 0.0, lag_1 = 0.0;
+    for (size_t i = 0; i < n; i++) {
+        double over = gap[i] - 1.0;
+        sum += over;
+        squares += over * over;
+        lag_1 += i > 0 ? over * (gap[i - 1] - 1.0) : 0.0;
+    }
+    double variance = cv * cv, per_root = 1.0 / sqrt((double)n);
+    double kurtosis = 3.0 + 6.0 * variance; // of a gamma distribution
+    assert_true(fabs(sum / (double)n) < 4.0 * cv * per_root);
+    assert_true(fabs(squares / (double)n / variance - 1.0) < 4.0 * sqrt(kurtosis - 1.0) * per_root);
+    assert_true(fabs(lag_1 / (double)n) < 4.0 * variance * per_root);
+    for (size_t i = 0; i < n; i++) {
+        gap[i] = gap_cdf(cfg, gap[i]);
+    }
+    assert_true(ks_p(ks_distance(gap, n), (double)n) > 0.01);
+    free(gap);
+}
+
+static void test_poisson_gaps_are_exponential(void **state)
 {
     (void)state;
-    const size_t n = 20000;
     const double rates[] = {0.5, 40.0, 10000.0};
     for (uint64_t seed = 1; seed <= 9; seed++) {
-        double rate_rps = rates[seed % 3];
-        double *gap_s = draw_gaps(seed, rate_rps, n);
-        double d = 0.0, lag_1 = 0.0;
-        for (size_t i = 1; i < n; i++) {
-            lag_1 += (gap_s[i] * rate_rps - 1.0) * (gap_s[i - 1] * rate_rps - 1.0);
-        }
-        assert_true(fabs(lag_1 / (double)n) < 3.0 / sqrt((double)n));
-        qsort(gap_s, n, sizeof *gap_s, compare_double);
-        for (size_t i = 0; i < n; i++) {
-            double f = 1.0 - exp(-gap_s[i] * rate_rps);
-            d = fmax(d, fmax(f - (double)i / (double)n, (double)(i + 1) / (double)n - f));
-        }
-        assert_true(ks_p(d, (double)n) > 0.01);
-        free(gap_s);
+        check_gaps(&poisson, 1.0, seed, rates[seed % 3]);
     }
 }
 
-/* Variance over mean of the counts in windows of 1 s; sd of the estimate is 0.01. */
+static void test_gamma_gaps_are_gamma(void **state)
+{
+    (void)state;
+    const double cvs[] = {0.1, 0.5, 1.0, 1.5, 2.0};
+    const double rate_rps = 1e-3; // the shortest gaps of a burst are far above the clock's 1 ns
+    for (size_t i = 0; i < sizeof cvs / sizeof cvs[0]; i++) {
+        struct load_config cfg = {.arrival = LOAD_GAMMA, .arrival_cv = cvs[i]};
+        for (uint64_t seed = 1; seed <= 3; seed++) {
+            check_gaps(&cfg, cvs[i], seed, rate_rps);
+        }
+    }
+}
+
+/*
+ * The times of a ramped process, put through the expected count, are those of a steady one: its gaps
+ * pass the same test.
+ */
+static void test_ramped_gaps_are_steady_in_expected_events(void **state)
+{
+    (void)state;
+    const double rate_rps = 1000.0, from = 0.25, to = 1.75;
+    for (int kind = RAMP_LINEAR; kind <= RAMP_GEOMETRIC; kind++) {
+        struct load_config cfg = {.arrival = LOAD_POISSON, .ramp = {kind, from, to}};
+        struct arrival a;
+        double *f = xmalloc(50000 * sizeof *f), last = 0.0, k = log(to / from);
+        size_t n = 0;
+        int64_t t_ns;
+        arrival_init(&a, &cfg, rate_rps, 20 * NS_PER_S, 3, NULL);
+        for (; arrival_next(&a, &t_ns) && t_ns < 20 * NS_PER_S; n++) {
+            double x = (double)t_ns / (20.0 * (double)NS_PER_S);
+            double share = kind == RAMP_LINEAR ? from * x + 0.5 * (to - from) * x * x
+                                               : from * expm1(k * x) / k;
+            f[n] = 1.0 - exp(-20.0 * rate_rps * (share - last));
+            last = share;
+        }
+        double expected = load_expected(&cfg, rate_rps, 20 * NS_PER_S);
+        assert_true(fabs((double)n - expected) < 4.0 * sqrt(expected));
+        assert_true(ks_p(ks_distance(f, n), (double)n) > 0.01);
+        free(f);
+    }
+}
+
+/* Variance over mean of the counts in windows of 10 ms over 120 s; the estimate's sd is 0.013. */
 static void test_index_of_dispersion(void **state)
 {
     (void)state;
-    const int64_t n_windows = 20000;
+    const int64_t n_windows = 12000, window_ns = 10 * NS_PER_MS;
     for (uint64_t seed = 1; seed <= 3; seed++) {
         struct arrival a;
         int64_t t_ns, window = 0;
         double count = 0.0, sum = 0.0, squares = 0.0;
-        arrival_init(&a, LOAD_POISSON, 30.0, seed, NULL);
+        arrival_init(&a, &poisson, 3000.0, NS_PER_S, seed, NULL);
         while (arrival_next(&a, &t_ns) && window < n_windows) {
-            for (; window < t_ns / NS_PER_S && window < n_windows; window++) {
+            for (; window < t_ns / window_ns && window < n_windows; window++) {
                 sum += count;
                 squares += count * count;
                 count = 0.0;
@@ -108,7 +208,7 @@ static void test_counts_vary_over_seeds(void **state)
         struct arrival a;
         int64_t t_ns;
         double n = 0.0;
-        arrival_init(&a, LOAD_POISSON, 10.0, (uint64_t)seed, NULL);
+        arrival_init(&a, &poisson, 10.0, NS_PER_S, (uint64_t)seed, NULL);
         while (arrival_next(&a, &t_ns) && t_ns < 10 * NS_PER_S) {
             n += 1.0;
         }
@@ -127,7 +227,8 @@ static void test_constant_rate_does_not_drift(void **state)
     const double rate_rps = 3.0; // a period that is no whole number of ns
     struct arrival a;
     int64_t t_ns = -1;
-    arrival_init(&a, LOAD_CONSTANT, rate_rps, 1, NULL);
+    const struct load_config cfg = {.arrival = LOAD_CONSTANT};
+    arrival_init(&a, &cfg, rate_rps, NS_PER_S, 1, NULL);
     for (int64_t i = 0; i < 3000000; i++) {
         assert_true(arrival_next(&a, &t_ns));
         assert_true(llabs(t_ns - i * NS_PER_S / 3) <= 1);
@@ -162,7 +263,8 @@ static void test_trace_keeps_its_times(void **state)
     assert_int_equal(dataset_open(&ds, &cfg, NULL, 512, 2048, &e), 0);
     struct arrival a;
     int64_t t_ns;
-    arrival_init(&a, LOAD_TRACE, 0.0, 1, ds);
+    const struct load_config load = {.arrival = LOAD_TRACE};
+    arrival_init(&a, &load, 0.0, NS_PER_S, 1, ds);
     const int64_t expected_ns[] = {0, NS_PER_S / 4, NS_PER_S};
     for (int i = 0; i < 3; i++) {
         assert_true(arrival_next(&a, &t_ns));
@@ -177,7 +279,9 @@ static void test_trace_keeps_its_times(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gaps_are_exponential),
+        cmocka_unit_test(test_poisson_gaps_are_exponential),
+        cmocka_unit_test(test_gamma_gaps_are_gamma),
+        cmocka_unit_test(test_ramped_gaps_are_steady_in_expected_events),
         cmocka_unit_test(test_index_of_dispersion),
         cmocka_unit_test(test_counts_vary_over_seeds),
         cmocka_unit_test(test_constant_rate_does_not_drift),

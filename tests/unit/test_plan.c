@@ -12,6 +12,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -61,7 +62,8 @@ static bool same_event(const struct plan_event *a, const struct plan_event *b)
 
 static void check_whole(const struct plan *p)
 {
-    assert_true(p->n == p->n_total && p->n > 8000 && p->n < 9000);
+    double expected = load_expected(&f.load, RATE_RPS, STEP_NS);
+    assert_true(p->n == p->n_total && fabs((double)p->n - expected) < 4.0 * sqrt(expected));
     uint64_t n_tokens = 0;
     for (size_t i = 0; i < p->n; i++) {
         const struct plan_event *ev = &p->events[i];
@@ -96,9 +98,11 @@ static void check_shares(const struct plan *whole, int n_ranks)
 static void test_any_number_of_ranks_offers_the_same(void **state)
 {
     (void)state;
-    const int n_ranks[] = {1, 2, 3, 7, 64};
-    for (int arrival = LOAD_POISSON; arrival <= LOAD_CONSTANT; arrival++) {
-        f.load.arrival = arrival;
+    const int n_ranks[] = {1, 2, 3, 8, 64};
+    for (int k = 0; k < 3 * 3; k++) {
+        f.load.arrival = (int[]){LOAD_POISSON, LOAD_CONSTANT, LOAD_GAMMA}[k / 3];
+        f.load.arrival_cv = f.load.arrival == LOAD_GAMMA ? 0.7 : 1.0;
+        f.load.ramp.kind = (int[]){RAMP_NONE, RAMP_LINEAR, RAMP_GEOMETRIC}[k % 3];
         struct plan whole = build(0, 1, SEED);
         check_whole(&whole);
         for (size_t i = 0; i < sizeof n_ranks / sizeof n_ranks[0]; i++) {
@@ -107,6 +111,8 @@ static void test_any_number_of_ranks_offers_the_same(void **state)
         plan_free(&whole);
     }
     f.load.arrival = LOAD_POISSON;
+    f.load.arrival_cv = 1.0;
+    f.load.ramp.kind = RAMP_NONE;
 }
 
 static void test_seeds_differ(void **state)
@@ -214,6 +220,29 @@ static void test_settings_are_checked_against_each_other(void **state)
     f.load.arrival = LOAD_POISSON;
 }
 
+static void test_profiles_are_checked(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    f.load.arrival_cv = 2.0;
+    expect_refused("load.arrival.cv: 2 without load.arrival.kind=gamma");
+    f.load.arrival = LOAD_GAMMA;
+    assert_int_equal(load_check(&f.load, &e), 0);
+    f.load.arrival_cv = 1.0;
+    f.load.ramp = (struct ramp){RAMP_LINEAR, 0.0, 0.0};
+    expect_refused("load.ramp: from 0 to 0");
+    f.load.ramp.to = 1.0;
+    assert_int_equal(load_check(&f.load, &e), 0);
+    f.load.ramp.kind = RAMP_GEOMETRIC;
+    expect_refused("load.ramp: from 0 to 1");
+    f.load.ramp.from = 0.5;
+    assert_int_equal(load_check(&f.load, &e), 0);
+    f.load.arrival = LOAD_TRACE;
+    expect_refused("load.ramp: not with load.arrival=trace");
+    f.load.arrival = LOAD_POISSON;
+    f.load.ramp = (struct ramp){RAMP_NONE, 0.5, 1.5};
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -223,6 +252,7 @@ int main(void)
         cmocka_unit_test(test_trace_arrivals_need_a_trace),
         cmocka_unit_test(test_closed_loop_events),
         cmocka_unit_test(test_settings_are_checked_against_each_other),
+        cmocka_unit_test(test_profiles_are_checked),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
 }
