@@ -90,7 +90,7 @@ int plan_build(struct plan *p, const struct load_config *cfg, const struct datas
     struct plan_event ev;
     for (ev.id = 0; arrival_next(&arrival, &ev.t_ns) && ev.t_ns < duration_ns; ev.id++) {
         struct prompt prompt;
-        dataset_get(ds, seed, ev.id, &prompt);
+        dataset_get(ds, seed, ev.id, 0, &prompt);
         ev.n_in = prompt.n_in;
         ev.n_out = prompt.n_out;
         hash_event(&b.hash, &ev);
@@ -130,7 +130,7 @@ void plan_closed_event(const struct dataset *ds, uint64_t seed, uint32_t user, u
     CHECK(user < users);
     ev->t_ns = 0;
     ev->id = turn * users + user;
-    dataset_get(ds, seed, ev->id, &prompt);
+    dataset_get(ds, seed, ev->id, 0, &prompt);
     ev->n_in = prompt.n_in;
     ev->n_out = prompt.n_out;
 }

@@ -260,7 +260,8 @@ static void test_trace_keeps_its_times(void **state)
     free(cfg.source);
     cfg.source = xstrdup(path);
     cfg.time_scale = 0.5;
-    assert_int_equal(dataset_open(&ds, &cfg, NULL, 512, 2048, &e), 0);
+    assert_int_equal(
+        dataset_open(&ds, &cfg, &(struct dataset_model){.vocab = 512, .context = 2048}, &e), 0);
     struct arrival a;
     int64_t t_ns;
     const struct load_config load = {.arrival = LOAD_TRACE};
