@@ -28,6 +28,7 @@ OWNERS = {
     "hdf5*.h": ["results/store*.[ch]", "tests/*"],
     "H5*.h": ["results/store*.[ch]", "tests/*"],
     "yaml.h": ["core/config.c"],
+    "curl/curl.h": ["core/http.c"],
     "Random123/*": ["core/rng.c", "tests/*"],
     "microhttpd.h": ["core/httpd.c"],
     "curl/*": ["core/http.c"],

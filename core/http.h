@@ -1,0 +1,119 @@
+/*
+ * An HTTP client: many calls at once on one thread, over libcurl (this is the one owner of curl.h).
+ * Nothing waits but http_wait. Bytes of an answer are handed over as they are read, with the time at
+ * which their socket was looked at. A call is a slot of a pool that keeps its memory: once as many
+ * calls have been in flight as will be, nothing of ours is allocated any more.
+ *
+ * libcurl looks for an idle connection by walking over all that lead to the same host, so calls are
+ * spread over shards of at most HTTP_SHARD_CALLS, each with connections of its own.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/err.h"
+
+#define HTTP_SHARD_CALLS 128
+
+enum http_version {
+    HTTP_AUTO, // 1.1 on http://, what the server prefers on https://
+    HTTP_1_1,
+    HTTP_2, // without asking first, on http:// too
+};
+
+struct http_settings { // texts borrowed until http_close; NULL: none
+    enum http_version version;
+    bool insecure;                // a server's certificate may be anybody's
+    const char *ca_file;          // PEM; NULL: the system's
+    const char *cert_file;        // PEM: the client's own certificate
+    const char *key_file;         // and its key
+    const char *proxy;            // NULL: none, whatever the environment says
+    const char *user_agent;       // NULL: none
+    char *const *local_addresses; // (n_local_addresses) to connect from, in turn
+    size_t n_local_addresses;
+    int64_t connect_timeout_ns; // 0: 30 s
+    double connects_rps;        // most new connections per second; 0: as many as it takes
+};
+
+struct http;
+struct http_call;
+
+/* What became of a call. */
+enum http_fate {
+    HTTP_ANSWERED,   // a whole answer, of whatever status
+    HTTP_UNRESOLVED, // no such host
+    HTTP_REFUSED,    // no connection
+    HTTP_TLS,        // no agreement on certificates or ciphers
+    HTTP_BROKEN,     // the connection ended before the answer did
+    HTTP_STOPPED,    // the caller's data function said so
+    HTTP_FAILED,     // anything else
+};
+
+struct http_end {
+    enum http_fate fate;
+    int status;             // 0: no answer began
+    int library_code;       // libcurl's CURLcode
+    const char *message;    // of the library: one line, valid during the call
+    int64_t first_byte_ns;  // since http_start; < 0: none came
+    int64_t retry_after_s;  // 0: not told
+    bool is_new_connection; // it had to be made for this call
+};
+
+struct http_request { // everything borrowed until `end` has been called, or http_cancel
+    const char *url;
+    struct http_headers *headers; // may be shared by many; NULL: none
+    const char *id;               // value of a header of its own, x-request-id; NULL: none
+    const void *body;             // POST; NULL: GET
+    size_t n_body_bytes;
+    int64_t timeout_ns; // for all of it; 0: none
+    void *arg;
+    /* Bytes of the answer's body, read at t_ns (clock_now_ns). -1 ends the call. */
+    int (*data)(void *arg, const char *bytes, size_t n, int64_t t_ns);
+    /* The call is over and its slot free; not called for a cancelled one. */
+    void (*end)(void *arg, const struct http_end *end);
+};
+
+int http_open(struct http **out, const struct http_settings *s, struct err *e) ERR_CHECKED;
+void http_close(struct http *h); // forgets all calls in flight
+
+/* "Name: value" lines, for all requests that share them. Copied. Freed after all calls have ended. */
+struct http_headers *http_headers_create(const char *const *lines, size_t n);
+void http_headers_free(struct http_headers *headers);
+
+/* Begin a call; `end` may be called before this returns, and NULL is returned then. */
+struct http_call *http_start(struct http *h, const struct http_request *r);
+/* Drop it: nothing is called any more, its connection is closed. */
+void http_cancel(struct http_call *c);
+
+/* Status and content type of an answer that has begun: for the data function. "" when it has none. */
+int http_status(const struct http_call *c);
+const char *http_content_type(const struct http_call *c);
+
+/* Read and write what can be, without waiting. How many sockets had something. */
+int http_poll(struct http *h);
+/* The same, after waiting for at most wait_ns until one has. */
+int http_wait(struct http *h, int64_t wait_ns);
+
+struct http_counts {        // since http_open
+    uint64_t n_connections; // made
+    uint64_t n_open;        // connections now
+    uint64_t n_reads;       // times that bytes were handed over
+    uint64_t n_bytes;       // of answers' bodies
+};
+struct http_counts http_counts(const struct http *h);
+
+/* From a socket being found readable to the stamp of its bytes: a histogram of ns. Cleared by the caller. */
+struct hist;
+struct hist *http_ready_to_stamp(struct http *h);
+
+/* A whole answer, waited for: for questions outside of any load. ERR_ENV with the reason. */
+struct str;
+int http_get(const struct http_settings *s, const char *url, struct http_headers *headers,
+             int64_t timeout_ns, int *status, struct str *body, struct err *e) ERR_CHECKED;
+
+/* Raise the limit on open files to the hard one. The limit in force. */
+uint64_t http_raise_open_files(void);
+
+const char *http_library(void); // "libcurl/7.88.1 OpenSSL/3.0.15 ..."
