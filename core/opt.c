@@ -22,7 +22,9 @@ void opt_defaults(struct opt_table t, void *base)
 void opt_free(struct opt_table t, void *base)
 {
     for (size_t i = 0; i < t.n_rows; i++) {
-        if (t.rows[i].type == OPT_STRING || t.rows[i].type == OPT_NUMBERS) {
+        enum opt_type type = t.rows[i].type;
+        if (type == OPT_STRING || type == OPT_NUMBERS || type == OPT_STRINGS ||
+            type == OPT_MAPPINGS) {
             opt_value_clear(&t.rows[i], base);
         }
     }

@@ -27,6 +27,13 @@ enum opt_type {
     OPT_CHOICE,   // int: index into `choices` ("a|b|c")
     OPT_NUMBERS,  // struct opt_numbers, each lo..hi; "a,b,c" or [a, b, c]
     OPT_WINDOW,   // struct opt_window: [from, to] of durations
+    OPT_MAPPINGS, // struct json_t *, owned: [{key: value, ...}, ...] as it stands, for its owner's table
+    OPT_STRINGS, // struct opt_strings; "a,b,c" or [a, b, c] (elements with commas: the list)
+};
+
+struct opt_strings {
+    char **v; // (n), owned, as is each
+    size_t n;
 };
 
 struct opt_numbers {

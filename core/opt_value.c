@@ -29,7 +29,8 @@ static const void *field_const(const struct opt *o, const void *base)
 
 bool opt_value_is_list(const struct opt *o)
 {
-    return o->type == OPT_NUMBERS || o->type == OPT_WINDOW;
+    return o->type == OPT_NUMBERS || o->type == OPT_WINDOW || o->type == OPT_STRINGS ||
+           o->type == OPT_MAPPINGS;
 }
 
 /* A bound as the user would write it. */
@@ -161,6 +162,8 @@ static int set_scalar(const struct opt *o, void *base, const char *s, struct err
         return parse_choice(o, s, f, e);
     case OPT_NUMBERS:
     case OPT_WINDOW:
+    case OPT_STRINGS:
+    case OPT_MAPPINGS:
         break;
     }
     return -1;
@@ -254,9 +257,43 @@ static int set_window(const struct opt *o, void *base, const struct words *w, st
     return 0;
 }
 
+static void strings_free(struct opt_strings *f)
+{
+    for (size_t i = 0; i < f->n; i++) {
+        free(f->v[i]);
+    }
+    free(f->v);
+    *f = (struct opt_strings){0};
+}
+
+static int set_strings(const struct opt *o, void *base, const struct words *w, struct err *e)
+{
+    for (size_t i = 0; i < w->n; i++) {
+        if (w->w[i] == NULL) {
+            return err_set(e, ERR_INPUT, "element %zu of the list is empty", i + 1);
+        }
+    }
+    struct opt_strings *f = field(o, base);
+    strings_free(f);
+    f->v = xmalloc((w->n + 1) * sizeof *f->v);
+    for (; f->n < w->n; f->n++) {
+        f->v[f->n] = xstrdup(w->w[f->n]);
+    }
+    return 0;
+}
+
 static int set_list(const struct opt *o, void *base, const struct words *w, struct err *e)
 {
-    return o->type == OPT_NUMBERS ? set_numbers(o, base, w, e) : set_window(o, base, w, e);
+    switch (o->type) {
+    case OPT_NUMBERS:
+        return set_numbers(o, base, w, e);
+    case OPT_STRINGS:
+        return set_strings(o, base, w, e);
+    case OPT_MAPPINGS:
+        return err_set(e, ERR_INPUT, "a list of mappings is wanted: [{key: value, ...}, ...]");
+    default:
+        return set_window(o, base, w, e);
+    }
 }
 
 static int set_text(const struct opt *o, void *base, const char *s, struct err *e)
@@ -286,12 +323,18 @@ void opt_value_clear(const struct opt *o, void *base)
         [OPT_CHOICE] = sizeof(int),
         [OPT_NUMBERS] = sizeof(struct opt_numbers),
         [OPT_WINDOW] = sizeof(struct opt_window),
+        [OPT_STRINGS] = sizeof(struct opt_strings),
+        [OPT_MAPPINGS] = sizeof(json_t *),
     };
     void *f = field(o, base);
     if (o->type == OPT_STRING) {
         free(*(char **)f);
     } else if (o->type == OPT_NUMBERS) {
         free(((struct opt_numbers *)f)->v);
+    } else if (o->type == OPT_STRINGS) {
+        strings_free(f);
+    } else if (o->type == OPT_MAPPINGS) {
+        json_decref(*(json_t **)f);
     }
     memset(f, 0, sizes[o->type]);
 }
@@ -349,6 +392,23 @@ static int apply_array(const struct opt *o, void *base, const json_t *list, stru
     return rc;
 }
 
+/* At least one, each a mapping; what they hold is their owner's business. */
+static int apply_mappings(const struct opt *o, void *base, const json_t *list, struct err *e)
+{
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        if (!json_is_object(json_array_get(list, i))) {
+            return err_set(e, ERR_INPUT, "element %zu of the list is not a mapping (key: value)",
+                           i + 1);
+        }
+    }
+    if (json_array_size(list) == 0) {
+        return err_set(e, ERR_INPUT, "the list is empty");
+    }
+    opt_value_clear(o, base);
+    *(json_t **)field(o, base) = json_deep_copy(list);
+    return 0;
+}
+
 int opt_value_apply(const struct opt *o, void *base, const struct json_t *v, struct err *e)
 {
     int rc;
@@ -358,6 +418,8 @@ int opt_value_apply(const struct opt *o, void *base, const struct json_t *v, str
     } else if (json_is_null(v)) {
         opt_value_default(o, base);
         return 0;
+    } else if (json_is_array(v) && o->type == OPT_MAPPINGS) {
+        rc = apply_mappings(o, base, v, e);
     } else if (json_is_array(v)) {
         rc = apply_array(o, base, v, e);
     } else if (scalar_text(v, &s)) {
@@ -387,6 +449,15 @@ static json_t *dump_numbers(const struct opt_numbers *f)
     json_t *list = json_array();
     for (size_t i = 0; i < f->n; i++) {
         json_array_append_new(list, dump_number(f->v[i]));
+    }
+    return list;
+}
+
+static json_t *dump_strings(const struct opt_strings *f)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < f->n; i++) {
+        json_array_append_new(list, json_string(f->v[i]));
     }
     return list;
 }
@@ -425,9 +496,13 @@ static bool is_unset(const struct opt *o, const void *f)
         return *(const double *)f == 0.0;
     case OPT_NUMBERS:
         return ((const struct opt_numbers *)f)->n == 0;
+    case OPT_STRINGS:
+        return ((const struct opt_strings *)f)->n == 0;
     case OPT_WINDOW:
         return ((const struct opt_window *)f)->from_ns == 0 &&
                ((const struct opt_window *)f)->to_ns == 0;
+    case OPT_MAPPINGS:
+        return *(json_t *const *)f == NULL;
     }
     return false;
 }
@@ -457,9 +532,13 @@ struct json_t *opt_value_dump(const struct opt *o, const void *base)
         return dump_choice(o, *(const int *)f);
     case OPT_NUMBERS:
         return dump_numbers(f);
+    case OPT_STRINGS:
+        return dump_strings(f);
     case OPT_WINDOW:
         return json_pack("[o, o]", dump_duration(((const struct opt_window *)f)->from_ns),
                          dump_duration(((const struct opt_window *)f)->to_ns));
+    case OPT_MAPPINGS:
+        return json_deep_copy(*(json_t *const *)f);
     }
     return json_null();
 }
@@ -470,7 +549,7 @@ void opt_value_put_type(const struct opt *o, struct str *s)
         [OPT_STRING] = "text",       [OPT_BOOL] = "true|false", [OPT_INT] = "integer",
         [OPT_NUMBER] = "number",     [OPT_DURATION] = "time",   [OPT_SHARE] = "share",
         [OPT_BYTES] = "bytes",       [OPT_CHOICE] = "",         [OPT_NUMBERS] = "numbers",
-        [OPT_WINDOW] = "[from, to]",
+        [OPT_WINDOW] = "[from, to]", [OPT_STRINGS] = "texts",   [OPT_MAPPINGS] = "[{..}, ..]",
     };
     str_puts(s, o->type == OPT_CHOICE ? o->choices : names[o->type]);
     if (o->lo == 0.0 && o->hi == 0.0) {

@@ -15,6 +15,12 @@ enum rng_stream {
     RNG_BOOTSTRAP, // resampling in analysis
     RNG_STEP,      // seeds of steps
     RNG_SHUFFLE,
+    RNG_BLOCK,  // ids of a trace's prefix block
+    RNG_PREFIX, // ids of a prefix group, and which group an event is of
+    RNG_MARK,   // what makes a preamble unique
+    RNG_REPEAT, // which event repeats which
+    RNG_MIX,    // which of several datasets
+    RNG_THINK,  // time between turns
 };
 
 /* 128 random bits for one (seed, stream, a, b). */

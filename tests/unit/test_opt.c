@@ -347,6 +347,63 @@ static void test_tables_that_share_a_section(void **state)
     opt_free(sets[1].table, &x);
 }
 
+struct several {
+    char *source;
+    json_t *mix;
+};
+
+static const struct opt several_rows[] = {
+    {.key = "set.source",
+     .type = OPT_STRING,
+     .offset = offsetof(struct several, source),
+     .short_key = "set"},
+    {.key = "set.mix",
+     .type = OPT_MAPPINGS,
+     .offset = offsetof(struct several, mix),
+     .short_key = "set"},
+};
+
+static int apply_several(struct several *x, const char *yaml, struct err *e)
+{
+    struct opt_table t = {several_rows, N_OF(several_rows)};
+    json_t *root = NULL;
+    *x = (struct several){0};
+    assert_int_equal(config_parse(yaml, strlen(yaml), "t", &root, e), 0);
+    int rc = opt_apply(t, x, root, e);
+    json_decref(root);
+    if (rc != 0) {
+        opt_free(t, x);
+    }
+    return rc;
+}
+
+static void test_a_list_of_mappings(void **state)
+{
+    (void)state;
+    struct opt_table t = {several_rows, N_OF(several_rows)};
+    struct several x, again = {0};
+    struct err e = {0};
+    assert_int_equal(apply_several(&x, "set: [{source: a, weight: 2}, {source: b}]", &e), 0);
+    assert_null(x.source);
+    assert_int_equal(json_array_size(x.mix), 2);
+    json_t *root = json_object();
+    opt_dump(t, &x, root);
+    assert_int_equal(opt_apply(t, &again, root, &e), 0);
+    assert_true(json_equal(x.mix, again.mix));
+    json_decref(root);
+    opt_free(t, &x);
+    opt_free(t, &again);
+    assert_int_equal(apply_several(&x, "set: a", &e), 0); // one scalar still is the short form
+    assert_string_equal(x.source, "a");
+    assert_null(x.mix);
+    opt_free(t, &x);
+    assert_int_equal(apply_several(&x, "set: [a, b]", &e), -1);
+    assert_string_equal(e.msg, "set.mix: element 1 of the list is not a mapping (key: value)");
+    assert_int_equal(apply_several(&x, "set: {mix: a}", &e), -1);
+    assert_int_equal(apply_several(&x, "set: {mix: []}", &e), -1);
+    assert_string_equal(e.msg, "set.mix: the list is empty");
+}
+
 /* --- dump and read back ---------------------------------------------------------------------- */
 
 static uint64_t draw(uint64_t i, uint64_t what)
@@ -541,6 +598,7 @@ int main(void)
         cmocka_unit_test(test_mistakes),
         cmocka_unit_test(test_hostile_trees_end),
         cmocka_unit_test(test_tables_that_share_a_section),
+        cmocka_unit_test(test_a_list_of_mappings),
         cmocka_unit_test(test_dump_reads_back_equal),
         cmocka_unit_test(test_dump_is_canonical),
         cmocka_unit_test(test_help),
