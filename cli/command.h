@@ -9,6 +9,7 @@
 #include <stddef.h>
 
 #include "core/err.h"
+#include "core/opt.h"
 
 #define COMMAND_EXIT_INVALID 3
 
@@ -31,15 +32,16 @@ struct command {
     const char *details;              // paragraphs below the usage, for `tidemark NAME --help`
     const struct command_flag *flags; // (n_flags)
     size_t n_flags;
-    unsigned config_parts;  // RUN_CONFIG_... (run_config.h): config keys it takes
-    const char *exit_codes; // lines beyond those that all commands share, or NULL
-    const char *example;    // after "tidemark ", one line per command
-    bool joins_world;       // its ranks work together; of other commands rank 0 is all there is
+    unsigned config_parts;          // RUN_CONFIG_... (run_config.h): config keys it takes
+    const struct opt_table *config; // keys of its own that no run has, or NULL
+    const char *exit_codes;         // lines beyond those that all commands share, or NULL
+    const char *example;            // after "tidemark ", one line per command
+    bool joins_world; // its ranks work together; of other commands rank 0 is all there is
     int (*run)(int argc, char **argv, struct err *e); // argv[0] is the subcommand's name
 };
 
 extern const struct command cmd_run, cmd_generate, cmd_report, cmd_validate, cmd_recover,
-    cmd_dataset;
+    cmd_dataset, cmd_serve;
 
 struct command_args {
     const char **positional; // (n), points into argv; capacity argc

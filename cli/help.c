@@ -78,12 +78,12 @@ static void put_flags(FILE *out, const struct command *c)
     put_flag(out, &help_flag, width);
 }
 
-static void put_config_keys(FILE *out, unsigned parts)
+static void put_config_keys(FILE *out, const struct command *c)
 {
-    if (!parts) {
+    if (!c->config_parts && !c->config) {
         return;
     }
-    char *keys = run_config_help(parts);
+    char *keys = c->config ? opt_help(*c->config) : run_config_help(c->config_parts);
     fputs("\nconfig keys (key, type and bounds, default, meaning):\n", out);
     put_lines(out, "", keys);
     free(keys);
@@ -97,7 +97,7 @@ void help_command(FILE *out, const struct command *c)
     put_lines(out, "tidemark ", c->usage);
     fprintf(out, "\n%s", c->details);
     put_flags(out, c);
-    put_config_keys(out, c->config_parts);
+    put_config_keys(out, c);
     fputs("\nexit codes:\n"
           "  0  done\n"
           "  1  the environment failed\n"

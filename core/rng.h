@@ -21,6 +21,7 @@ enum rng_stream {
     RNG_REPEAT, // which event repeats which
     RNG_MIX,    // which of several datasets
     RNG_THINK,  // time between turns
+    RNG_SERVE,  // times of the null server
 };
 
 /* 128 random bits for one (seed, stream, a, b). */
