@@ -10,10 +10,10 @@ struct client_null {
     struct live_table *table;
 };
 
-static void null_submit(struct client *c, struct live *l, const int32_t *ids)
+static void null_submit(struct client *c, struct live *l, struct str *payload)
 {
     struct client_null *n = (struct client_null *)c;
-    (void)ids;
+    (void)payload;
     live_sent(l, clock_now_ns());
     bool fits = live_tokens(n->table, l, l->rec.n_out_req, clock_now_ns());
     CHECK(fits);

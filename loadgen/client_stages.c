@@ -14,9 +14,8 @@ struct client_stages {
     struct live_table *table;
     bool ignore_eos;
     uint32_t context;
-    int next_replica;             // first to look at, for ties
-    uint64_t *outstanding;        // (replicas) tokens of requests without an end
-    struct wire_request *request; // room for (context) ids
+    int next_replica;      // first to look at, for ties
+    uint64_t *outstanding; // (replicas) tokens of requests without an end
 };
 
 static struct client_stages *stages_of(struct client *c)
@@ -49,24 +48,39 @@ static void finish(struct client_stages *s, struct live *l, enum outcome outcome
     live_end(s->table, l, outcome, error);
 }
 
-static void stages_submit(struct client *c, struct live *l, const int32_t *ids)
+/* The payload is the whole message, but for what is known only when it is sent. */
+static void stages_prepare(struct client *c, const struct dataset *ds, uint64_t seed,
+                           uint64_t event, const struct prompt *p, struct str *payload)
 {
     struct client_stages *s = stages_of(c);
-    struct wire_request *q = s->request;
-    uint32_t n_in = l->rec.n_in;
-    CHECK(tokens_of(l) <= s->context);
+    size_t n_bytes = sizeof(struct wire_request) + p->n_in * sizeof(int32_t);
+    str_reserve(payload, n_bytes);
+    payload->len = n_bytes;
+    struct wire_request *q = (struct wire_request *)(void *)payload->data;
+    *q = (struct wire_request){
+        .n_in = p->n_in,
+        .n_out = p->n_out,
+        .flags = s->ignore_eos ? 0 : WIRE_STOP_AT_EOS,
+    };
+    const int32_t *ids = dataset_ids(ds, seed, event, p, q->ids);
+    if (ids != q->ids) {
+        memcpy(q->ids, ids, p->n_in * sizeof *ids);
+    }
+}
+
+static void stages_submit(struct client *c, struct live *l, struct str *payload)
+{
+    struct client_stages *s = stages_of(c);
+    struct wire_request *q = (struct wire_request *)(void *)payload->data;
+    CHECK(tokens_of(l) <= s->context && q->n_in == l->rec.n_in);
     int replica = pick_replica(s);
     q->ticket = l->ticket;
-    q->n_in = n_in;
-    q->n_out = l->rec.n_out_req;
-    q->flags = s->ignore_eos ? 0 : WIRE_STOP_AT_EOS;
-    memcpy(q->ids, ids, n_in * sizeof *ids);
     l->rec.replica = (uint16_t)replica;
     s->outstanding[replica] += tokens_of(l);
     struct err unused;
     live_sent(l, clock_now_ns());
-    if (comm_post(s->comm, layout_leader(&s->layout, replica), WIRE_REQUEST, q,
-                  sizeof *q + n_in * sizeof *ids, &unused) != 0) {
+    if (comm_post(s->comm, layout_leader(&s->layout, replica), WIRE_REQUEST, q, payload->len,
+                  &unused) != 0) {
         finish(s, l, OUTCOME_CONNECT, ENOBUFS); // a dead rank is found by the next comm_poll
     }
 }
@@ -193,20 +207,20 @@ static void stages_destroy(struct client *c)
 {
     struct client_stages *s = stages_of(c);
     free(s->outstanding);
-    free(s->request);
     free(s);
 }
 
 static const struct client_ops stages_ops = {
     .name = "stages",
+    .prepare = stages_prepare,
     .submit = stages_submit,
     .message = stages_message,
     .cancel = stages_cancel,
     .destroy = stages_destroy,
 };
 
-int client_stages_create(struct client **out, struct comm *comm, const struct layout *layout,
-                         struct live_table *t, int context, bool ignore_eos, struct err *e)
+struct client *client_stages_create(struct comm *comm, const struct layout *layout,
+                                    struct live_table *t, int context, bool ignore_eos)
 {
     CHECK(layout->replicas > 0 && context > 0);
     struct client_stages *s = xcalloc(1, sizeof *s);
@@ -217,11 +231,5 @@ int client_stages_create(struct client **out, struct comm *comm, const struct la
     s->context = (uint32_t)context;
     s->ignore_eos = ignore_eos;
     s->outstanding = xcalloc((size_t)layout->replicas, sizeof *s->outstanding);
-    s->request = calloc(1, sizeof *s->request + s->context * sizeof s->request->ids[0]);
-    if (!s->request) {
-        stages_destroy(&s->base);
-        return err_set(e, ERR_ENV, "no memory for a prompt of %d tokens", context);
-    }
-    *out = &s->base;
-    return 0;
+    return &s->base;
 }

@@ -16,6 +16,5 @@
 #include "model/layout.h"
 
 /* context bounds n_in + n_out. With ignore_eos a reply shorter than asked for is `truncated`. */
-int client_stages_create(struct client **out, struct comm *comm, const struct layout *layout,
-                         struct live_table *t, int context, bool ignore_eos,
-                         struct err *e) ERR_CHECKED;
+struct client *client_stages_create(struct comm *comm, const struct layout *layout,
+                                    struct live_table *t, int context, bool ignore_eos);

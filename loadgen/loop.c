@@ -4,9 +4,12 @@
 #include "core/hist.h"
 #include "core/mem.h"
 #include "core/spin.h"
+#include "loadgen/cap.h"
 #include "loadgen/live.h"
 #include "loadgen/outbox.h"
+#include "loadgen/pace.h"
 #include "loadgen/plan.h"
+#include "loadgen/ready.h"
 #include "loadgen/users.h"
 
 #include <sched.h>
@@ -17,12 +20,15 @@
 
 #define SENDS_PER_TURN    64
 #define MESSAGES_PER_TURN 64
-#define SLEEP_NS          (50 * NS_PER_US)
-#define NEAR_NS           (150 * NS_PER_US) // a sleep of 50 us may end this late
 #define RECORDS_PER_PUMP  64
 #define UNSENT_MOST       16 // messages under way while the last records are handed over
 #define HANDOVER_NS       (60 * NS_PER_S)
-#define SHORT_SLICE_NS    100000 // the least that Linux takes
+#define AHEAD_NS          (3 * NS_PER_S) // of schedule that is made ready before it is due
+#define AHEAD_MAX_BYTES   ((size_t)256 << 20)
+#define PREPARE_NS        (2 * NS_PER_US) // to make a request ready: so much, and for each token
+#define PREPARE_TOKEN_NS  10
+#define WAIT_MOST_NS      NS_PER_MS // for a client's own news, so that messages do not wait long
+#define SHORT_SLICE_NS    100000    // the least that Linux takes
 
 struct loop {
     struct comm *comm;
@@ -33,16 +39,17 @@ struct loop {
     uint32_t context;
     struct live_table *table;
     struct outbox outbox;
-    int32_t *ids; // (context) of a prompt without ids of its own
 
     struct wire_step step;
     struct client *client;
-    bool is_planned, is_stopped, may_spin;
-    struct plan plan; // open loop
-    size_t n_chunks;  // of token times, if all were in flight at once
-    size_t next;      // index in plan.events
-    bool is_ready;    // next_ids are those of that event
-    const int32_t *next_ids;
+    bool is_planned, is_stopped;
+    struct pace pace;
+    struct cap cap;
+    struct plan plan;   // open loop
+    size_t n_chunks;    // of token times, if all were in flight at once
+    size_t next;        // index in plan.events
+    struct ready ready; // of plan.events from `next` on
+    struct str payload; // of an event that was not made ready
     struct users users; // closed loop
 
     struct loop_live live;
@@ -76,9 +83,7 @@ int loop_create(struct loop **out, struct comm *comm, const struct layout *layou
     if (outbox_init(&l->outbox, comm, l->context, e) != 0) {
         goto destroy_table;
     }
-    l->ids = calloc(l->context, sizeof *l->ids);
-    if (!l->ids) {
-        err_set(e, ERR_ENV, "no memory for a prompt of %d tokens", context);
+    if (cap_init(&l->cap, cfg->max_concurrency, comm_rank(comm), layout->load_ranks, e) != 0) {
         goto free_outbox;
     }
     hist_reset(&l->gap_ns);
@@ -101,7 +106,9 @@ void loop_destroy(struct loop *l)
         users_free(&l->users);
         live_destroy(l->table);
         outbox_free(&l->outbox);
-        free(l->ids);
+        cap_free(&l->cap);
+        ready_free(&l->ready);
+        str_free(&l->payload);
         free(l);
     }
 }
@@ -161,7 +168,6 @@ int loop_plan_step(struct loop *l, const struct wire_step *step, struct err *e)
     l->step = *step;
     l->n_chunks = 0;
     l->next = 0;
-    l->is_ready = false;
     if (step->users > 0 ? plan_closed(l, rank, e) : plan_open(l, rank, e)) {
         return -1;
     }
@@ -181,55 +187,87 @@ static int64_t next_due_ns(const struct loop *l)
     return l->next < l->plan.n ? l->step.t_begin_ns + l->plan.events[l->next].t_ns : INT64_MAX;
 }
 
-static const int32_t *ids_of(struct loop *l, const struct plan_event *ev, uint32_t *redrawn)
+/* What the client will send for this event. How many draws did not fit. */
+static uint32_t prepare(struct loop *l, const struct plan_event *ev, struct str *payload)
 {
     struct prompt p;
     dataset_get(l->ds, l->step.seed, ev->id, 0, &p);
-    *redrawn = p.redrawn;
-    CHECK(p.n_in <= l->context);
-    return dataset_ids(l->ds, l->step.seed, ev->id, &p, l->ids);
+    if (l->client->ops->prepare) {
+        l->client->ops->prepare(l->client, l->ds, l->step.seed, ev->id, &p, payload);
+    }
+    return p.redrawn;
 }
 
-/* Find the next event's ids while there is time, so that finding them is no part of the send lag. */
-static void prepare(struct loop *l)
+/* Make the next event of the schedule ready, if there is time enough before something is due. */
+static bool prepare_ahead(struct loop *l, int64_t left_ns)
 {
-    if (l->step.users == 0 && !l->is_ready && l->next < l->plan.n) {
-        uint32_t unused;
-        l->next_ids = ids_of(l, &l->plan.events[l->next], &unused);
-        l->is_ready = true;
+    size_t i;
+    if (l->step.users > 0 || !l->client->ops->prepare || !ready_has_room(&l->ready)) {
+        return false;
     }
+    struct str *payload = ready_next(&l->ready, &i);
+    if (i >= l->plan.n ||
+        PREPARE_NS + PREPARE_TOKEN_NS * (int64_t)l->plan.events[i].n_in > left_ns) {
+        return false;
+    }
+    (void)prepare(l, &l->plan.events[i], payload);
+    ready_done(&l->ready);
+    return true;
+}
+
+/* How long something due at due_ns waited at the cap, when that let it go at free_ns. */
+static uint32_t cap_wait_us(int64_t due_ns, int64_t free_ns)
+{
+    int64_t us = free_ns > due_ns ? (free_ns - due_ns) / NS_PER_US : 0;
+    return us < UINT32_MAX ? (uint32_t)us : UINT32_MAX;
+}
+
+static struct live *take(struct loop *l, const struct plan_event *ev, int64_t due_ns)
+{
+    struct live *v = live_take(l->table, ev, due_ns);
+    v->rec.load_rank = (uint16_t)comm_rank(l->comm);
+    v->rec.cap_wait_us = cap_wait_us(due_ns, cap_take(&l->cap));
+    return v;
 }
 
 static void send_open(struct loop *l, int64_t due_ns)
 {
-    prepare(l);
-    struct live *v = live_take(l->table, &l->plan.events[l->next], due_ns);
-    v->rec.load_rank = (uint16_t)comm_rank(l->comm);
-    l->client->ops->submit(l->client, v, l->next_ids);
-    l->next++;
-    l->is_ready = false;
+    const struct plan_event *ev = &l->plan.events[l->next];
+    struct str *payload = ready_find(&l->ready, l->next);
+    if (!payload) {
+        payload = &l->payload;
+        str_clear(payload);
+        (void)prepare(l, ev, payload);
+    }
+    struct live *v = take(l, ev, due_ns);
+    l->client->ops->submit(l->client, v, payload);
+    ready_drop(&l->ready, l->next++);
 }
 
 static void send_closed(struct loop *l)
 {
     struct plan_event ev;
     uint64_t turn;
-    uint32_t redrawn;
     struct users_due due = users_pop(&l->users, &turn);
     plan_closed_event(l->ds, l->step.seed, due.user, l->step.users, turn, &ev);
-    struct live *v = live_take(l->table, &ev, due.t_ns);
-    v->rec.load_rank = (uint16_t)comm_rank(l->comm);
+    str_clear(&l->payload);
+    l->n_filtered += prepare(l, &ev, &l->payload);
+    struct live *v = take(l, &ev, due.t_ns);
     v->user = due.user;
-    const int32_t *ids = ids_of(l, &ev, &redrawn);
-    l->n_filtered += redrawn;
-    l->client->ops->submit(l->client, v, ids);
+    l->client->ops->submit(l->client, v, &l->payload);
+}
+
+/* Nothing can be sent, whatever is due. */
+static bool is_full(const struct loop *l)
+{
+    return live_is_full(l->table) || cap_is_full(&l->cap);
 }
 
 /* Send what is due, a bounded number so that arrivals do not wait for a long backlog of sends. */
 static int send_due(struct loop *l, int64_t now_ns)
 {
     int n = 0;
-    for (; n < SENDS_PER_TURN && !live_is_full(l->table); n++) {
+    for (; n < SENDS_PER_TURN && !is_full(l); n++) {
         int64_t due_ns = next_due_ns(l);
         if (due_ns > now_ns) {
             break;
@@ -267,13 +305,15 @@ static int take_messages(struct loop *l, struct err *e)
 static void count_ended(struct loop *l, const struct live *v, int64_t now_ns)
 {
     bool is_ok = v->rec.outcome == OUTCOME_OK;
+    int64_t end_ns = is_ok ? v->rec.t_last_ns : now_ns;
+    cap_give(&l->cap, end_ns);
     l->live.n_done++;
     l->live.n_ok += is_ok;
     if (is_ok) {
         hist_record(&l->ttft_us, (v->rec.t_first_ns - v->rec.t_sched_ns) / NS_PER_US);
     }
     if (l->step.users > 0) {
-        users_done(&l->users, v->user, is_ok ? v->rec.t_last_ns : now_ns, !is_ok);
+        users_done(&l->users, v->user, end_ns, !is_ok);
     }
 }
 
@@ -282,6 +322,7 @@ static int collect(struct loop *l, int64_t now_ns, struct err *e)
 {
     int n = 0;
     for (struct live *v; (v = live_next_ended(l->table)) != NULL; n++) {
+        v->rec.late = record_lag_ns(&v->rec) > RECORD_LATE_NS;
         if (outbox_add(&l->outbox, l->table, v, e) != 0) {
             return -1;
         }
@@ -293,22 +334,36 @@ static int collect(struct loop *l, int64_t now_ns, struct err *e)
 
 /* --- one turn ------------------------------------------------------------------------------------- */
 
-/*
- * Nothing to do until the next request is due. Far from it, wait as everybody does; near it, keep
- * turning where the core is ours, else sleep up to it.
- */
-static int wait(struct loop *l, int64_t now_ns, struct err *e)
+/* Far from what is due: wait as everybody does, or for the client's own news where it knows how to. */
+static int wait_long(struct loop *l, int64_t left_ns, struct err *e)
 {
-    prepare(l);
-    int64_t due_ns = live_is_full(l->table) ? INT64_MAX : next_due_ns(l);
-    int64_t left_ns = due_ns == INT64_MAX ? INT64_MAX : due_ns - now_ns;
-    if (left_ns > NEAR_NS) {
+    if (!l->client->ops->wait) {
         return comm_pause(l->comm, l->idle_turns++, e);
     }
-    if (l->may_spin) {
-        spin_pause();
+    int64_t most_ns = left_ns == INT64_MAX ? WAIT_MOST_NS : left_ns - PACE_NEAR_NS;
+    most_ns = most_ns < WAIT_MOST_NS ? most_ns : WAIT_MOST_NS;
+    if (comm_pause(l->comm, 0, e) != 0) {
+        return -1;
+    }
+    return l->client->ops->wait(l->client, most_ns, e) < 0 ? -1 : 0;
+}
+
+/* Nothing to do until the next request is due: make later ones ready; far from it, wait. */
+static int wait(struct loop *l, int64_t now_ns, struct err *e)
+{
+    int64_t due_ns = is_full(l) ? INT64_MAX : next_due_ns(l);
+    int64_t left_ns = due_ns == INT64_MAX ? INT64_MAX : due_ns - now_ns;
+    if (prepare_ahead(l, left_ns)) {
+        return 0;
+    }
+    if (left_ns > PACE_NEAR_NS) {
+        return wait_long(l, left_ns, e);
+    }
+    int64_t sleep_ns = pace_sleep_ns(&l->pace, now_ns, left_ns);
+    if (sleep_ns > 0) {
+        clock_sleep_until_ns(clock_local_ns() + sleep_ns);
     } else {
-        clock_sleep_until_ns(clock_local_ns() + (left_ns < SLEEP_NS ? left_ns : SLEEP_NS));
+        spin_pause();
     }
     return 0;
 }
@@ -327,7 +382,8 @@ static int turn(struct loop *l, struct err *e)
     note_gap(l, now_ns);
     int n_sent = send_due(l, now_ns);
     int n_messages = take_messages(l, e);
-    if (n_messages < 0 || (l->client->ops->poll && l->client->ops->poll(l->client, e) != 0)) {
+    int n_polled = l->client->ops->poll ? l->client->ops->poll(l->client, e) : 0;
+    if (n_messages < 0 || n_polled < 0) {
         return -1;
     }
     int n_ended = collect(l, now_ns, e);
@@ -339,7 +395,7 @@ static int turn(struct loop *l, struct err *e)
     if (l->hooks.tick && l->hooks.tick(l->hooks.arg, now_ns, e) != 0) {
         return -1;
     }
-    if (n_sent + n_messages + n_ended > 0) {
+    if (n_sent + n_messages + n_polled + n_ended > 0) {
         l->idle_turns = 0;
         return 0;
     }
@@ -388,9 +444,11 @@ static int cancel_rest(struct loop *l, struct err *e)
     return collect(l, clock_now_ns(), e) < 0 ? -1 : 0;
 }
 
-/* What was due and found no slot to the very end is cancelled, too, without a time of sending. */
-static int record_unsent(struct loop *l, struct err *e)
+/* What was due and found no slot to the very end is cancelled, too, without a time of sending: when the
+ * cap held it back, it waited there until now. */
+static int record_unsent(struct loop *l, bool is_capped, struct err *e)
 {
+    int64_t free_ns = is_capped ? clock_now_ns() : INT64_MIN;
     for (; l->next < l->plan.n; l->next++) {
         const struct plan_event *ev = &l->plan.events[l->next];
         struct record r;
@@ -401,6 +459,7 @@ static int record_unsent(struct loop *l, struct err *e)
         r.n_out_req = ev->n_out;
         r.n_out_usage = UINT32_MAX;
         r.load_rank = (uint16_t)comm_rank(l->comm);
+        r.cap_wait_us = cap_wait_us(r.t_sched_ns, free_ns);
         r.outcome = OUTCOME_CANCELLED;
         l->live.n_done++;
         if (outbox_add_unsent(&l->outbox, &r, e) != 0 ||
@@ -427,6 +486,20 @@ static int post_done(struct loop *l, int64_t t_cpu_ns, struct err *e)
     return comm_post(l->comm, 0, WIRE_STEP_DONE, &done, sizeof done, e);
 }
 
+/* How many events of the schedule AHEAD_NS holds, where it is densest. */
+static size_t ahead(const struct loop *l)
+{
+    const struct plan_event *v = l->plan.events;
+    size_t most = 1;
+    for (size_t first = 0, i = 0; i < l->plan.n; i++) {
+        while (v[i].t_ns - v[first].t_ns > AHEAD_NS) {
+            first++;
+        }
+        most = i - first + 1 > most ? i - first + 1 : most;
+    }
+    return most;
+}
+
 static int begin_step(struct loop *l, struct client *client, struct err *e)
 {
     CHECK(l->is_planned);
@@ -440,12 +513,15 @@ static int begin_step(struct loop *l, struct client *client, struct err *e)
     hist_reset(&l->gap_ns);
     hist_reset(&l->ttft_us);
     outbox_begin_step(&l->outbox, l->step.index, l->t_turn_ns);
-    // A thread that never sleeps must not run SCHED_FIFO: the kernel's real-time limit would stop it.
-    cpu_set_t cpus;
-    int n_cpus = sched_getaffinity(0, sizeof cpus, &cpus) == 0 ? CPU_COUNT(&cpus) : 1;
-    l->may_spin =
-        comm_ranks_on_this_host(l->comm) <= n_cpus && sched_getscheduler(0) == SCHED_OTHER;
-    return live_reserve(l->table, l->n_chunks, e);
+    cap_reset(&l->cap);
+    pace_begin(&l->pace, comm_ranks_on_this_host(l->comm), l->t_turn_ns);
+    if (client->ops->begin_step) {
+        client->ops->begin_step(client, &l->step);
+    }
+    return ready_begin(&l->ready, ahead(l), AHEAD_MAX_BYTES, e) != 0 ||
+                   live_reserve(l->table, l->n_chunks, e) != 0
+               ? -1
+               : 0;
 }
 
 int loop_run_step(struct loop *l, struct client *client, struct err *e)
@@ -459,7 +535,8 @@ int loop_run_step(struct loop *l, struct client *client, struct err *e)
             return -1;
         }
     }
-    if (cancel_rest(l, e) != 0 || record_unsent(l, e) != 0 ||
+    bool is_capped = cap_is_full(&l->cap);
+    if (cancel_rest(l, e) != 0 || record_unsent(l, is_capped, e) != 0 ||
         outbox_post(&l->outbox, clock_now_ns(), e) != 0) {
         return -1;
     }

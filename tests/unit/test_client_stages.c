@@ -32,9 +32,12 @@ static int set_up(void **state)
     struct err e = {0};
     struct layout layout = {.replicas = 1, .pipeline = 1, .tensor = 1}; // its leader is rank 0
     bool ignore_eos = !*state;
-    return comm_open(&comm, &e) || comm_start(comm, MAX_MESSAGE, &e) ||
-           live_create(&table, N_SLOTS, CONTEXT, &e) || live_reserve(table, 100, &e) ||
-           client_stages_create(&client, comm, &layout, table, CONTEXT, ignore_eos, &e);
+    if (comm_open(&comm, &e) || comm_start(comm, MAX_MESSAGE, &e) ||
+        live_create(&table, N_SLOTS, CONTEXT, &e) || live_reserve(table, 100, &e)) {
+        return -1;
+    }
+    client = client_stages_create(comm, &layout, table, CONTEXT, ignore_eos);
+    return 0;
 }
 
 static int tear_down(void **state)
@@ -48,13 +51,17 @@ static int tear_down(void **state)
 
 static struct live *submit(uint64_t id, uint32_t n_in, uint32_t n_out)
 {
-    int32_t ids[CONTEXT];
     struct plan_event ev = {.id = id, .n_in = n_in, .n_out = n_out};
+    struct wire_request q = {.n_in = n_in, .n_out = n_out};
+    struct str payload = {0};
+    str_append(&payload, &q, sizeof q);
     for (uint32_t i = 0; i < n_in; i++) {
-        ids[i] = (int32_t)(id * 100 + i);
+        int32_t token = (int32_t)(id * 100 + i);
+        str_append(&payload, &token, sizeof token);
     }
     struct live *l = live_take(table, &ev, 1);
-    client->ops->submit(client, l, ids);
+    client->ops->submit(client, l, &payload);
+    str_free(&payload);
     return l;
 }
 
