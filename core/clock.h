@@ -25,6 +25,9 @@ int64_t clock_unix_ns(void);
 /* CPU time that this process has used, all threads. */
 int64_t clock_process_cpu_ns(void);
 
+/* CPU time that the calling thread has used. */
+int64_t clock_thread_cpu_ns(void);
+
 /* Ask for 1 ns timer slack, so that short sleeps end on time. Once per thread. */
 void clock_tight_timers(void);
 

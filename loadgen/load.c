@@ -60,6 +60,11 @@ static const struct opt rows[] = {
     {ROW("load.seed", OPT_INT, "1", 0, 0, "all that is drawn follows from it", seed)},
     {ROW("load.ignore_eos", OPT_BOOL, "true", 0, 0, "outputs have exactly the length asked for",
          ignore_eos)},
+    {ROW(
+        "target.max_concurrency", OPT_INT, "0", 0, 1 << 24,
+        "cap on requests in flight, all load ranks together; what is due waits, shown as cap wait; "
+        "0: none",
+        max_concurrency)},
     {ROW("load.max_in_flight", OPT_INT, "16384", 1, 1 << 24,
          "requests in flight per load rank; what is due beyond is sent late", max_in_flight)},
 };
@@ -147,6 +152,11 @@ int load_check(const struct load_config *c, struct err *e)
                        c->arrival == LOAD_CLOSED ? "closed" : "trace",
                        c->arrival == LOAD_CLOSED ? "load.users sets the load"
                                                  : "load.dataset.time_scale changes the speed");
+    }
+    if (c->max_concurrency > 0 && c->max_concurrency < c->ranks) {
+        return err_set(e, ERR_INPUT,
+                       "target.max_concurrency: %lld for %lld load ranks (at least one each, or 0)",
+                       (long long)c->max_concurrency, (long long)c->ranks);
     }
     if (c->users > c->ranks * c->max_in_flight) {
         return err_set(e, ERR_INPUT, "load.users: %lld over load.ranks x load.max_in_flight = %lld",

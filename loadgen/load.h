@@ -33,8 +33,9 @@ struct load_config {
     double warmup; // share of the step
     int64_t probe_ns;
     int64_t seed;
-    bool ignore_eos;       // outputs have exactly the length asked for
-    int64_t max_in_flight; // live requests per load rank; what is due beyond it waits and is late
+    bool ignore_eos;         // outputs have exactly the length asked for
+    int64_t max_concurrency; // requests in flight of the whole run, 0: no cap; what is due waits
+    int64_t max_in_flight;   // live requests per load rank; what is due beyond it waits and is late
 };
 
 enum load_until {

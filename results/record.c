@@ -40,9 +40,9 @@ struct head {
     uint32_t n_bytes; // in all, padding included
 };
 
-#define MAGIC ((uint32_t)0x31435254) // "TRC1"; changes with struct record
+#define MAGIC ((uint32_t)0x32435254) // "TRC2"; changes with struct record
 
-_Static_assert(sizeof(struct record) == 160,
+_Static_assert(sizeof(struct record) == 168,
                "encoded as it stands: no padding, new MAGIC on change");
 _Static_assert(sizeof(struct span) == 40, "journalled as it stands: no padding");
 _Static_assert(sizeof(struct series_point) == 32, "journalled as it stands: no padding");
@@ -63,6 +63,14 @@ void record_init(struct record *r)
         .t_emit_last_ns = RECORD_NONE,
         .n_out_usage = UINT32_MAX,
     };
+}
+
+int64_t record_lag_ns(const struct record *r)
+{
+    if (r->t_send_ns == RECORD_NONE) {
+        return RECORD_NONE;
+    }
+    return r->t_send_ns - r->t_sched_ns - (int64_t)r->cap_wait_us * 1000;
 }
 
 size_t record_encoded_bytes(const struct record *r)

@@ -10,6 +10,7 @@
 
 #define RECORD_NONE       INT64_MIN
 #define RECORD_MAX_STAGES 64
+#define RECORD_LATE_NS    1000000 // a request that the client sends later than this is marked late
 
 enum outcome { // a request's end; order is part of the file format
     OUTCOME_OK,
@@ -73,10 +74,18 @@ struct record {
     int32_t error;         // errno or library code behind a failed outcome, 0 otherwise
     uint32_t turn;         // in its conversation
     uint64_t conversation; // 0: none
+    uint32_t cap_wait_us;  // part of s - q that was the wait at the user's cap; saturates
+    uint32_t late;         // 1: lag above RECORD_LATE_NS
 };
 
 /* A record with every time RECORD_NONE and every count zero. */
 void record_init(struct record *r);
+
+/*
+ * How late the client itself sent it: s - q without the wait at the user's cap, which is cut to whole
+ * us. RECORD_NONE when it was not sent.
+ */
+int64_t record_lag_ns(const struct record *r);
 
 /*
  * One record as bytes, with what has a length of its own: per-stage compute times

@@ -17,7 +17,7 @@
 #include "results/record.h"
 
 #define STORE_SCHEMA_NAME    "tidemark.run"
-#define STORE_SCHEMA_VERSION "1.0.0" // readers accept the same major
+#define STORE_SCHEMA_VERSION "1.1.0" // readers accept the same major
 
 struct json_t;
 struct store;
@@ -71,6 +71,9 @@ struct step_info {
     uint32_t users;  // closed loop; else 0
     uint64_t seed;
     int64_t t_begin_ns, t_warm_ns, t_end_ns, t_drain_ns; // since t0
+    int64_t t_planned_ns; // end of the load as announced: the schedule reaches that far
+    bool stopped_early;   // overloaded beyond doubt: t_end is before t_planned
+    uint32_t repeat;      // pass over the rates, 0-based (load.repeats)
     uint64_t schedule_hash;
     uint64_t n_scheduled, n_filtered;
     double poll_gap_p50_ns, poll_gap_p99_ns; // worst load rank; NAN: not every load rank told
@@ -79,6 +82,7 @@ struct step_info {
     /* known once analysed: */
     enum verdict verdict;
     char reason[160];
+    uint64_t n_late; // marked late, whole step
     double achieved_rps, offered_output_tokens_per_s, served_output_tokens_per_s;
 };
 

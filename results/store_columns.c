@@ -144,6 +144,9 @@ int store_columns_read(const struct store_group *g, const struct store_table *t,
     for (size_t i = 0; i < t->n_fields; i++) {
         const struct store_field *f = &t->fields[i];
         size_t length;
+        if (store_schema_is_recent(f) && !store_hdf5_has(g, f->name)) {
+            continue; // `rows` came zeroed
+        }
         if (store_column_length(g, f->name, f, &length, e) != 0) {
             return -1;
         }

@@ -386,7 +386,12 @@ int store_hdf5_read_attributes(const struct store_group *g, const struct store_t
                                struct err *e)
 {
     for (size_t i = 0; i < t->n_fields; i++) {
-        if (store_hdf5_read_attribute(g, &t->fields[i], row, e) != 0) {
+        const struct store_field *f = &t->fields[i];
+        if (store_schema_is_recent(f) && H5Aexists(g->id, f->name) == 0) {
+            store_hdf5_unpack(f, (const char[sizeof(uint64_t)]){0}, row);
+            continue;
+        }
+        if (store_hdf5_read_attribute(g, f, row, e) != 0) {
             return -1;
         }
     }

@@ -95,6 +95,11 @@ static const struct store_field step_fields[] = {
     STEP(t_warm_ns, FIELD_I64, "ns", "end of the warm-up: begin of the window"),
     STEP(t_end_ns, FIELD_I64, "ns", "end of the window and of the load"),
     STEP(t_drain_ns, FIELD_I64, "ns", "end of the drain: what was left is cancelled"),
+    STEP(t_planned_ns, FIELD_I64, "ns",
+         "end of the load as announced: the schedule reaches that far"),
+    STEP(stopped_early, FIELD_BOOL, "1",
+         "1: overloaded beyond doubt, so that t_end_ns was brought forward"),
+    STEP(repeat, FIELD_U32, "1", "pass over the rates, from 0 (load.repeats)"),
     STEP(schedule_hash, FIELD_U64, "1", "xxh64 of the whole schedule"),
     STEP(n_scheduled, FIELD_U64, "1", "requests of the schedule"),
     STEP(n_filtered, FIELD_U64, "1", "draws left out because they do not fit the context"),
@@ -108,6 +113,7 @@ static const struct store_field step_fields[] = {
     STEP(achieved_rps, FIELD_F64, "1/s", "requests sent in the window / window"),
     STEP(offered_output_tokens_per_s, FIELD_F64, "1/s", "output tokens asked for in the window"),
     STEP(served_output_tokens_per_s, FIELD_F64, "1/s", "output tokens received in the window"),
+    STEP(n_late, FIELD_U64, "1", "requests of the whole step that are marked late"),
 };
 
 #define REQUEST(name, type, units, text, may_miss)                                                 \
@@ -143,6 +149,9 @@ static const struct store_field request_fields[] = {
     REQUEST(error, FIELD_I32, "1", "errno or library code behind a failure, else 0", false),
     REQUEST(turn, FIELD_U32, "1", "turn in its conversation, from 0", false),
     REQUEST(conversation, FIELD_U64, "1", "conversation, 0: none", false),
+    REQUEST(cap_wait_us, FIELD_U32, "us", "of t_send - t_sched, waited at the cap on concurrency",
+            false),
+    REQUEST(late, FIELD_U32, "1", "1: sent more than 1 ms late, the wait at the cap apart", false),
 };
 
 static const struct store_field path_first_fields[] = {
@@ -345,6 +354,18 @@ const struct store_field *store_schema_field(const struct store_table *t, const 
         }
     }
     err_check_failed(__FILE__, __LINE__, name);
+}
+
+bool store_schema_is_recent(const struct store_field *f)
+{
+    static const char *const since_1_1[] = {"t_planned_ns", "stopped_early", "repeat",
+                                            "n_late",       "cap_wait_us",   "late"};
+    for (size_t i = 0; i < COUNT(since_1_1); i++) {
+        if (strcmp(f->name, since_1_1[i]) == 0) {
+            return true;
+        }
+    }
+    return false;
 }
 
 size_t store_schema_bytes(const struct store_field *f)

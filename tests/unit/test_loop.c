@@ -214,12 +214,10 @@ struct deaf {
     int n_cancelled;
 };
 
-static void deaf_submit(struct client *c, struct live *l, const int32_t *ids)
+static void deaf_submit(struct client *c, struct live *l, struct str *payload)
 {
     struct deaf *d = (struct deaf *)c;
-    for (uint32_t i = 0; i < l->rec.n_in; i++) {
-        assert_true(ids[i] >= 0 && ids[i] < 512);
-    }
+    (void)payload;
     live_sent(l, clock_now_ns());
     if (d->refuses) {
         live_end(loop_live_table(rig.loop), l, OUTCOME_REJECTED, 0);
