@@ -20,7 +20,12 @@ const struct definition definitions[] = {
      "an ITL objective holds for the longest gap"},
     {"achieved rate", "requests sent in the window, over the window; rate error: abs(sent - "
                       "scheduled)/scheduled, of the realised draw"},
-    {"send lag", "s - q over all requests due in the window that were sent"},
+    {"send lag",
+     "s - q over all requests due in the window that were sent, without the cap wait; late: "
+     "above 1 ms"},
+    {"cap wait",
+     "the part of s - q that a request waited at the cap on concurrency that was asked for; it "
+     "is in every response latency, and in none of the service ones"},
     {"poll gap",
      "time between two looks of a load rank at its messages: a stamp may be late by it"},
     {"percentile",

@@ -1,5 +1,6 @@
 #include "analysis/inflight.h"
 
+#include "core/clock.h"
 #include "core/mem.h"
 
 #include <stdlib.h>
@@ -16,6 +17,15 @@ int64_t inflight_end_ns(const struct record *r, int64_t t_drain_ns)
         return t_drain_ns;
     }
     return later(later(r->t_send_ns, r->t_byte_ns), later(r->t_first_ns, r->t_last_ns));
+}
+
+/* When it was sent, or would have been without the user's cap: what waits there is backlog, too. */
+static int64_t begin_of(const struct record *r)
+{
+    if (r->t_send_ns == RECORD_NONE) {
+        return r->cap_wait_us > 0 ? r->t_sched_ns : RECORD_NONE;
+    }
+    return r->t_send_ns - (int64_t)r->cap_wait_us * NS_PER_US;
 }
 
 /* Add the interval [a, b), in parts from the window's start, to level (m + 1) and edge (m). */
@@ -49,8 +59,9 @@ void inflight_means(const struct record *r, size_t n, int64_t from_ns, int64_t t
     double *level = xcalloc(m + 1, sizeof *level);
     double part_ns = (double)(to_ns - from_ns) / (double)m;
     for (size_t i = 0; i < n; i++) {
-        if (r[i].t_send_ns != RECORD_NONE) {
-            add_interval((double)(r[i].t_send_ns - from_ns) / part_ns,
+        int64_t begin_ns = begin_of(&r[i]);
+        if (begin_ns != RECORD_NONE) {
+            add_interval((double)(begin_ns - from_ns) / part_ns,
                          (double)(inflight_end_ns(&r[i], t_drain_ns) - from_ns) / part_ns, level,
                          mean, m);
         }

@@ -108,6 +108,7 @@ static void count_record(struct measure *m, const struct record *r)
     bool ok = r->outcome == OUTCOME_OK;
     uint32_t n_out = ok ? r->n_out : r->n_out_req; // what a reply that stopped by itself took
     m->n_requests++;
+    m->n_late += r->late != 0;
     m->tokens_in += r->n_in;
     m->tokens_out += n_out;
     m->by_outcome[r->outcome < OUTCOME_N ? r->outcome : OUTCOME_LOST]++;
@@ -122,6 +123,8 @@ static void count_record(struct measure *m, const struct record *r)
     }
     m->n_due++;
     m->n_sent += r->t_send_ns != RECORD_NONE;
+    m->n_held += r->t_send_ns == RECORD_NONE && r->cap_wait_us > 0;
+    m->n_cap_waits += r->cap_wait_us > 0;
     m->n_ok += ok;
     m->n_cancelled += r->outcome == OUTCOME_CANCELLED;
     m->n_starved += r->outcome == OUTCOME_CANCELLED && r->t_first_ns == RECORD_NONE;
@@ -342,6 +345,23 @@ static double waited_median_ms(const struct measure *m, int from, int to, bool *
     return median;
 }
 
+static void cap_wait(struct measure *m)
+{
+    double *us = xmalloc((m->d->n + 1) * sizeof *us);
+    size_t n = 0;
+    for (size_t i = 0; i < m->d->n; i++) {
+        if (bin_of(m, m->d->records[i].t_sched_ns) >= 0) {
+            us[n++] = m->d->records[i].cap_wait_us;
+        }
+    }
+    stats_sort(us, n);
+    static const double p[3] = {0.5, 0.99, 1};
+    for (int i = 0; i < 3; i++) {
+        m->cap_wait_us[i] = stats_percentile(us, n, p[i]);
+    }
+    free(us);
+}
+
 static void send_lag(struct measure *m)
 {
     double *us = xmalloc((m->d->n + 1) * sizeof *us);
@@ -349,7 +369,7 @@ static void send_lag(struct measure *m)
     for (size_t i = 0; i < m->d->n; i++) {
         const struct record *r = &m->d->records[i];
         if (bin_of(m, r->t_sched_ns) >= 0 && r->t_send_ns != RECORD_NONE) {
-            us[n++] = (double)(r->t_send_ns - r->t_sched_ns) / (double)NS_PER_US;
+            us[n++] = (double)record_lag_ns(r) / (double)NS_PER_US;
         }
     }
     stats_sort(us, n);
@@ -372,6 +392,7 @@ static void judge(struct measure *m)
         .n_scheduled = n_all,
         .n_failed = n_all - by[OUTCOME_OK] - by[OUTCOME_CANCELLED],
         .n_due = m->n_due,
+        .n_held = m->n_held,
         .n_sent = m->n_sent,
         .n_finished = m->n_ok,
         .n_unfinished = m->n_cancelled,
@@ -398,6 +419,7 @@ void measure_end(struct measure *m)
     latency_of_batches(m, LATENCY_ICL, m->icl);
     m->itl = m->icl = NULL;
     send_lag(m);
+    cap_wait(m);
     judge(m);
     m->d = NULL;
 }

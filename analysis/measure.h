@@ -50,8 +50,12 @@ struct measure {
 
     struct latency latency[LATENCY_N];
     struct measure_objective objective[LATENCY_N];
-    double lag_us[4];     // p50, p99, p999, max; NAN: nothing sent
-    double lag_p99_lo_us; // 95 % lower bound of the p99; 0: too few for one
+    uint64_t n_late;       // marked late, whole step
+    uint64_t n_held;       // due in the window, never sent because of the user's cap
+    uint64_t n_cap_waits;  // due in the window, had to wait at the cap: held ones too
+    double cap_wait_us[3]; // p50, p99, max over all due; NAN: nothing due
+    double lag_us[4];      // p50, p99, p999, max; NAN: nothing sent
+    double lag_p99_lo_us;  // 95 % lower bound of the p99; 0: too few for one
     struct verdict_result verdict;
 
     struct gaps *itl, *icl; // (LATENCY_BATCHES) each, while measuring

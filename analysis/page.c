@@ -396,6 +396,23 @@ static void verdict_row(struct str *out, const json_t *step)
     str_puts(out, "</td></tr>\n");
 }
 
+/* What a step's row has no room for: lateness and waiting on the client's side. */
+static void client_note(struct str *out, const json_t *step)
+{
+    const json_t *cap = get(step, "cap_wait_us");
+    double late = value_get(get(step, "requests"), "late");
+    if (late > 0) {
+        str_printf(out, " Step %.0f: %.0f requests were sent more than 1 ms late.",
+                   value_get(step, "index"), late);
+    }
+    if (value_get(cap, "share") > 0) {
+        str_printf(out,
+                   " Step %.0f: %.1f %% waited at the cap on concurrency, p50 %.4g, p99 %.4g ms.",
+                   value_get(step, "index"), 100 * value_get(cap, "share"),
+                   1e-3 * value_get(cap, "p50"), 1e-3 * value_get(cap, "p99"));
+    }
+}
+
 void page_steps(struct str *out, const json_t *report)
 {
     const json_t *steps = get(report, "steps"), *step;
@@ -413,8 +430,13 @@ void page_steps(struct str *out, const json_t *report)
     str_puts(out, "</tbody></table></div>\n<p class=\"facts\" style=\"margin-top:8px\">Small: 95 % "
                   "intervals. Percentiles are of requests that did not fail; all: the same with "
                   "each failure as infinite. * p99 from fewer than 459 requests. ~ "
-                  "interval approximate: a request spans more than a tenth of the window.</p>\n"
-                  "<details><summary>Why each verdict</summary><div class=\"tablebox\"><table>\n");
+                  "interval approximate: a request spans more than a tenth of the window.");
+    json_array_foreach(steps, i, step)
+    {
+        client_note(out, step);
+    }
+    str_puts(out,
+             "</p>\n<details><summary>Why each verdict</summary><div class=\"tablebox\"><table>\n");
     json_array_foreach(steps, i, step)
     {
         verdict_row(out, step);

@@ -227,13 +227,22 @@ static void put_step_notes(struct str *out, const json_t *step)
 {
     char a[NUMBER_BYTES], b[NUMBER_BYTES];
     const json_t *ttft = get(step, "ttft_ms"), *itl = get(step, "itl_ms"),
-                 *icl = get(step, "icl_ms");
+                 *icl = get(step, "icl_ms"), *cap = get(step, "cap_wait_us");
     double index = value_get(step, "index"), failed = value_get(get(step, "requests"), "failed");
     if (failed > 0) {
         str_printf(out, "step %.0f: %.0f of %.0f failed; as infinite, TTFT p50 is %s, p99 %s ms\n",
                    index, failed, value_get(get(step, "requests"), "scheduled"),
                    or_infinite(ttft, "p50_error_adjusted", a),
                    or_infinite(ttft, "p99_error_adjusted", b));
+    }
+    if (value_get(get(step, "requests"), "late") > 0) {
+        str_printf(out, "step %.0f: %.0f requests sent late, by more than 1 ms\n", index,
+                   value_get(get(step, "requests"), "late"));
+    }
+    if (value_get(cap, "share") > 0) {
+        str_printf(out, "step %.0f: %.1f %% waited at the cap on concurrency, p50 %s, p99 %s ms\n",
+                   index, 100 * value_get(cap, "share"), number(1e-3 * value_get(cap, "p50"), a),
+                   number(1e-3 * value_get(cap, "p99"), b));
     }
     if (value_get(icl, "n") < value_get(itl, "n")) {
         str_printf(out, "step %.0f: tokens came in chunks; between chunks p50 %s, p99 %s ms\n",

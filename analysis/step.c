@@ -12,6 +12,7 @@ static void fill_info(const struct measure *m, struct step_info *info)
 {
     info->verdict = m->verdict.verdict;
     snprintf(info->reason, sizeof info->reason, "%s", m->verdict.reason);
+    info->n_late = m->n_late;
     info->achieved_rps = (double)m->n_sends / m->window_s;
     info->offered_output_tokens_per_s = measure_rate(m, m->due_out);
     info->served_output_tokens_per_s = measure_rate(m, m->served_out);

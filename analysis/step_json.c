@@ -46,8 +46,8 @@ static json_t *requests_json(const struct measure *m)
         json_object_set_new(by, record_outcome_names[i],
                             json_integer((json_int_t)m->by_outcome[i]));
     }
-    return json_pack("{s:I, s:I, s:I, s:o}", "scheduled", n, "ok", ok, "failed", n - ok,
-                     "by_outcome", by);
+    return json_pack("{s:I, s:I, s:I, s:I, s:o}", "scheduled", n, "ok", ok, "failed", n - ok,
+                     "late", (json_int_t)m->n_late, "by_outcome", by);
 }
 
 static json_t *tokens_json(const struct measure *m)
@@ -68,6 +68,14 @@ static json_t *goodput_json(const struct measure *m)
     json_t *o = json_object();
     value_set(o, "rps", (double)m->n_good / m->window_s);
     value_set(o, "attainment", m->n_due ? (double)m->n_good / (double)m->n_due : STATS_NONE);
+    return o;
+}
+
+static json_t *cap_wait_json(const struct measure *m)
+{
+    static const char *const keys[] = {"p50", "p99", "max"};
+    json_t *o = numbers(keys, m->cap_wait_us, 3);
+    value_set(o, "share", m->n_due ? (double)m->n_cap_waits / (double)m->n_due : STATS_NONE);
     return o;
 }
 
@@ -195,6 +203,7 @@ json_t *step_json(const struct measure *m, const struct step_data *d, const stru
     json_object_set_new(o, "offered", offered_json(m));
     json_object_set_new(o, "requests", requests_json(m));
     json_object_set_new(o, "send_lag_us", numbers(lag_keys, m->lag_us, 4));
+    json_object_set_new(o, "cap_wait_us", cap_wait_json(m));
     json_object_set_new(o, "poll_gap_us", numbers(gap_keys, gap_us, 2));
     for (int k = 0; k < LATENCY_N; k++) {
         json_object_set_new(o, latency_names[k], latency_json(&m->latency[k]));

@@ -49,7 +49,8 @@ static bool has_errors(const struct verdict_evidence *v, struct verdict_result *
 static bool is_client_limited(const struct verdict_evidence *v, struct verdict_result *out)
 {
     double limit_ms = fmax(MIN_LAG_MS, MAX_LAG_OF_TTFT * v->ttft_p50_ms);
-    if (v->n_due && share(v->n_sent, v->n_due) < MIN_SENT) {
+    uint64_t n_free = v->n_due - v->n_held;
+    if (n_free && share(v->n_sent, n_free) < MIN_SENT) {
         return decide(out, VERDICT_CLIENT_LIMITED, "only %.1f %% of %llu due requests were sent",
                       100 * share(v->n_sent, v->n_due), (unsigned long long)v->n_due);
     }

@@ -2,7 +2,7 @@
  * The verdict of a step, the first that holds:
  *
  *   errors          more than 1 % of the scheduled requests failed
- *   client_limited  sent/scheduled < 0.99, or p99 send lag > max(1 ms, 1 % of the median TTFT), decided by
+ *   client_limited  sent/scheduled < 0.99 (what the user's own cap held back to the end is not counted), or p99 send lag > max(1 ms, 1 % of the median TTFT), decided by
  *                   the 95 % lower bound of the p99: in a step of 60 requests the p99 is the largest
  *                   value, and one late wake-up is no proof that 1 % are late
  *   unstable        clear overload: in-flight requests grow and TTFT drifts, and either less than 90 %
@@ -36,8 +36,9 @@
 
 struct verdict_evidence {
     bool closed_loop;
-    uint64_t n_scheduled, n_failed;    // of the whole step; failed: neither ok nor cancelled
-    uint64_t n_due, n_sent;            // due in the window; of these, sent
+    uint64_t n_scheduled, n_failed; // of the whole step; failed: neither ok nor cancelled
+    uint64_t n_due, n_sent,
+        n_held; // due in the window; of these, sent; held back by the user's cap
     uint64_t n_finished, n_unfinished; // of those due, ok; cancelled
     uint64_t n_starved;                // of those cancelled, without a first token
     double window_s, offered_rps;

@@ -155,6 +155,39 @@ static void goodput_counts_all_that_were_due(void **state)
     near(m.latency[LATENCY_TTFT].p50_with_failed, 0.5 * (50.02 + 150.02), 1e-9);
 }
 
+/* Waiting at the user's cap is in the response and in the backlog, and is no lag of the client's. */
+static void the_cap_is_not_the_clients_lag(void **state)
+{
+    (void)state;
+    struct record r[] = {request(0, 1000, 1, 5), request(1, 2000, 1, 5), unfinished(2, 3000)};
+    r[1].t_sched_ns -= 700 * MS;
+    r[1].cap_wait_us = 600 * 1000;
+    r[1].late = 1;
+    r[2].t_send_ns = RECORD_NONE;
+    r[2].cap_wait_us = 2000 * 1000;
+    struct step_data d = step(r, 3);
+    struct slo_config slo = {.quantile = 0.5};
+    struct measure m;
+    measure_all(&m, &d, &slo);
+    assert_true(record_lag_ns(&r[1]) == 100 * MS + 20000 && record_lag_ns(&r[2]) == RECORD_NONE);
+    near(m.lag_us[3], 100020, 1e-9);
+    near(m.latency[LATENCY_TTFT].max, 750.02, 1e-9);
+    near(m.latency[LATENCY_TTFT_SERVICE].max, 50, 1e-9);
+    assert_true(m.n_due == 3 && m.n_sent == 2 && m.n_held == 1 && m.n_late == 1);
+    near(m.cap_wait_us[0], 600000, 1e-9);
+    near(m.cap_wait_us[2], 2000000, 1e-9);
+    // in flight: 0 for 90 ms, 1 from 1.4 s (when it was free to go but for the cap) to 2.09 s, 2 from 3 s
+    double sum = 0;
+    for (int i = 0; i < MEASURE_BINS; i++) {
+        sum += m.in_flight[i] * 3.0 / MEASURE_BINS;
+    }
+    near(sum, 0.09 + 0.69 + 1.0, 1e-6);
+    json_t *o = step_json(&m, &d, &d.info, NULL, 0);
+    near(json_number_value(json_object_get(json_object_get(o, "cap_wait_us"), "share")), 2 / 3.0,
+         1e-12);
+    json_decref(o);
+}
+
 static void nothing_at_all_is_no_number(void **state)
 {
     (void)state;
@@ -252,6 +285,7 @@ int main(void)
         cmocka_unit_test(windows_cut_by_event_and_by_request),
         cmocka_unit_test(gaps_of_chunks_are_told_from_gaps_of_tokens),
         cmocka_unit_test(goodput_counts_all_that_were_due),
+        cmocka_unit_test(the_cap_is_not_the_clients_lag),
         cmocka_unit_test(nothing_at_all_is_no_number),
         cmocka_unit_test(a_bubble_is_waiting_with_work_in_the_replica),
         cmocka_unit_test(the_critical_path_adds_up),

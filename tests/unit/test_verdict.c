@@ -72,6 +72,8 @@ static void lag_and_missing_sends_are_client_limited(void **state)
     struct verdict_evidence v = healthy();
     v.n_sent = 791;
     assert_int_equal(judge(&v), VERDICT_CLIENT_LIMITED);
+    v.n_held = 9; // the rest could not go for the user's own cap
+    assert_int_equal(judge(&v), VERDICT_STABLE);
     v = healthy();
     v.lag_p99_lo_ms = 1.1;
     assert_int_equal(judge(&v), VERDICT_CLIENT_LIMITED);
