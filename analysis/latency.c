@@ -18,6 +18,11 @@ uint32_t latency_tokens_out(const struct record *r)
     return r->n_out_usage != UINT32_MAX && r->n_out_usage > 0 ? r->n_out_usage : r->n_out;
 }
 
+uint32_t latency_tokens_in(const struct record *r)
+{
+    return r->n_in_usage != UINT32_MAX && r->n_in_usage > 0 ? r->n_in_usage : r->n_in;
+}
+
 double latency_value_ms(const struct record *r, enum latency_metric m)
 {
     if (r->outcome != OUTCOME_OK || r->t_first_ns == RECORD_NONE || r->t_last_ns == RECORD_NONE) {

@@ -34,6 +34,8 @@ extern const char *const latency_names[LATENCY_N]; // "ttft_ms", ...
 
 /* Output tokens of a record: the server's count where it gave one. */
 uint32_t latency_tokens_out(const struct record *r);
+/* Prompt tokens: as the server reported, else as asked for. */
+uint32_t latency_tokens_in(const struct record *r);
 
 /* The metric of one request in ms; NAN when it failed or has no such value. Not for ITL and ICL. */
 double latency_value_ms(const struct record *r, enum latency_metric m);

@@ -62,3 +62,7 @@ bool json_scan_end(struct json_scan *s);
 
 /* Compared as it stands: a key written with escapes is not recognised. */
 bool json_text_is(struct json_text t, const char *word);
+
+/* Append what the string says, in UTF-8; halves of surrogate pairs that stand alone become U+FFFD. */
+struct str;
+void json_text_unescape(struct json_text t, struct str *out);

@@ -22,6 +22,7 @@ enum rng_stream {
     RNG_MIX,    // which of several datasets
     RNG_THINK,  // time between turns
     RNG_SERVE,  // times of the null server
+    RNG_URL,    // which of an endpoint's URLs
 };
 
 /* 128 random bits for one (seed, stream, a, b). */

@@ -148,7 +148,7 @@ static void take_token(struct client_stages *s, const struct wire_token *t, int6
     if (!l) {
         return;
     }
-    if (!live_tokens(s->table, l, 1, now_ns)) {
+    if (l->rec.n_out == l->rec.n_out_req || !live_tokens(s->table, l, 1, now_ns)) {
         finish(s, l, OUTCOME_BAD_STREAM, 0);
         return;
     }

@@ -66,9 +66,14 @@ void live_destroy(struct live_table *t)
     free(t);
 }
 
-size_t live_chunks(uint32_t n_tokens)
+uint32_t live_room(uint32_t n_out_req)
 {
-    return ((size_t)n_tokens + CHUNK_TOKENS - 1) / CHUNK_TOKENS;
+    return n_out_req + n_out_req / 4 + 64;
+}
+
+size_t live_chunks(uint32_t n_out_req)
+{
+    return ((size_t)live_room(n_out_req) + CHUNK_TOKENS - 1) / CHUNK_TOKENS;
 }
 
 int live_reserve(struct live_table *t, size_t n_chunks, struct err *e)
@@ -188,7 +193,7 @@ static uint32_t *next_entry(struct live_table *t, struct live *l)
 bool live_tokens(struct live_table *t, struct live *l, uint32_t n, int64_t t_ns)
 {
     struct record *r = &l->rec;
-    if (n > r->n_out_req - r->n_out) {
+    if (n > live_room(r->n_out_req) - r->n_out) {
         return false;
     }
     // Gaps are differences of times already cut to us, so that they add up to the whole.
@@ -210,6 +215,31 @@ bool live_tokens(struct live_table *t, struct live *l, uint32_t n, int64_t t_ns)
     r->t_last_ns = t_ns;
     r->n_chunks++;
     return true;
+}
+
+static void free_chunks(struct live_table *t, struct live *l)
+{
+    if (l->first_chunk != NONE) {
+        t->chunks[l->last_chunk].next = t->free_chunk;
+        t->free_chunk = l->first_chunk;
+    }
+    l->first_chunk = l->last_chunk = NONE;
+}
+
+void live_recount(struct live_table *t, struct live *l, const uint32_t *counts, uint32_t *gaps_us)
+{
+    struct record *r = &l->rec;
+    uint32_t room = live_room(r->n_out_req);
+    CHECK(r->n_out == r->n_chunks);
+    live_copy_tokens(t, l, gaps_us);
+    free_chunks(t, l);
+    r->n_out = 0;
+    for (uint32_t i = 0; i < r->n_chunks; i++) {
+        for (uint32_t k = 0; k < counts[i] && r->n_out < room; k++) {
+            *next_entry(t, l) = k == 0 ? gaps_us[i] : 0;
+            r->n_out++;
+        }
+    }
 }
 
 void live_end(struct live_table *t, struct live *l, enum outcome outcome, int error)
@@ -251,10 +281,7 @@ void live_free(struct live_table *t, struct live *l)
 {
     CHECK(t->ended_head == l->ticket.slot);
     t->ended_head = l->next;
-    if (l->first_chunk != NONE) {
-        t->chunks[l->last_chunk].next = t->free_chunk;
-        t->free_chunk = l->first_chunk;
-    }
+    free_chunks(t, l);
     l->ticket.generation++;
     l->next = t->free_slot;
     t->free_slot = l->ticket.slot;

@@ -32,13 +32,19 @@ struct live {
 
 struct live_table;
 
-/* n_slots requests at once, each of at most max_tokens output tokens. */
+/*
+ * Tokens that a reply to a request for n_out_req of them may have before it counts as broken: a server
+ * that sends a few more than were asked for still gets them counted.
+ */
+uint32_t live_room(uint32_t n_out_req);
+
+/* n_slots requests at once, each for at most max_tokens output tokens. */
 int live_create(struct live_table **out, uint32_t n_slots, uint32_t max_tokens,
                 struct err *e) ERR_CHECKED;
 void live_destroy(struct live_table *t);
 
-/* Chunks that a reply of n tokens takes. */
-size_t live_chunks(uint32_t n_tokens);
+/* Chunks that a reply to a request for n_out_req tokens may take. */
+size_t live_chunks(uint32_t n_out_req);
 /* Room for n_chunks in flight at once, or fewer where all slots together cannot use that many. No
  * request may be in flight. */
 int live_reserve(struct live_table *t, size_t n_chunks, struct err *e) ERR_CHECKED;
@@ -57,8 +63,14 @@ uint32_t live_in_flight(const struct live_table *t); // busy ones
 void live_sent(struct live *l, int64_t t_ns);
 /* The first byte or message of the answer; later calls change nothing. */
 void live_byte(struct live *l, int64_t t_ns);
-/* One message with n >= 1 tokens. False when that is more than was asked for: nothing is kept then. */
+/* One message with n >= 1 tokens. False when there is no room for so many: nothing is kept then. */
 bool live_tokens(struct live_table *t, struct live *l, uint32_t n, int64_t t_ns);
+/*
+ * Every message so far was taken for one token, and turns out to have had counts[i] (rec.n_chunks):
+ * the first of them came after the message's gap, the others at once. What exceeds the room is dropped.
+ * gaps_us: (rec.n_chunks) of scratch.
+ */
+void live_recount(struct live_table *t, struct live *l, const uint32_t *counts, uint32_t *gaps_us);
 /* The request has ended; the loop writes its record out and frees the slot. Once per request. */
 void live_end(struct live_table *t, struct live *l, enum outcome outcome, int error);
 

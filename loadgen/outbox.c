@@ -8,7 +8,7 @@ size_t outbox_message_bytes(uint32_t max_tokens)
 {
     struct record r;
     record_init(&r);
-    r.n_out = max_tokens;
+    r.n_out = live_room(max_tokens);
     r.n_stages = RECORD_MAX_STAGES;
     size_t n_bytes = sizeof(struct wire_journal) + record_encoded_bytes(&r);
     return n_bytes > PIECE_BYTES ? n_bytes : PIECE_BYTES;
@@ -18,7 +18,7 @@ int outbox_init(struct outbox *o, struct comm *c, uint32_t max_tokens, struct er
 {
     *o = (struct outbox){.comm = c, .cap = outbox_message_bytes(max_tokens)};
     o->piece = calloc(1, o->cap);
-    o->dt_us = calloc(max_tokens, sizeof *o->dt_us);
+    o->dt_us = calloc(live_room(max_tokens), sizeof *o->dt_us);
     if (!o->piece || !o->dt_us) {
         outbox_free(o);
         return err_set(e, ERR_ENV, "no memory for replies of %u tokens", max_tokens);

@@ -42,7 +42,7 @@ struct head {
 
 #define MAGIC ((uint32_t)0x32435254) // "TRC2"; changes with struct record
 
-_Static_assert(sizeof(struct record) == 168,
+_Static_assert(sizeof(struct record) == 176,
                "encoded as it stands: no padding, new MAGIC on change");
 _Static_assert(sizeof(struct span) == 40, "journalled as it stands: no padding");
 _Static_assert(sizeof(struct series_point) == 32, "journalled as it stands: no padding");
@@ -62,6 +62,8 @@ void record_init(struct record *r)
         .t_emit_first_ns = RECORD_NONE,
         .t_emit_last_ns = RECORD_NONE,
         .n_out_usage = UINT32_MAX,
+        .n_in_usage = UINT32_MAX,
+        .n_out_local = UINT32_MAX,
     };
 }
 

@@ -28,11 +28,11 @@ enum outcome { // a request's end; order is part of the file format
 extern const char *const record_outcome_names[OUTCOME_N];
 
 enum step_kind { // order is part of the file format
-    STEP_BASE,   // closed-loop probe
+    STEP_BASE,   // closed loop: the probe, or a rung of a ladder
     STEP_SWEEP,
     STEP_BISECT,
     STEP_FILL,
-    STEP_REVISIT,
+    STEP_REVISIT, // a rate once more: longer, to decide it, or at the end, to see a drift
     STEP_KIND_N,
 };
 extern const char *const record_step_kind_names[STEP_KIND_N];
@@ -76,6 +76,8 @@ struct record {
     uint64_t conversation; // 0: none
     uint32_t cap_wait_us;  // part of s - q that was the wait at the user's cap; saturates
     uint32_t late;         // 1: lag above RECORD_LATE_NS
+    uint32_t n_in_usage;   // prompt tokens as the server reported; UINT32_MAX when it did not
+    uint32_t n_out_local;  // output tokens by the tokenizer here; UINT32_MAX when not counted
 };
 
 /* A record with every time RECORD_NONE and every count zero. */

@@ -152,6 +152,8 @@ static const struct store_field request_fields[] = {
     REQUEST(cap_wait_us, FIELD_U32, "us", "of t_send - t_sched, waited at the cap on concurrency",
             false),
     REQUEST(late, FIELD_U32, "1", "1: sent more than 1 ms late, the wait at the cap apart", false),
+    REQUEST(n_in_usage, FIELD_U32, "1", "prompt tokens as the server reported", true),
+    REQUEST(n_out_local, FIELD_U32, "1", "output tokens by the tokenizer of the load rank", true),
 };
 
 static const struct store_field path_first_fields[] = {
@@ -359,7 +361,8 @@ const struct store_field *store_schema_field(const struct store_table *t, const 
 bool store_schema_is_recent(const struct store_field *f)
 {
     static const char *const since_1_1[] = {"t_planned_ns", "stopped_early", "repeat",
-                                            "n_late",       "cap_wait_us",   "late"};
+                                            "n_late",       "cap_wait_us",   "late",
+                                            "n_in_usage",   "n_out_local"};
     for (size_t i = 0; i < COUNT(since_1_1); i++) {
         if (strcmp(f->name, since_1_1[i]) == 0) {
             return true;
