@@ -87,17 +87,7 @@ static void say_where(const struct serve_config *c, int port)
 
 static int serve(const struct serve_config *c, struct err *e)
 {
-    const struct httpd_config how = {
-        .host = c->host,
-        .port = (int)c->port,
-        .max_connections = c->connections,
-        .max_body_bytes = (size_t)c->max_body_bytes,
-        .request_ns = c->request_ns,
-        .idle_ns = c->idle_ns,
-        .write_ns = c->write_ns,
-        .spin_ns = c->spin_ns,
-        .drain_ns = c->drain_ns,
-    };
+    const struct httpd_config how = serve_config_httpd(c);
     struct null_server *s = NULL;
     struct httpd *h = NULL;
     if (null_server_open(&s, c, TIDEMARK_VERSION, e)) {

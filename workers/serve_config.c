@@ -81,3 +81,18 @@ int serve_config_check(const struct serve_config *c, struct err *e)
     }
     return 0;
 }
+
+struct httpd_config serve_config_httpd(const struct serve_config *c)
+{
+    return (struct httpd_config){
+        .host = c->host,
+        .port = (int)c->port,
+        .max_connections = c->connections,
+        .max_body_bytes = (size_t)c->max_body_bytes,
+        .request_ns = c->request_ns,
+        .idle_ns = c->idle_ns,
+        .write_ns = c->write_ns,
+        .spin_ns = c->spin_ns,
+        .drain_ns = c->drain_ns,
+    };
+}

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "core/httpd.h"
 #include "core/opt.h"
 
 enum serve_target {
@@ -53,3 +54,6 @@ extern const struct opt_table serve_config_options;
 
 /* Checks across keys. ERR_INPUT. */
 int serve_config_check(const struct serve_config *c, struct err *e) ERR_CHECKED;
+
+/* What of it is the HTTP server's. Holds pointers into `c`. */
+struct httpd_config serve_config_httpd(const struct serve_config *c);
