@@ -16,6 +16,7 @@
 #include "cli/coordinate.h"
 #include "cli/keeper.h"
 #include "cli/launch.h"
+#include "cli/text_model.h"
 #include "cli/world.h"
 #include "core/log.h"
 #include "core/mem.h"
@@ -95,7 +96,7 @@ static int make_config(const struct run_args *a, struct run_config *c, struct er
 static int preflight(const struct run_config *c, const struct run_args *a, struct err *e)
 {
     struct arch arch;
-    if (arch_open(c->target.model, &arch, e)) {
+    if (text_model_open(c, &arch, e)) {
         return -1;
     }
     if (c->target.kind == TARGET_STAGES && target_check(&c->target, &arch, e)) {

@@ -24,7 +24,7 @@ static json_t *hash_json(uint64_t hash)
 static json_t *describe_model(const struct world *w)
 {
     const struct target_config *t = &w->config.target;
-    bool is_folder = !arch_is_preset(t->model);
+    bool is_folder = t->kind != TARGET_OPENAI && !arch_is_preset(t->model);
     json_t *config = json_null(), *weights = json_null();
     uint64_t hash;
     struct err why;

@@ -37,7 +37,7 @@ static const struct opt run_rows[] = {
 
 /* The tables of all parts, each over its place in `c`, in the order of the RUN_CONFIG_ bits. */
 enum {
-    N_SETS = 6
+    N_SETS = 7
 };
 
 static void run_config_sets(struct run_config *c, struct opt_set sets[N_SETS])
@@ -50,6 +50,7 @@ static void run_config_sets(struct run_config *c, struct opt_set sets[N_SETS])
         {dataset_options, &c->dataset},
         {slo_options, &c->slo},
         {cost_options, &c->cost},
+        {endpoint_options, &c->endpoint},
     };
     memcpy(sets, all, sizeof all);
 }
@@ -75,6 +76,10 @@ static int default_model(struct target_config *t, struct err *e)
 {
     if (t->model && t->model[0]) {
         return 0;
+    }
+    if (t->kind == TARGET_OPENAI) {
+        return err_set(e, ERR_INPUT,
+                       "target.model: missing (the name by which the endpoint knows it)");
     }
     if (t->kind != TARGET_NULL) {
         return err_set(e, ERR_INPUT,
@@ -107,7 +112,8 @@ int run_config_from_json(struct run_config *c, const struct json_t *root, struct
         opt_defaults(sets[i].table, sets[i].base);
     }
     if (opt_apply_sets(sets, N_SETS, root, e) || load_check(&c->load, e) ||
-        default_model(&c->target, e)) {
+        default_model(&c->target, e) ||
+        (c->target.kind == TARGET_OPENAI && endpoint_check(&c->endpoint, e))) {
         run_config_free(c);
         return -1;
     }

@@ -12,6 +12,7 @@
 #include "core/err.h"
 #include "core/opt.h"
 #include "datasets/dataset.h"
+#include "loadgen/endpoint.h"
 #include "loadgen/load.h"
 #include "model/layout.h"
 #include "workers/target.h"
@@ -22,6 +23,7 @@ struct run_config {
     char *name;
     char *results; // path of the result file
     struct target_config target;
+    struct endpoint_config endpoint; // of target.kind: openai
     struct load_config load;
     struct dataset_config dataset;
     struct slo_config slo;
@@ -43,7 +45,8 @@ enum {
     RUN_CONFIG_DATASET = 1 << 3,
     RUN_CONFIG_SLO = 1 << 4,
     RUN_CONFIG_COST = 1 << 5,
-    RUN_CONFIG_ALL = (1 << 6) - 1,
+    RUN_CONFIG_ENDPOINT = 1 << 6,
+    RUN_CONFIG_ALL = (1 << 7) - 1,
 };
 
 /* Every key of these parts, with type, default and help; an empty line between parts. Caller frees. */

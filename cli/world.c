@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "cli/signals.h"
+#include "cli/text_model.h"
 #include "core/clock.h"
 #include "core/log.h"
 #include "core/mem.h"
@@ -51,6 +52,22 @@ static int share_config(struct world *w, struct run_config *config, struct err *
     return rc;
 }
 
+/* Whether the endpoint is there and serves the model, and what it says of itself. */
+static int meet_endpoint(struct world *w, struct err *e)
+{
+    struct endpoint_config *c = &w->config.endpoint;
+    struct endpoint p;
+    if (endpoint_open(&p, c, e)) {
+        return -1;
+    }
+    int rc = c->check ? identity_ask(&p, w->config.target.model, &w->identity, e) : 0;
+    endpoint_close(&p);
+    if (rc == 0 && c->context == 0) {
+        c->context = w->identity.context > 0 ? w->identity.context : ENDPOINT_CONTEXT;
+    }
+    return rc;
+}
+
 static int place(struct world *w, struct err *e)
 {
     w->layout = run_config_layout(&w->config);
@@ -61,7 +78,10 @@ static int place(struct world *w, struct err *e)
     if (!w->is_load) {
         signals_leave();
     }
-    if (arch_open(w->config.target.model, &w->arch, e)) {
+    if (w->config.target.kind == TARGET_OPENAI && meet_endpoint(w, e)) {
+        return -1;
+    }
+    if (text_model_open(&w->config, &w->arch, e)) {
         return -1;
     }
     return w->config.target.kind == TARGET_STAGES ? target_check(&w->config.target, &w->arch, e)
@@ -207,12 +227,9 @@ static void load_job_run(void *arg)
                                 &w->arch, &job->e);
         return;
     }
-    if (!arch_is_preset(c->target.model)) {
-        job->rc = tokenizer_open(&w->tokenizer, c->target.model, w->arch.vocab, &job->e);
-    }
+    job->rc = text_model_tokenizer(c, &w->arch, &w->tokenizer, &job->e);
     if (job->rc == 0 && job->with_dataset) {
-        struct dataset_model model = {
-            .tok = w->tokenizer, .vocab = w->arch.vocab, .context = w->arch.max_context};
+        struct dataset_model model = text_model_dataset(c, &w->arch, w->tokenizer);
         job->rc = dataset_open(&w->dataset, &c->dataset, &model, &job->e);
         if (job->rc == 0) {
             job->rc = plan_check(&c->load, w->dataset, &job->e);

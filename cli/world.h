@@ -11,6 +11,7 @@
 #include "core/clocksync.h"
 #include "core/comm.h"
 #include "core/jobs.h"
+#include "loadgen/identity.h"
 #include "model/arch.h"
 #include "model/layout.h"
 #include "model/tokenizer.h"
@@ -22,6 +23,7 @@ struct world {
     struct run_config config;
     struct layout layout;
     struct arch arch;
+    struct identity identity; // of an endpoint, as this load rank was told
     int rank;
     bool is_load;
     struct jobs *jobs;

@@ -15,11 +15,12 @@
 
 static const struct opt rows[] = {
     {ROW("target.kind", OPT_CHOICE, "stages", 0, 0,
-         "stages: this job's worker ranks; null: answers at once, to measure tidemark itself",
+         "stages: this job's worker ranks; openai: an HTTP endpoint; null: answers at once, to measure "
+         "tidemark itself",
          kind),
-     .choices = "stages|null"},
+     .choices = "stages|openai|null"},
     {ROW("target.model", OPT_STRING, NULL, 0, 0,
-         "folder in Hugging Face layout, or preset:NAME (random weights)", model)},
+         "folder in Hugging Face layout, preset:NAME (random weights), or an endpoint's name for it", model)},
     {ROW("target.backend", OPT_CHOICE, "auto", 0, 0,
          "what computes in a stage; auto: the fastest this machine has", backend),
      .choices = "auto|cpu"},
@@ -91,7 +92,7 @@ static int check_split(const struct target_config *t, const struct arch *a, stru
 
 int target_check(const struct target_config *t, const struct arch *a, struct err *e)
 {
-    if (t->kind == TARGET_NULL) {
+    if (t->kind != TARGET_STAGES) {
         return 0;
     }
     if (t->model == NULL || t->model[0] == '\0') {

@@ -13,6 +13,7 @@
 
 enum target_kind {
     TARGET_STAGES, // this job's worker ranks, over MPI
+    TARGET_OPENAI, // an OpenAI-compatible endpoint over HTTP (loadgen/endpoint.h has its settings)
     TARGET_NULL,   // answers at once, in one chunk: measures tidemark itself
 };
 
@@ -41,7 +42,7 @@ extern const struct opt_table target_options;
 
 /*
  * Checks across keys: layer_split sums to the model's layers, pipeline <= layers, tensor = 1 on cpu, ...
- * `a` may be NULL for TARGET_NULL.
+ * `a` may be NULL for other kinds than TARGET_STAGES.
  */
 int target_check(const struct target_config *t, const struct arch *a, struct err *e) ERR_CHECKED;
 

@@ -1,0 +1,46 @@
+#include "cli/text_model.h"
+
+static bool is_endpoint(const struct run_config *c)
+{
+    return c->target.kind == TARGET_OPENAI;
+}
+
+int text_model_open(const struct run_config *c, struct arch *a, struct err *e)
+{
+    if (!is_endpoint(c)) {
+        return arch_open(c->target.model, a, e);
+    }
+    int64_t context = c->endpoint.context > 0 ? c->endpoint.context : ENDPOINT_CONTEXT;
+    *a = (struct arch){.vocab = TOKENIZER_MAX_VOCAB, .max_context = (int)context};
+    return 0;
+}
+
+int text_model_tokenizer(const struct run_config *c, struct arch *a, struct tokenizer **out,
+                         struct err *e)
+{
+    const char *folder = is_endpoint(c)                     ? c->endpoint.tokenizer
+                         : arch_is_preset(c->target.model) ? NULL
+                                                           : c->target.model;
+    *out = NULL;
+    if (!folder) {
+        return 0;
+    }
+    if (tokenizer_open(out, folder, a->vocab, e)) {
+        return -1;
+    }
+    if (is_endpoint(c)) {
+        a->vocab = tokenizer_vocab(*out);
+    }
+    return 0;
+}
+
+struct dataset_model text_model_dataset(const struct run_config *c, const struct arch *a,
+                                        const struct tokenizer *tok)
+{
+    return (struct dataset_model){
+        .tok = tok,
+        .vocab = a->vocab,
+        .context = a->max_context,
+        .may_estimate = is_endpoint(c),
+    };
+}
