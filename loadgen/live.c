@@ -122,7 +122,6 @@ struct live *live_take(struct live_table *t, const struct plan_event *ev, int64_
     l->rec.n_out_req = ev->n_out;
     l->rec.n_out_usage = UINT32_MAX;
     l->busy = true;
-    l->user = 0;
     l->first_chunk = l->last_chunk = l->next = NONE;
     l->last_us = 0;
     t->n_busy++;

@@ -21,8 +21,7 @@
 struct live {
     struct record rec; // absolute times of rank 0's clock
     struct wire_ticket ticket;
-    uint32_t user; // of a closed loop
-    bool busy;     // taken, and not ended
+    bool busy; // taken, and not ended
     /* the table's own: */
     uint32_t first_chunk, last_chunk;
     uint32_t next;                            // in the list of ended or of free slots

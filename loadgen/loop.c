@@ -10,7 +10,7 @@
 #include "loadgen/pace.h"
 #include "loadgen/plan.h"
 #include "loadgen/ready.h"
-#include "loadgen/users.h"
+#include "loadgen/turns.h"
 
 #include <sched.h>
 #include <stdlib.h>
@@ -50,7 +50,8 @@ struct loop {
     size_t next;        // index in plan.events
     struct ready ready; // of plan.events from `next` on
     struct str payload; // of an event that was not made ready
-    struct users users; // closed loop
+    struct turns turns; // closed loop: all; open loop: what follows in conversations
+    uint64_t n_turns;   // open loop: such turns so far
 
     struct loop_live live;
     uint64_t n_filtered; // closed loop
@@ -103,7 +104,7 @@ void loop_destroy(struct loop *l)
 {
     if (l) {
         plan_free(&l->plan);
-        users_free(&l->users);
+        turns_free(&l->turns);
         live_destroy(l->table);
         outbox_free(&l->outbox);
         cap_free(&l->cap);
@@ -133,6 +134,34 @@ void loop_stop(struct loop *l)
     l->is_stopped = true;
 }
 
+void loop_end_at(struct loop *l, int64_t t_end_ns, int64_t t_drain_ns)
+{
+    int64_t duration_ns = t_end_ns - l->step.t_begin_ns;
+    if (t_end_ns >= l->step.t_end_ns) {
+        return;
+    }
+    l->step.t_end_ns = t_end_ns;
+    l->step.t_drain_ns = t_drain_ns;
+    while (l->plan.n > l->next && l->plan.events[l->plan.n - 1].t_ns >= duration_ns) {
+        l->plan.n--;
+    }
+}
+
+uint64_t loop_waiting(const struct loop *l, int64_t now_ns)
+{
+    uint64_t n = 0;
+    uint32_t slot = 0;
+    for (const struct live *v; (v = live_busy_from(l->table, slot)) != NULL;) {
+        slot = v->ticket.slot + 1;
+        n += v->rec.t_first_ns == RECORD_NONE;
+    }
+    int64_t since_ns = now_ns - l->step.t_begin_ns;
+    for (size_t i = l->next; i < l->plan.n && l->plan.events[i].t_ns <= since_ns; i++) {
+        n++;
+    }
+    return n;
+}
+
 /* --- planning ------------------------------------------------------------------------------------- */
 
 static int plan_open(struct loop *l, int rank, struct err *e)
@@ -143,19 +172,20 @@ static int plan_open(struct loop *l, int rank, struct err *e)
         return -1;
     }
     for (size_t i = 0; i < l->plan.n; i++) {
-        l->n_chunks += live_chunks(l->plan.events[i].n_out);
+        const struct plan_event *ev = &l->plan.events[i];
+        l->n_chunks += live_chunks(ev->n_turns > 1 ? l->context : ev->n_out);
     }
-    return 0;
+    return turns_init(&l->turns, l->plan.n_conversations, e);
 }
 
 static int plan_closed(struct loop *l, int rank, struct err *e)
 {
     const struct wire_step *s = &l->step;
     plan_build_closed(&l->plan, l->ds, s->seed, s->users);
-    if (users_init(&l->users, s->users, rank, l->layout.load_ranks, s->t_begin_ns, e) != 0) {
+    if (turns_init_users(&l->turns, s->users, rank, l->layout.load_ranks, s->t_begin_ns, e) != 0) {
         return -1;
     }
-    l->n_chunks = l->users.n * live_chunks(l->context);
+    l->n_chunks = l->turns.cap * live_chunks(l->context);
     return 0;
 }
 
@@ -164,7 +194,7 @@ int loop_plan_step(struct loop *l, const struct wire_step *step, struct err *e)
     CHECK(step->t_begin_ns <= step->t_end_ns && step->t_end_ns <= step->t_drain_ns);
     int rank = comm_rank(l->comm);
     plan_free(&l->plan);
-    users_free(&l->users);
+    turns_free(&l->turns);
     l->step = *step;
     l->n_chunks = 0;
     l->next = 0;
@@ -177,25 +207,34 @@ int loop_plan_step(struct loop *l, const struct wire_step *step, struct err *e)
 
 /* --- sending -------------------------------------------------------------------------------------- */
 
-/* When the next request is due, or INT64_MAX: none is left, or all users wait for replies. */
-static int64_t next_due_ns(const struct loop *l)
+/* When the next event of the schedule is due; INT64_MAX: none is left. */
+static int64_t next_planned_ns(const struct loop *l)
 {
-    if (l->step.users > 0) {
-        int64_t t_ns = users_next_ns(&l->users);
-        return t_ns < l->step.t_end_ns ? t_ns : INT64_MAX;
-    }
     return l->next < l->plan.n ? l->step.t_begin_ns + l->plan.events[l->next].t_ns : INT64_MAX;
 }
 
-/* What the client will send for this event. How many draws did not fit. */
-static uint32_t prepare(struct loop *l, const struct plan_event *ev, struct str *payload)
+/* The same of turns that the run itself decides: INT64_MAX when all wait for replies. */
+static int64_t next_turn_ns(const struct loop *l)
+{
+    int64_t t_ns = turns_next_ns(&l->turns);
+    return t_ns < l->step.t_end_ns ? t_ns : INT64_MAX;
+}
+
+static int64_t next_due_ns(const struct loop *l)
+{
+    int64_t planned_ns = next_planned_ns(l), turn_ns = next_turn_ns(l);
+    return planned_ns < turn_ns ? planned_ns : turn_ns;
+}
+
+/* What the client will send for this event. */
+static void prepare(struct loop *l, const struct plan_event *ev, struct str *payload)
 {
     struct prompt p;
-    dataset_get(l->ds, l->step.seed, ev->id, 0, &p);
+    struct turn turn = turns_of_id(ev->id);
     if (l->client->ops->prepare) {
-        l->client->ops->prepare(l->client, l->ds, l->step.seed, ev->id, &p, payload);
+        dataset_get(l->ds, l->step.seed, turn.event, turn.turn, &p);
+        l->client->ops->prepare(l->client, l->ds, l->step.seed, turn.event, &p, payload);
     }
-    return p.redrawn;
 }
 
 /* Make the next event of the schedule ready, if there is time enough before something is due. */
@@ -210,7 +249,7 @@ static bool prepare_ahead(struct loop *l, int64_t left_ns)
         PREPARE_NS + PREPARE_TOKEN_NS * (int64_t)l->plan.events[i].n_in > left_ns) {
         return false;
     }
-    (void)prepare(l, &l->plan.events[i], payload);
+    prepare(l, &l->plan.events[i], payload);
     ready_done(&l->ready);
     return true;
 }
@@ -222,10 +261,18 @@ static uint32_t cap_wait_us(int64_t due_ns, int64_t free_ns)
     return us < UINT32_MAX ? (uint32_t)us : UINT32_MAX;
 }
 
+static void describe(const struct loop *l, const struct plan_event *ev, struct record *r)
+{
+    struct turn turn = turns_of_id(ev->id);
+    r->load_rank = (uint16_t)comm_rank(l->comm);
+    r->turn = turn.turn;
+    r->conversation = ev->n_turns > 1 ? turn.event + 1 : 0;
+}
+
 static struct live *take(struct loop *l, const struct plan_event *ev, int64_t due_ns)
 {
     struct live *v = live_take(l->table, ev, due_ns);
-    v->rec.load_rank = (uint16_t)comm_rank(l->comm);
+    describe(l, ev, &v->rec);
     v->rec.cap_wait_us = cap_wait_us(due_ns, cap_take(&l->cap));
     return v;
 }
@@ -237,23 +284,23 @@ static void send_open(struct loop *l, int64_t due_ns)
     if (!payload) {
         payload = &l->payload;
         str_clear(payload);
-        (void)prepare(l, ev, payload);
+        prepare(l, ev, payload);
     }
     struct live *v = take(l, ev, due_ns);
     l->client->ops->submit(l->client, v, payload);
     ready_drop(&l->ready, l->next++);
 }
 
-static void send_closed(struct loop *l)
+static void send_turn(struct loop *l)
 {
     struct plan_event ev;
-    uint64_t turn;
-    struct users_due due = users_pop(&l->users, &turn);
-    plan_closed_event(l->ds, l->step.seed, due.user, l->step.users, turn, &ev);
+    struct turn turn = turns_pop(&l->turns);
+    uint32_t redrawn = plan_turn(l->ds, l->step.seed, turn.event, turn.turn, &ev);
+    l->n_filtered += turn.turn == 0 ? redrawn : 0;
+    l->n_turns++;
     str_clear(&l->payload);
-    l->n_filtered += prepare(l, &ev, &l->payload);
-    struct live *v = take(l, &ev, due.t_ns);
-    v->user = due.user;
+    prepare(l, &ev, &l->payload);
+    struct live *v = take(l, &ev, turn.t_ns);
     l->client->ops->submit(l->client, v, &l->payload);
 }
 
@@ -272,10 +319,10 @@ static int send_due(struct loop *l, int64_t now_ns)
         if (due_ns > now_ns) {
             break;
         }
-        if (l->step.users > 0) {
-            send_closed(l);
-        } else {
+        if (due_ns == next_planned_ns(l)) {
             send_open(l, due_ns);
+        } else {
+            send_turn(l);
         }
         l->live.n_sent++;
     }
@@ -312,8 +359,11 @@ static void count_ended(struct loop *l, const struct live *v, int64_t now_ns)
     if (is_ok) {
         hist_record(&l->ttft_us, (v->rec.t_first_ns - v->rec.t_sched_ns) / NS_PER_US);
     }
-    if (l->step.users > 0) {
-        users_done(&l->users, v->user, end_ns, !is_ok);
+    struct turn next;
+    if ((l->step.users > 0 || v->rec.conversation > 0) &&
+        turns_follow(l->ds, l->step.seed, l->step.users, turns_of_id(v->rec.id), end_ns, !is_ok,
+                     &next)) {
+        turns_push(&l->turns, next);
     }
 }
 
@@ -444,26 +494,40 @@ static int cancel_rest(struct loop *l, struct err *e)
     return collect(l, clock_now_ns(), e) < 0 ? -1 : 0;
 }
 
-/* What was due and found no slot to the very end is cancelled, too, without a time of sending: when the
- * cap held it back, it waited there until now. */
-static int record_unsent(struct loop *l, bool is_capped, struct err *e)
+/* Without a time of sending; what the cap held back waited there until free_ns. */
+static int record_unsent(struct loop *l, const struct plan_event *ev, int64_t due_ns,
+                         int64_t free_ns, struct err *e)
+{
+    struct record r;
+    record_init(&r);
+    describe(l, ev, &r);
+    r.id = ev->id;
+    r.t_sched_ns = due_ns;
+    r.n_in = ev->n_in;
+    r.n_out_req = ev->n_out;
+    r.cap_wait_us = cap_wait_us(due_ns, free_ns);
+    r.outcome = OUTCOME_CANCELLED;
+    if (outbox_add_unsent(&l->outbox, &r, e) != 0) {
+        return -1;
+    }
+    return ++l->live.n_done % RECORDS_PER_PUMP == 0 ? pump(l, e) : 0;
+}
+
+/* What was due and found no slot, or no place at the cap, to the very end is cancelled, too. (In a closed
+ * loop nothing was promised to users who wait.) */
+static int record_rest(struct loop *l, bool is_capped, struct err *e)
 {
     int64_t free_ns = is_capped ? clock_now_ns() : INT64_MIN;
-    for (; l->next < l->plan.n; l->next++) {
-        const struct plan_event *ev = &l->plan.events[l->next];
-        struct record r;
-        record_init(&r);
-        r.id = ev->id;
-        r.t_sched_ns = l->step.t_begin_ns + ev->t_ns;
-        r.n_in = ev->n_in;
-        r.n_out_req = ev->n_out;
-        r.n_out_usage = UINT32_MAX;
-        r.load_rank = (uint16_t)comm_rank(l->comm);
-        r.cap_wait_us = cap_wait_us(r.t_sched_ns, free_ns);
-        r.outcome = OUTCOME_CANCELLED;
-        l->live.n_done++;
-        if (outbox_add_unsent(&l->outbox, &r, e) != 0 ||
-            (l->next % RECORDS_PER_PUMP == 0 && pump(l, e) != 0)) {
+    for (int64_t due_ns; (due_ns = next_planned_ns(l)) != INT64_MAX; l->next++) {
+        if (record_unsent(l, &l->plan.events[l->next], due_ns, free_ns, e) != 0) {
+            return -1;
+        }
+    }
+    for (; l->step.users == 0 && next_turn_ns(l) != INT64_MAX; l->n_turns++) {
+        struct plan_event ev;
+        struct turn turn = turns_pop(&l->turns);
+        (void)plan_turn(l->ds, l->step.seed, turn.event, turn.turn, &ev);
+        if (record_unsent(l, &ev, turn.t_ns, free_ns, e) != 0) {
             return -1;
         }
     }
@@ -476,7 +540,7 @@ static int post_done(struct loop *l, int64_t t_cpu_ns, struct err *e)
     struct wire_step_done done = {
         .index = l->step.index,
         .n_records = l->outbox.n_records,
-        .n_scheduled = is_closed ? l->live.n_sent : l->plan.n,
+        .n_scheduled = is_closed ? l->live.n_sent : l->plan.n + l->n_turns,
         .n_filtered = is_closed ? l->n_filtered : l->plan.n_filtered,
         .schedule_hash = l->plan.hash,
         .poll_gap_ns = {(uint64_t)hist_quantile(&l->gap_ns, 0.5),
@@ -508,6 +572,7 @@ static int begin_step(struct loop *l, struct client *client, struct err *e)
     l->client = client;
     l->live = (struct loop_live){0};
     l->n_filtered = 0;
+    l->n_turns = 0;
     l->idle_turns = 0;
     l->t_turn_ns = clock_now_ns();
     hist_reset(&l->gap_ns);
@@ -536,7 +601,7 @@ int loop_run_step(struct loop *l, struct client *client, struct err *e)
         }
     }
     bool is_capped = cap_is_full(&l->cap);
-    if (cancel_rest(l, e) != 0 || record_unsent(l, is_capped, e) != 0 ||
+    if (cancel_rest(l, e) != 0 || record_rest(l, is_capped, e) != 0 ||
         outbox_post(&l->outbox, clock_now_ns(), e) != 0) {
         return -1;
     }

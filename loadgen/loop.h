@@ -53,6 +53,13 @@ int loop_run_step(struct loop *l, struct client *client, struct err *e) ERR_CHEC
 /* From a hook: end the step now. What is in flight or was never sent ends as cancelled. */
 void loop_stop(struct loop *l);
 
+/* From a hook: the load ends at t_end_ns already, sooner than planned; what is due from then on is not
+ * offered and leaves no record. */
+void loop_end_at(struct loop *l, int64_t t_end_ns, int64_t t_drain_ns);
+
+/* Requests of this rank that are due and have no first token yet. Walks over all that are in flight. */
+uint64_t loop_waiting(const struct loop *l, int64_t now_ns);
+
 const struct loop_live *loop_live(const struct loop *l);
 const struct hist *loop_ttft(const struct loop *l); // us since due, own requests of this step
 struct live_table *loop_live_table(struct loop *l); // for clients: ticket -> live request

@@ -2,6 +2,7 @@
 
 #include "core/clock.h"
 #include "loadgen/arrival.h"
+#include "loadgen/turns.h"
 
 #define XXH_STATIC_LINKING_ONLY // for the state as a plain struct
 #include <xxhash.h>
@@ -18,8 +19,9 @@ struct builder {
 /* What is hashed of an event; written out so that no padding can get in. */
 static void hash_event(XXH64_state_t *hash, const struct plan_event *ev)
 {
-    uint64_t words[3] = {ev->id, (uint64_t)ev->t_ns, (uint64_t)ev->n_in << 32 | ev->n_out};
-    XXH64_update(hash, words, sizeof words);
+    uint64_t words[4] = {ev->id, (uint64_t)ev->t_ns, (uint64_t)ev->n_in << 32 | ev->n_out,
+                         ev->n_turns};
+    XXH64_update(hash, words, (ev->n_turns > 1 ? 4 : 3) * sizeof words[0]);
 }
 
 static int reserve(struct builder *b, size_t cap, struct err *e)
@@ -59,6 +61,7 @@ static int keep(struct builder *b, const struct plan_event *ev, uint32_t redrawn
     }
     p->events[p->n++] = *ev;
     p->n_tokens += ev->n_out;
+    p->n_conversations += ev->n_turns > 1;
     p->n_filtered += redrawn;
     return 0;
 }
@@ -87,19 +90,18 @@ int plan_build(struct plan *p, const struct load_config *cfg, const struct datas
     XXH64_reset(&b.hash, 0);
     struct arrival arrival;
     arrival_init(&arrival, cfg, rate_rps, duration_ns, seed, ds);
-    struct plan_event ev;
-    for (ev.id = 0; arrival_next(&arrival, &ev.t_ns) && ev.t_ns < duration_ns; ev.id++) {
-        struct prompt prompt;
-        dataset_get(ds, seed, ev.id, 0, &prompt);
-        ev.n_in = prompt.n_in;
-        ev.n_out = prompt.n_out;
+    uint64_t i = 0;
+    for (int64_t t_ns; arrival_next(&arrival, &t_ns) && t_ns < duration_ns; i++) {
+        struct plan_event ev;
+        uint32_t redrawn = plan_turn(ds, seed, i, 0, &ev);
+        ev.t_ns = t_ns;
         hash_event(&b.hash, &ev);
-        if (ev.id % (uint64_t)n_ranks == (uint64_t)rank && keep(&b, &ev, prompt.redrawn, e) != 0) {
+        if (i % (uint64_t)n_ranks == (uint64_t)rank && keep(&b, &ev, redrawn, e) != 0) {
             free(b.plan.events);
             return -1;
         }
     }
-    b.plan.n_total = ev.id;
+    b.plan.n_total = i;
     b.plan.hash = XXH64_digest(&b.hash);
     *p = b.plan;
     return 0;
@@ -111,7 +113,7 @@ void plan_build_closed(struct plan *p, const struct dataset *ds, uint64_t seed, 
     XXH64_reset(&hash, 0);
     for (uint32_t u = 0; u < users; u++) {
         struct plan_event ev;
-        plan_closed_event(ds, seed, u, users, 0, &ev);
+        (void)plan_turn(ds, seed, u, 0, &ev);
         hash_event(&hash, &ev);
     }
     *p = (struct plan){.hash = XXH64_digest(&hash)};
@@ -123,16 +125,18 @@ void plan_free(struct plan *p)
     *p = (struct plan){0};
 }
 
-void plan_closed_event(const struct dataset *ds, uint64_t seed, uint32_t user, uint32_t users,
-                       uint64_t turn, struct plan_event *ev)
+uint32_t plan_turn(const struct dataset *ds, uint64_t seed, uint64_t event, uint32_t turn,
+                   struct plan_event *ev)
 {
     struct prompt prompt;
-    CHECK(user < users);
-    ev->t_ns = 0;
-    ev->id = turn * users + user;
-    dataset_get(ds, seed, ev->id, 0, &prompt);
-    ev->n_in = prompt.n_in;
-    ev->n_out = prompt.n_out;
+    dataset_get(ds, seed, event, turn, &prompt);
+    *ev = (struct plan_event){
+        .id = turns_id(event, turn),
+        .n_in = prompt.n_in,
+        .n_out = prompt.n_out,
+        .n_turns = prompt.n_turns,
+    };
+    return prompt.redrawn;
 }
 
 int64_t plan_trace_ns(const struct dataset *ds)

@@ -179,7 +179,6 @@ static void test_a_new_record_is_clean(void **state)
     struct live *l = take(t, 1, 4);
     assert_true(live_tokens(t, l, 4, 9000));
     l->rec.n_stages = 3;
-    l->user = 7;
     end_and_free(t, l);
     struct plan_event ev = {.id = 2, .t_ns = 77, .n_in = 5, .n_out = 6};
     l = live_take(t, &ev, 1234);
@@ -190,7 +189,6 @@ static void test_a_new_record_is_clean(void **state)
     expected.n_in = 5;
     expected.n_out_req = 6;
     assert_memory_equal(&l->rec, &expected, sizeof expected);
-    assert_int_equal(l->user, 0);
     live_destroy(t);
 }
 

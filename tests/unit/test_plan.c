@@ -156,20 +156,17 @@ static void test_trace_arrivals_need_a_trace(void **state)
     assert_true(plan_trace_ns(f.ds) == 0);
 }
 
-/* User and turn number the events without gaps, whoever owns the user. */
+/* Any event can be made at any time; the hash of a closed loop is over what its users begin with. */
 static void test_closed_loop_events(void **state)
 {
     (void)state;
     const uint32_t users = 5;
     struct plan_event ev, again;
-    for (uint64_t turn = 0; turn < 20; turn++) {
-        for (uint32_t u = 0; u < users; u++) {
-            plan_closed_event(f.ds, SEED, u, users, turn, &ev);
-            plan_closed_event(f.ds, SEED, u, users, turn, &again);
-            assert_true(ev.id == turn * users + u);
-            assert_true(same_event(&ev, &again));
-            assert_true(ev.n_in >= 1 && ev.n_out >= 1);
-        }
+    for (uint64_t i = 0; i < 100; i++) {
+        assert_true(plan_turn(f.ds, SEED, i, 0, &ev) == plan_turn(f.ds, SEED, i, 0, &again));
+        assert_true(ev.id == i && ev.t_ns == 0 && ev.n_turns == 1);
+        assert_true(same_event(&ev, &again));
+        assert_true(ev.n_in >= 1 && ev.n_out >= 1);
     }
     struct plan a, b;
     plan_build_closed(&a, f.ds, SEED, users);
