@@ -11,6 +11,7 @@
 #include "cli/command.h"
 #include "cli/run_config.h"
 #include "core/mem.h"
+#include "datasets/reuse.h"
 #include "model/tokenizer.h"
 
 struct dataset_args {
@@ -23,7 +24,16 @@ static void print_lengths(const char *name, const struct dataset_stats *s)
            s->min, s->median, s->mean, s->p90, s->p99, s->max);
 }
 
-static void print_text(const struct dataset *d, const json_t *about)
+static void print_reuse(const struct reuse *r)
+{
+    printf(
+        "  of %llu requests: %.2f %% repeat an earlier prompt; of %llu prompt tokens %.2f %% are a\n"
+        "  prefix that an earlier prompt began with (blocks of %d)\n",
+        (unsigned long long)r->n_requests, 100 * r->repeat_share, (unsigned long long)r->n_tokens,
+        100 * r->prefix_share, REUSE_BLOCK_TOKENS);
+}
+
+static void print_text(const struct dataset *d, const json_t *about, const struct reuse *r)
 {
     struct dataset_stats in, out;
     const char *key;
@@ -38,6 +48,14 @@ static void print_text(const struct dataset *d, const json_t *about)
     {
         printf("  filtered: %-24s %lld\n", key, (long long)json_integer_value(count));
     }
+    print_reuse(r);
+}
+
+static json_t *describe_reuse(const struct reuse *r)
+{
+    return json_pack("{s:I, s:I, s:f, s:i, s:f}", "requests", (json_int_t)r->n_requests,
+                     "prompt_tokens", (json_int_t)r->n_tokens, "repeat_share", r->repeat_share,
+                     "block_tokens", REUSE_BLOCK_TOKENS, "prefix_share", r->prefix_share);
 }
 
 static int open_and_print(const struct run_config *c, bool json, struct err *e)
@@ -57,11 +75,13 @@ static int open_and_print(const struct run_config *c, bool json, struct err *e)
         goto close_tokenizer;
     }
     json_t *about = dataset_describe(d);
+    struct reuse reuse = reuse_measure(d);
+    json_object_set_new(about, "reuse", describe_reuse(&reuse));
     if (json) {
         json_dumpf(about, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(17));
         printf("\n");
     } else {
-        print_text(d, about);
+        print_text(d, about, &reuse);
     }
     json_decref(about);
     dataset_close(d);

@@ -2,247 +2,172 @@
 
 #include "core/mem.h"
 #include "core/rng.h"
-#include "datasets/entries.h"
-#include "datasets/quantile.h"
-#include "datasets/sharegpt.h"
-#include "datasets/trace.h"
-#include "datasets/words.h"
+#include "datasets/drawn.h"
+#include "datasets/front.h"
+#include "datasets/source.h"
 
 #include <jansson.h>
 
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
-#include <xxhash.h>
 
-#define MAX_FILE_BYTES ((size_t)8 << 30)
-#define MAX_TOKENS     1e9
-#define N_STATS_DRAWS  100000 // of a sampled length, for its statistics
-#define MAX_REDRAWS    4096   // at the smallest share that is accepted, one in 10^17 gets there
-#define MIN_FIT        0.01   // share of draws that must fit the context
-#define N_FIT_GRID     200
-
-struct kind;
+#define N_STATS_DRAWS 100000 // of a sampled length, for its statistics
+#define N_TYPICAL     10000  // events of a sampler
+#define MAX_SOURCES   256
+#define SOURCE_SHIFT  48 // of a prompt's entry: which source
 
 struct dataset {
-    const struct kind *kind;
-    struct dataset_config cfg;   // source owned
-    const struct tokenizer *tok; // may be NULL
-    struct words words;
-    uint32_t context;
-    uint64_t hash;          // of the file, 0 for a sampler
-    struct entries entries; // empty for a sampler
-    struct quantile_sampler in, out;
-    int32_t *ordinary; // (n_ordinary) ids to draw from; NULL: 0..n_ordinary-1
-    uint64_t n_ordinary;
+    struct dataset_config cfg; // only what is not a source's: no pointers
+    struct drawn drawn;
+    struct front front;
+    struct source *sources; // (n_sources)
+    int n_sources;
+    double *cumulative; // (n_sources) share of events of sources 0..s
     struct dataset_stats in_stats, out_stats;
 };
 
-/* A kind of source. */
-struct kind {
-    const char *name;
-    const char *suffix; // of its files; NULL: no file
-    int (*parse)(struct dataset *d, const struct tokenizer *tok, const struct str *text,
-                 struct err *e);
-    void (*get)(const struct dataset *d, uint64_t seed, uint64_t i, struct prompt *p);
-    const char *(*note)(const struct dataset *d);
+/* --- which event is what ------------------------------------------------------------------------ */
+
+/* The earlier event whose prompt this one repeats; itself where it repeats none. */
+static uint64_t root_of(const struct dataset *d, uint64_t seed, uint64_t i)
+{
+    while (i > 0 && d->cfg.repeat_share > 0.0 &&
+           rng_uniform(seed, RNG_REPEAT, i, 0) < d->cfg.repeat_share) {
+        i = rng_below(i, seed, RNG_REPEAT, i, 1);
+    }
+    return i;
+}
+
+/* The source of an event that repeats none. */
+static int source_of(const struct dataset *d, uint64_t seed, uint64_t i)
+{
+    if (d->n_sources == 1) {
+        return 0;
+    }
+    double u = rng_uniform(seed, RNG_MIX, i, 0);
+    int s = 0;
+    while (s + 1 < d->n_sources && u >= d->cumulative[s]) {
+        s++;
+    }
+    return s;
+}
+
+static int64_t think_ns(const struct dataset *d, uint64_t seed, uint64_t i, uint32_t turn)
+{
+    struct dist think = {.kind = d->cfg.think.kind,
+                         .mean = (double)d->cfg.think.mean_ns,
+                         .sd = (double)d->cfg.think.sd_ns};
+    if (turn == 0 || d->cfg.think.mean_ns == 0) {
+        return 0;
+    }
+    return (int64_t)dist_at(&think, rng_uniform(seed, RNG_THINK, i, turn));
+}
+
+/* Event i as if none repeated another. */
+static void get_own(const struct dataset *d, uint64_t seed, uint64_t i, uint32_t turn,
+                    struct prompt *p)
+{
+    int s = source_of(d, seed, i);
+    const struct source *source = &d->sources[s];
+    source->kind->get(source, seed, i, turn, p);
+    p->n_in += front_tokens(&d->front, seed, i);
+    p->entry |= (uint64_t)s << SOURCE_SHIFT;
+}
+
+void dataset_get(const struct dataset *d, uint64_t seed, uint64_t i, uint32_t turn,
+                 struct prompt *p)
+{
+    get_own(d, seed, root_of(d, seed, i), turn, p);
+    p->conversation = p->conversation != 0 ? i + 1 : 0;
+    p->think_ns = think_ns(d, seed, i, turn);
+}
+
+/* --- ids and text ------------------------------------------------------------------------------- */
+
+/* [special][front][the rest], where the source's own are [special][the rest]. */
+static const int32_t *put_front(const struct dataset *d, const struct source *source, uint64_t seed,
+                                uint64_t root, const struct prompt *p, uint32_t n_front,
+                                int32_t *scratch)
+{
+    uint32_t n_own = p->n_in - n_front;
+    const int32_t *own = source->kind->ids(source, seed, root, p->turn, n_own, scratch + n_front);
+    uint32_t n_special = source->n_special < n_own ? source->n_special : n_own;
+    memmove(scratch, own, n_special * sizeof *own);
+    memmove(scratch + n_special + n_front, own + n_special, (n_own - n_special) * sizeof *own);
+    front_ids(&d->front, seed, root, scratch + n_special);
+    return scratch;
+}
+
+const int32_t *dataset_ids(const struct dataset *d, uint64_t seed, uint64_t i,
+                           const struct prompt *p, int32_t *scratch)
+{
+    uint64_t root = root_of(d, seed, i);
+    const struct source *source = &d->sources[source_of(d, seed, root)];
+    uint32_t n_front = front_tokens(&d->front, seed, root);
+    CHECK(p->n_in >= n_front);
+    if (n_front > 0) {
+        return put_front(d, source, seed, root, p, n_front, scratch);
+    }
+    return source->kind->ids(source, seed, root, p->turn, p->n_in, scratch);
+}
+
+void dataset_text(const struct dataset *d, uint64_t seed, uint64_t i, const struct prompt *p,
+                  struct prompt_text *out)
+{
+    uint64_t root = root_of(d, seed, i);
+    const struct source *source = &d->sources[source_of(d, seed, root)];
+    uint32_t n_own = p->n_in - front_tokens(&d->front, seed, root);
+    prompt_text_clear(out);
+    front_text(&d->front, seed, root, out);
+    source->kind->text(source, seed, root, p->turn, n_own, out);
+}
+
+/* --- arrivals ----------------------------------------------------------------------------------- */
+
+uint64_t dataset_n_arrivals(const struct dataset *d)
+{
+    bool has = d->n_sources == 1 && source_has_arrivals(&d->sources[0]);
+    return has ? d->sources[0].entries.n : 0;
+}
+
+int64_t dataset_arrival_ns(const struct dataset *d, uint64_t i)
+{
+    CHECK(i < dataset_n_arrivals(d));
+    return d->sources[0].entries.v[i].t_ns;
+}
+
+uint64_t dataset_n_typical(const struct dataset *d)
+{
+    bool is_file = d->n_sources == 1 && d->sources[0].kind->is_file;
+    return is_file ? d->sources[0].entries.n : N_TYPICAL;
+}
+
+bool dataset_is_estimated(const struct dataset *d)
+{
+    for (int s = 0; s < d->n_sources; s++) {
+        if (source_is_estimated(&d->sources[s])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* --- statistics --------------------------------------------------------------------------------- */
+
+struct samples {
+    uint32_t *v; // (n)
+    size_t n, cap;
 };
 
-/* --- options ---------------------------------------------------------------------------------- */
-
-#define ROW(key_, type_, def_, lo_, hi_, help_, field_)                                            \
-    .key = (key_), .type = (type_), .def = (def_), .lo = (lo_), .hi = (hi_), .help = (help_),      \
-    .offset = offsetof(struct dataset_config, field_)
-
-#define FILTERS "vllm|inference-benchmark|first-turn"
-
-static const struct opt rows[] = {
-    {ROW("load.dataset.source", OPT_STRING, "sharegpt", 0, 0,
-         "sharegpt (the published length table), conversations (.json) or an Azure trace (.csv)",
-         source),
-     .short_key = "load.dataset"},
-    {ROW("load.dataset.filter", OPT_CHOICE, "vllm", 0, 0,
-         "which conversations are kept, and whether their second turn sets the output length",
-         filter),
-     .choices = FILTERS},
-    {ROW("load.dataset.time_scale", OPT_NUMBER, "1", 1e-6, 1e6,
-         "trace: its times are multiplied by this; 0.5 is twice as fast", time_scale)},
-    {ROW("load.dataset.window", OPT_WINDOW, NULL, 0, 0,
-         "trace: the part of it to use, since its first request and before scaling", window)},
-    {ROW("load.input_tokens", OPT_INT, "0", 0, MAX_TOKENS,
-         "tokens of every prompt, drawn or cut or repeated; 0: as the dataset says", input_tokens)},
-    {ROW("load.output_tokens", OPT_INT, "0", 0, MAX_TOKENS,
-         "tokens of every output; 0: as the dataset says", output_tokens)},
-};
-
-const struct opt_table dataset_options = {rows, sizeof rows / sizeof rows[0]};
-
-/* --- drawn lengths ---------------------------------------------------------------------------- */
-
-static uint32_t draw_input(const struct dataset *d, uint64_t seed, uint64_t i, uint64_t attempt)
+static void add_sample(struct samples *s, uint32_t x)
 {
-    if (d->cfg.input_tokens > 0) {
-        return (uint32_t)d->cfg.input_tokens;
+    if (s->n == s->cap) {
+        s->cap = 2 * s->cap + 1024;
+        s->v = xrealloc(s->v, s->cap * sizeof *s->v);
     }
-    return (uint32_t)quantile_at(&d->in, rng_uniform(seed, RNG_INPUT_LENGTH, i, attempt));
+    s->v[s->n++] = x;
 }
-
-static uint32_t draw_output(const struct dataset *d, uint64_t seed, uint64_t i, uint64_t attempt)
-{
-    if (d->cfg.output_tokens > 0) {
-        return (uint32_t)d->cfg.output_tokens;
-    }
-    return (uint32_t)quantile_at(&d->out, rng_uniform(seed, RNG_OUTPUT_LENGTH, i, attempt));
-}
-
-/* The shortest that can be drawn: what is left when every draw was too long. */
-static uint32_t shortest(int64_t forced, const struct quantile_sampler *q)
-{
-    return forced > 0 ? (uint32_t)forced : (uint32_t)q->table.min;
-}
-
-static void get_drawn(const struct dataset *d, uint64_t seed, uint64_t i, struct prompt *p)
-{
-    *p = (struct prompt){.entry = i, .n_turns = 1};
-    for (; p->redrawn < MAX_REDRAWS; p->redrawn++) {
-        p->n_in = draw_input(d, seed, i, p->redrawn);
-        p->n_out = draw_output(d, seed, i, p->redrawn);
-        if ((uint64_t)p->n_in + p->n_out <= d->context) {
-            return;
-        }
-    }
-    p->n_in = shortest(d->cfg.input_tokens, &d->in);
-    p->n_out = shortest(d->cfg.output_tokens, &d->out);
-}
-
-/* An output length for a prompt that is given. */
-static void draw_completion(const struct dataset *d, uint64_t seed, uint64_t i, struct prompt *p)
-{
-    for (; p->redrawn < MAX_REDRAWS; p->redrawn++) {
-        p->n_out = draw_output(d, seed, i, p->redrawn);
-        if ((uint64_t)p->n_in + p->n_out <= d->context) {
-            return;
-        }
-    }
-    p->n_out = shortest(d->cfg.output_tokens, &d->out);
-}
-
-static double draw_at(int64_t forced, const struct quantile_sampler *q, int step)
-{
-    return forced > 0 ? (double)forced : quantile_at(q, (step + 0.5) / N_FIT_GRID);
-}
-
-/* How much of the two distributions fits the context together, on a grid of both. */
-static int check_fit(const struct dataset *d, struct err *e)
-{
-    int n_fit = 0;
-    for (int i = 0; i < N_FIT_GRID; i++) {
-        for (int k = 0; k < N_FIT_GRID; k++) {
-            double sum =
-                draw_at(d->cfg.input_tokens, &d->in, i) + draw_at(d->cfg.output_tokens, &d->out, k);
-            n_fit += sum <= d->context;
-        }
-    }
-    if (n_fit < MIN_FIT * N_FIT_GRID * N_FIT_GRID) {
-        return err_set(
-            e, ERR_INPUT,
-            "load.dataset: less than %g %% of %s's requests fit the context of %u tokens",
-            MIN_FIT * 100, d->cfg.source, d->context);
-    }
-    return 0;
-}
-
-static int parse_sampler(struct dataset *d, const struct tokenizer *tok, const struct str *text,
-                         struct err *e)
-{
-    (void)tok;
-    (void)text;
-    return check_fit(d, e);
-}
-
-static const char *note_sampler(const struct dataset *d)
-{
-    (void)d;
-    return "input and output lengths are drawn independently (the published table gives no joint "
-           "distribution), token ids too; pairs over the context are drawn again and counted";
-}
-
-/* --- conversations ---------------------------------------------------------------------------- */
-
-static int parse_conversations(struct dataset *d, const struct tokenizer *tok,
-                               const struct str *text, struct err *e)
-{
-    if (tok == NULL) {
-        return err_set(e, ERR_INPUT,
-                       "load.dataset: %s has text, which needs a model folder with tokenizer.json",
-                       d->cfg.source);
-    }
-    return sharegpt_parse(&d->entries, &d->cfg, tok, d->context, text->data, text->len,
-                          d->cfg.source, e);
-}
-
-/* Epoch by epoch through all entries, each time in another order. */
-static const struct entry *shuffled_entry(const struct dataset *d, uint64_t seed, uint64_t i)
-{
-    uint64_t n = d->entries.n;
-    return &d->entries.v[rng_permute(i % n, n, seed, RNG_ENTRY, i / n)];
-}
-
-static void get_shuffled(const struct dataset *d, uint64_t seed, uint64_t i, struct prompt *p)
-{
-    const struct entry *entry = shuffled_entry(d, seed, i);
-    *p = (struct prompt){
-        .n_in = entry->n_in,
-        .n_out = entry->n_out,
-        .entry = entry->index,
-        .n_turns = 1,
-    };
-    if (p->n_out == 0) {
-        draw_completion(d, seed, i, p);
-    }
-}
-
-static const char *note_conversations(const struct dataset *d)
-{
-    if (d->cfg.filter == DATASET_FILTER_FIRST_TURN && d->cfg.output_tokens == 0) {
-        return "output lengths are drawn from the published ShareGPT table, independently of the "
-               "prompt; those over the context are drawn again and counted";
-    }
-    return "prompt and output length of a request come from one conversation";
-}
-
-/* --- traces ----------------------------------------------------------------------------------- */
-
-static int parse_trace(struct dataset *d, const struct tokenizer *tok, const struct str *text,
-                       struct err *e)
-{
-    (void)tok;
-    return trace_parse(&d->entries, &d->cfg, d->context, text->data, text->len, d->cfg.source, e);
-}
-
-/* In order of time under every seed: event i is arrival i. */
-static void get_in_order(const struct dataset *d, uint64_t seed, uint64_t i, struct prompt *p)
-{
-    (void)seed;
-    const struct entry *entry = &d->entries.v[i % d->entries.n];
-    *p = (struct prompt){
-        .n_in = entry->n_in, .n_out = entry->n_out, .entry = entry->index, .n_turns = 1};
-}
-
-static const char *note_trace(const struct dataset *d)
-{
-    (void)d;
-    return "input and output length of a request are the trace's; token ids are drawn";
-}
-
-static const struct kind sampler = {"quantile", NULL, parse_sampler, get_drawn, note_sampler};
-static const struct kind conversations = {"sharegpt", ".json", parse_conversations, get_shuffled,
-                                          note_conversations};
-static const struct kind trace = {"trace", ".csv", parse_trace, get_in_order, note_trace};
-
-/* --- statistics ------------------------------------------------------------------------------- */
 
 static int compare_lengths(const void *a, const void *b)
 {
@@ -259,154 +184,128 @@ static double quantile_of(const uint32_t *sorted, size_t n, double q)
     return low + (high - low) * (at - (double)i);
 }
 
-static struct dataset_stats stats_of(uint32_t *lengths, size_t n)
+static struct dataset_stats stats_of(struct samples *s)
 {
     double sum = 0.0;
-    for (size_t i = 0; i < n; i++) {
-        sum += lengths[i];
+    for (size_t i = 0; i < s->n; i++) {
+        sum += s->v[i];
     }
-    qsort(lengths, n, sizeof *lengths, compare_lengths);
+    qsort(s->v, s->n, sizeof *s->v, compare_lengths);
     return (struct dataset_stats){
-        .n = n,
-        .min = lengths[0],
-        .median = quantile_of(lengths, n, 0.5),
-        .mean = sum / (double)n,
-        .p90 = quantile_of(lengths, n, 0.9),
-        .p99 = quantile_of(lengths, n, 0.99),
-        .max = lengths[n - 1],
+        .n = s->n,
+        .min = s->v[0],
+        .median = quantile_of(s->v, s->n, 0.5),
+        .mean = sum / (double)s->n,
+        .p90 = quantile_of(s->v, s->n, 0.9),
+        .p99 = quantile_of(s->v, s->n, 0.99),
+        .max = s->v[s->n - 1],
     };
 }
 
-/* Whether an output length is known only once it is drawn. */
-static bool draws_outputs(const struct dataset *d)
+/* The lengths of events 0..n-1, all turns of each. */
+static void sample(const struct dataset *d, uint64_t n, struct samples *in, struct samples *out)
 {
-    return d->kind == &sampler || (d->entries.n > 0 && d->entries.v[0].n_out == 0);
+    for (uint64_t i = 0; i < n; i++) {
+        struct prompt p = {.n_turns = 1};
+        for (uint32_t turn = 0; turn < p.n_turns; turn++) {
+            get_own(d, 0, i, turn, &p);
+            add_sample(in, p.n_in);
+            add_sample(out, p.n_out);
+        }
+    }
 }
 
-/* Lengths over the kept entries; drawn ones over N_STATS_DRAWS events under a seed of their own. */
+/*
+ * Over every entry of one file, each once; what is drawn over N_STATS_DRAWS events under a seed of
+ * their own.
+ */
 static void measure(struct dataset *d)
 {
-    size_t n_entries = d->entries.n;
-    size_t n = n_entries > N_STATS_DRAWS ? n_entries : N_STATS_DRAWS;
-    uint32_t *in = xmalloc(n * sizeof *in), *out = xmalloc(n * sizeof *out);
-    for (size_t i = 0; i < n_entries; i++) {
-        in[i] = d->entries.v[i].n_in;
-        out[i] = d->entries.v[i].n_out;
+    struct samples in = {0}, out = {0}, drawn_in = {0}, drawn_out = {0};
+    const struct source *one = d->n_sources == 1 && d->sources[0].kind->is_file ? d->sources : NULL;
+    bool draws_in = one == NULL || (one->in.is_forced && !lengths_is_constant(&one->in));
+    bool draws_out = one == NULL || source_draws_outputs(one);
+    sample(d, one != NULL ? one->entries.n : 1, &in, &out);
+    if (draws_in || draws_out) {
+        sample(d, N_STATS_DRAWS, &drawn_in, &drawn_out);
     }
-    size_t n_drawn = draws_outputs(d) ? N_STATS_DRAWS : 0;
-    for (size_t i = 0; i < n_drawn; i++) {
-        struct prompt p;
-        dataset_get(d, 0, i, 0, &p);
-        out[i] = p.n_out;
-        if (n_entries == 0) {
-            in[i] = p.n_in;
-        }
-    }
-    d->in_stats = stats_of(in, n_entries > 0 ? n_entries : n_drawn);
-    d->out_stats = stats_of(out, n_drawn > 0 ? n_drawn : n_entries);
-    free(in);
-    free(out);
+    d->in_stats = stats_of(draws_in ? &drawn_in : &in);
+    d->out_stats = stats_of(draws_out ? &drawn_out : &out);
+    free(in.v);
+    free(out.v);
+    free(drawn_in.v);
+    free(drawn_out.v);
 }
 
-/* --- opening ---------------------------------------------------------------------------------- */
+/* --- opening ------------------------------------------------------------------------------------ */
 
-static bool ends_with(const char *s, const char *suffix)
+static int check_fits(const struct dataset *d, const struct dataset_config *c, int context,
+                      struct err *e)
 {
-    size_t n = strlen(s), n_suffix = strlen(suffix);
-    return n > n_suffix && strcasecmp(s + n - n_suffix, suffix) == 0;
-}
-
-static const struct kind *find_kind(const char *source, struct err *e)
-{
-    static const struct kind *const files[] = {&conversations, &trace};
-    if (strcmp(source, "sharegpt") == 0 || strcmp(source, "quantile:sharegpt") == 0) {
-        return &sampler;
-    }
-    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
-        if (ends_with(source, files[i]->suffix)) {
-            return files[i];
-        }
-    }
-    err_set(e, ERR_INPUT,
-            "load.dataset: %s is neither sharegpt nor a .json (conversations) or .csv (trace) file",
-            source);
-    return NULL;
-}
-
-static int check_config(const struct dataset_config *c, int context, struct err *e)
-{
-    const struct opt_window *w = &c->window;
-    if (w->to_ns > 0 && w->from_ns >= w->to_ns) {
-        return err_set(e, ERR_INPUT, "load.dataset.window: ends before it begins ([from, to])");
-    }
-    int64_t n_in = c->input_tokens > 0 ? c->input_tokens : 1;
-    int64_t n_out = c->output_tokens > 0 ? c->output_tokens : 1;
-    if (n_in + n_out > context) {
-        return err_set(
-            e, ERR_INPUT,
-            "load.input_tokens, load.output_tokens: %lld + %lld do not fit the context of "
-            "%d tokens",
-            (long long)n_in, (long long)n_out, context);
+    bool in = dist_is_set(&c->input), out = dist_is_set(&c->output);
+    uint64_t front = front_max_tokens(&d->front);
+    struct lengths length = {.is_forced = true, .forced = c->input};
+    uint64_t n_in = in ? lengths_shortest(&length) : 1;
+    length.forced = c->output;
+    uint64_t n_out = out ? lengths_shortest(&length) : 1;
+    if (front + n_in + n_out > (uint64_t)context) {
+        return err_set(e, ERR_INPUT,
+                       "load.input_tokens, load.output_tokens: %llu + %llu%s do not fit the "
+                       "context of %d tokens",
+                       (unsigned long long)(front + n_in), (unsigned long long)n_out,
+                       front > 0 ? " (preamble and prefix included)" : "", context);
     }
     return 0;
 }
 
-static int find_ordinary(struct dataset *d, const struct tokenizer *tok, int vocab, struct err *e)
+static int open_sources(struct dataset *d, const struct dataset_config *cfg,
+                        const struct dataset_model *model, struct err *e)
 {
-    d->n_ordinary = (uint64_t)vocab;
-    if (tok == NULL) {
-        return 0;
+    int n = dataset_options_n_sources(cfg);
+    uint32_t context = (uint32_t)model->context - front_max_tokens(&d->front);
+    double sum = 0.0;
+    if (n > MAX_SOURCES) {
+        return err_set(e, ERR_INPUT, "load.dataset: %d sources, %d at most", n, MAX_SOURCES);
     }
-    d->ordinary = xmalloc((size_t)vocab * sizeof *d->ordinary);
-    d->n_ordinary = 0;
-    for (int32_t id = 0; id < vocab; id++) {
-        if (tokenizer_is_ordinary(tok, id)) {
-            d->ordinary[d->n_ordinary++] = id;
+    d->sources = xcalloc((size_t)n, sizeof *d->sources);
+    d->cumulative = xcalloc((size_t)n, sizeof *d->cumulative);
+    for (; d->n_sources < n; d->n_sources++) {
+        struct dataset_config one;
+        if (dataset_options_source(cfg, d->n_sources, &one, e) != 0 ||
+            source_open(&d->sources[d->n_sources], &one, model, &d->drawn, context, e) != 0) {
+            return -1;
         }
+        sum += d->sources[d->n_sources].cfg.weight;
+        d->cumulative[d->n_sources] = sum;
     }
-    if (d->n_ordinary == 0) {
-        return err_set(e, ERR_INPUT, "tokenizer: every token is a special one");
+    for (int s = 0; s < n; s++) {
+        d->cumulative[s] /= sum;
     }
     return 0;
 }
 
-static int load(struct dataset *d, const struct tokenizer *tok, struct err *e)
+static int open_all(struct dataset *d, const struct dataset_config *cfg,
+                    const struct dataset_model *model, struct err *e)
 {
-    struct str text = {0};
-    int rc = 0;
-    if (d->kind->suffix != NULL) {
-        rc = str_read_file(&text, d->cfg.source, MAX_FILE_BYTES, e);
-        d->hash = rc == 0 ? XXH64(text.data, text.len, 0) : 0;
+    if (drawn_open(&d->drawn, model->tok, model->vocab, e) != 0 ||
+        front_open(&d->front, cfg, &d->drawn, model->tok, e) != 0 ||
+        check_fits(d, cfg, model->context, e) != 0) {
+        return -1;
     }
-    if (rc == 0) {
-        rc = d->kind->parse(d, tok, &text, e);
-    }
-    str_free(&text);
-    return rc;
+    return open_sources(d, cfg, model, e);
 }
 
 int dataset_open(struct dataset **out, const struct dataset_config *cfg,
                  const struct dataset_model *model, struct err *e)
 {
-    const struct tokenizer *tok = model->tok;
     CHECK(model->vocab > 0 && model->context > 0);
-    if (cfg->source == NULL) {
-        return err_set(e, ERR_INPUT, "load.dataset.source: missing");
-    }
-    const struct kind *kind = find_kind(cfg->source, e);
-    if (kind == NULL || check_config(cfg, model->context, e) != 0) {
+    if (dataset_options_check(cfg, e) != 0) {
         return -1;
     }
     struct dataset *d = xcalloc(1, sizeof *d);
-    d->kind = kind;
-    d->cfg = *cfg;
-    d->cfg.source = xstrdup(cfg->source);
-    d->context = (uint32_t)model->context;
-    d->tok = tok;
-    words_open(&d->words, tok);
-    if (quantile_init(&d->in, &quantile_sharegpt_input, e) != 0 ||
-        quantile_init(&d->out, &quantile_sharegpt_output, e) != 0 ||
-        find_ordinary(d, tok, model->vocab, e) != 0 || load(d, tok, e) != 0) {
+    d->cfg.think = cfg->think;
+    d->cfg.repeat_share = cfg->repeat_share;
+    if (open_all(d, cfg, model, e) != 0) {
         dataset_close(d);
         return -1;
     }
@@ -418,87 +317,18 @@ int dataset_open(struct dataset **out, const struct dataset_config *cfg,
 void dataset_close(struct dataset *d)
 {
     if (d != NULL) {
-        entries_free(&d->entries);
-        words_free(&d->words);
-        free(d->ordinary);
-        free(d->cfg.source);
+        for (int s = 0; s < d->n_sources; s++) {
+            source_close(&d->sources[s]);
+        }
+        free(d->sources);
+        free(d->cumulative);
+        front_close(&d->front);
+        drawn_close(&d->drawn);
         free(d);
     }
 }
 
-/* --- events ----------------------------------------------------------------------------------- */
-
-void dataset_get(const struct dataset *d, uint64_t seed, uint64_t i, uint32_t turn,
-                 struct prompt *p)
-{
-    CHECK(turn == 0);
-    d->kind->get(d, seed, i, p);
-}
-
-/* The id that 32 random bits pick. */
-static int32_t draw_id(const struct dataset *d, uint32_t bits)
-{
-    if (d->words.is_exact) {
-        return words_pick(&d->words, bits)->id;
-    }
-    uint64_t at = bits * d->n_ordinary >> 32;
-    return d->ordinary != NULL ? d->ordinary[at] : (int32_t)at;
-}
-
-/* Word by word a function of (seed, i): ids and text of an event use the same bits. */
-static uint32_t bits_at(struct rng_bits *r, uint64_t seed, uint64_t i, uint32_t k)
-{
-    if (k % 4 == 0) {
-        *r = rng_draw(seed, RNG_TOKENS, i, k / 4);
-    }
-    return r->v[k % 4];
-}
-
-const int32_t *dataset_ids(const struct dataset *d, uint64_t seed, uint64_t i,
-                           const struct prompt *p, int32_t *scratch)
-{
-    if (d->kind == &conversations) {
-        return d->entries.ids.v + shuffled_entry(d, seed, i)->ids_at;
-    }
-    struct rng_bits r = {{0}};
-    for (uint32_t k = 0; k < p->n_in; k++) {
-        scratch[k] = draw_id(d, bits_at(&r, seed, i, k));
-    }
-    return scratch;
-}
-
-void dataset_text(const struct dataset *d, uint64_t seed, uint64_t i, const struct prompt *p,
-                  struct prompt_text *out)
-{
-    prompt_text_clear(out);
-    if (d->kind == &conversations) {
-        struct str text = {0};
-        const int32_t *ids = d->entries.ids.v + shuffled_entry(d, seed, i)->ids_at;
-        tokenizer_decode(d->tok, ids, p->n_in, false, &text);
-        prompt_text_escape(out, text.data, text.len);
-        str_free(&text);
-    } else {
-        struct rng_bits r = {{0}};
-        for (uint32_t k = 0; k < p->n_in; k++) {
-            const struct word *word = words_pick(&d->words, bits_at(&r, seed, i, k));
-            words_put(&d->words, word, k == 0, &out->json);
-        }
-    }
-    prompt_text_end(out, PROMPT_USER);
-}
-
-uint64_t dataset_n_arrivals(const struct dataset *d)
-{
-    return d->kind == &trace ? d->entries.n : 0;
-}
-
-int64_t dataset_arrival_ns(const struct dataset *d, uint64_t i)
-{
-    CHECK(i < dataset_n_arrivals(d));
-    return d->entries.v[i].t_ns;
-}
-
-/* --- describing ------------------------------------------------------------------------------- */
+/* --- describing --------------------------------------------------------------------------------- */
 
 void dataset_lengths(const struct dataset *d, struct dataset_stats *in, struct dataset_stats *out)
 {
@@ -512,59 +342,114 @@ static json_t *describe_stats(const struct dataset_stats *s)
                      s->mean, "p90", s->p90, "p99", s->p99, "max", s->max);
 }
 
-static json_t *describe_filtered(const struct dataset *d)
+static void add_count(json_t *counts, const char *name, uint64_t n)
 {
-    json_t *counts = json_object();
-    for (int r = 0; r < ENTRIES_N_REASONS; r++) {
-        if (d->entries.filtered[r] > 0) {
-            json_object_set_new(counts, entries_reason_name((enum entries_reason)r),
-                                json_integer((json_int_t)d->entries.filtered[r]));
-        }
+    if (n > 0) {
+        json_int_t before = json_integer_value(json_object_get(counts, name));
+        json_object_set_new(counts, name, json_integer(before + (json_int_t)n));
     }
-    return counts;
 }
 
-/* The name of a filter in the list of choices. */
-static json_t *describe_filter(int filter)
+static void add_filtered(json_t *counts, const struct source *s)
 {
-    const char *name = FILTERS;
-    for (int i = 0; i < filter; i++) {
-        name += strcspn(name, "|") + 1;
+    for (int r = 0; r < ENTRIES_N_REASONS; r++) {
+        add_count(counts, entries_reason_name((enum entries_reason)r), s->entries.filtered[r]);
     }
-    return json_stringn(name, strcspn(name, "|"));
+    add_count(counts, "turns_over_context", s->entries.n_turns_cut);
+}
+
+/* What the source alone says. */
+static json_t *describe_source(const struct source *s)
+{
+    char hash[32];
+    bool is_file = s->kind->is_file;
+    bool is_filtered = s->kind->is_text && s->cfg.turns == DATASET_TURNS_FIRST;
+    snprintf(hash, sizeof hash, "xxh64:%016llx", (unsigned long long)s->file.hash);
+    json_t *about = json_object();
+    json_t *counts = json_object();
+    add_filtered(counts, s);
+    json_object_set_new(about, "source", json_string(s->cfg.source));
+    json_object_set_new(about, "kind", json_string(s->kind->name));
+    json_object_set_new(about, "filter",
+                        is_filtered ? json_string(dataset_options_filter_name(s->cfg.filter))
+                                    : json_null());
+    json_object_set_new(about, "turns", json_string(source_is_multi(s) ? "multi" : "first"));
+    json_object_set_new(about, "hash", is_file ? json_string(hash) : json_null());
+    json_object_set_new(about, "entries",
+                        is_file ? json_integer((json_int_t)s->entries.n) : json_null());
+    json_object_set_new(about, "filtered", counts);
+    json_object_set_new(about, "estimated", json_boolean(source_is_estimated(s)));
+    return about;
+}
+
+static void note_length(struct str *note, const char *what, const char *is, const char *key,
+                        const struct dist *d)
+{
+    if (dist_is_set(d) && d->kind == DIST_CONSTANT) {
+        str_printf(note, "; every %s %s %.0f tokens long (%s)", what, is, d->mean, key);
+    } else if (dist_is_set(d)) {
+        str_printf(note, "; the length of every %s is drawn (%s)", what, key);
+    }
+}
+
+static void note_front(struct str *note, const struct dataset *d)
+{
+    const struct front *f = &d->front;
+    uint32_t n_preamble = front_max_tokens(f) - f->n_group_tokens;
+    if (n_preamble > 0) {
+        str_printf(note, "; a preamble of %u tokens stands in front%s", n_preamble,
+                   f->n_mark > 0 ? ", with a mark that no other event has" : "");
+    }
+    if (f->n_group_tokens > 0) {
+        str_printf(note, "; %g %% of events begin with the %u tokens of one of %llu groups",
+                   f->share * 100, f->n_group_tokens, (unsigned long long)f->n_groups);
+    }
+    if (d->cfg.repeat_share > 0.0) {
+        str_printf(note, "; %g %% of events repeat an earlier one's prompt",
+                   d->cfg.repeat_share * 100);
+    }
 }
 
 static json_t *describe_note(const struct dataset *d)
 {
     struct str s = {0};
-    str_puts(&s, d->kind->note(d));
-    if (d->cfg.input_tokens > 0) {
-        str_printf(&s, "; every prompt is made %lld tokens long (load.input_tokens)",
-                   (long long)d->cfg.input_tokens);
+    const struct source *first = &d->sources[0];
+    str_puts(&s, d->n_sources == 1 ? first->kind->note(first)
+                                   : "each event is of one of several sources, by weight");
+    if (dataset_is_estimated(d)) {
+        str_puts(&s, "; there is no tokenizer: a token is taken to be 4 bytes of text");
     }
-    if (d->cfg.output_tokens > 0) {
-        str_printf(&s, "; every output is %lld tokens long (load.output_tokens)",
-                   (long long)d->cfg.output_tokens);
-    }
+    note_length(&s, "prompt", "is made", "load.input_tokens", &first->cfg.input);
+    note_length(&s, "output", "is", "load.output_tokens", &first->cfg.output);
+    note_front(&s, d);
     json_t *note = json_stringn(s.data, s.len);
     str_free(&s);
     return note;
 }
 
+/* A mix in the shape of a source: names and counts of all, and each source by itself. */
+static json_t *describe_mix(const struct dataset *d)
+{
+    struct str names = {0};
+    json_t *counts = json_object(), *list = json_array();
+    for (int s = 0; s < d->n_sources; s++) {
+        const struct source *source = &d->sources[s];
+        json_t *one = describe_source(source);
+        json_object_set_new(one, "weight", json_real(source->cfg.weight));
+        json_array_append_new(list, one);
+        add_filtered(counts, source);
+        str_printf(&names, "%s%s (%g)", s > 0 ? " + " : "", source->cfg.source, source->cfg.weight);
+    }
+    json_t *about = json_pack("{s:s, s:s, s:n, s:n, s:n, s:n, s:o, s:b, s:o}", "source", names.data,
+                              "kind", "mix", "filter", "turns", "hash", "entries", "filtered",
+                              counts, "estimated", dataset_is_estimated(d), "sources", list);
+    str_free(&names);
+    return about;
+}
+
 struct json_t *dataset_describe(const struct dataset *d)
 {
-    bool is_file = d->kind->suffix != NULL;
-    char hash[32];
-    snprintf(hash, sizeof hash, "xxh64:%016llx", (unsigned long long)d->hash);
-    json_t *about = json_object();
-    json_object_set_new(about, "source", json_string(d->cfg.source));
-    json_object_set_new(about, "kind", json_string(d->kind->name));
-    json_object_set_new(about, "filter",
-                        d->kind == &conversations ? describe_filter(d->cfg.filter) : json_null());
-    json_object_set_new(about, "hash", is_file ? json_string(hash) : json_null());
-    json_object_set_new(about, "entries",
-                        is_file ? json_integer((json_int_t)d->entries.n) : json_null());
-    json_object_set_new(about, "filtered", describe_filtered(d));
+    json_t *about = d->n_sources == 1 ? describe_source(&d->sources[0]) : describe_mix(d);
     json_object_set_new(about, "input_tokens", describe_stats(&d->in_stats));
     json_object_set_new(about, "output_tokens", describe_stats(&d->out_stats));
     json_object_set_new(about, "note", describe_note(d));

@@ -1,13 +1,16 @@
 /*
- * Where prompts come from. A dataset answers one question: what is event i of a step? The answer is
- * a pure function of (seed, i), so every rank can compute every event. Sources:
+ * What requests contain. A dataset answers one question: what is turn t of event i of a step? The
+ * answer is a pure function of (seed, i, t), so every rank can compute every event. It is put
+ * together from
  *
- *   sharegpt (or quantile:sharegpt)  the published ShareGPT length table as a sampler (quantile.h)
- *   PATH.json                        ShareGPT conversations, filtered (sharegpt.c)
- *   PATH.csv                         Azure trace: arrival times and lengths (trace.c)
+ *   sources        one, or several by weight (source.h): the published ShareGPT length table,
+ *                  conversations, traces
+ *   lengths        as the source says, or forced (lengths.h)
+ *   a front        preamble and prefix groups (front.h)
+ *   repeats        a share of events asks exactly what an earlier one asked
  *
- * What does not fit the context is filtered when the dataset is opened (or redrawn, for samplers)
- * and counted, never cut. Immutable once open.
+ * What does not fit the context is filtered when the dataset is opened (or redrawn, where lengths are
+ * drawn) and counted, never cut. Immutable once open: any thread may ask.
  */
 #pragma once
 
@@ -17,26 +20,9 @@
 
 #include "core/err.h"
 #include "core/opt.h"
+#include "datasets/dataset_options.h"
 #include "datasets/prompt_text.h"
 #include "model/tokenizer.h"
-
-enum dataset_filter {
-    DATASET_FILTER_VLLM, // >= 2 turns; prompt, completion >= 4; prompt <= 1024; sum <= 2048
-    DATASET_FILTER_INFERENCE_BENCHMARK, // >= 2 turns; each >= 4; each <= 1024
-    DATASET_FILTER_FIRST_TURN,          // >= 1 human turn; output from the table or output_tokens
-};
-
-struct dataset_config {
-    char *source;             // "sharegpt", a path
-    int filter;               // enum dataset_filter
-    double time_scale;        // trace: 0.5 = twice as fast
-    struct opt_window window; // trace: part of it, before scaling
-    int64_t input_tokens;     // force every prompt length; 0: as the source says
-    int64_t output_tokens;    // force every output length; 0: as the source says
-};
-
-/* Rows load.dataset.* and load.{input,output}_tokens over struct dataset_config. */
-extern const struct opt_table dataset_options;
 
 /* What prompts are made for. */
 struct dataset_model {
@@ -49,14 +35,14 @@ struct dataset_model {
 /* One request: what is asked, at one turn of its conversation. */
 struct prompt {
     uint32_t n_in, n_out;
-    uint64_t entry;         // index in the source
+    uint64_t entry;         // index in the source; in the 16 high bits which source of a mix
     uint32_t redrawn;       // draws that did not fit before this one
     uint32_t turn, n_turns; // of its conversation; 0 of 1 where there is none
     uint64_t conversation;  // 0: none
     int64_t think_ns;       // before this turn, after the reply to the one before
 };
 
-struct dataset_stats { // of one length over the kept entries (or 100,000 draws of a sampler)
+struct dataset_stats { // of one length over the kept requests (or 100,000 draws)
     uint64_t n;
     double min, median, mean, p90, p99, max;
 };
@@ -72,16 +58,16 @@ int dataset_open(struct dataset **out, const struct dataset_config *cfg,
 void dataset_close(struct dataset *d);
 
 /*
- * Turn `turn` of event i under this seed (turn 0 of sources without conversations): conversations
- * are walked in a seeded order without repetition until exhausted, then in another; traces in order
- * of time under every seed.
+ * Turn `turn` of event i under this seed, turn < n_turns (turn 0 tells n_turns): conversations are
+ * walked in a seeded order without repetition until exhausted, then in another; traces in order of
+ * time under every seed.
  */
 void dataset_get(const struct dataset *d, uint64_t seed, uint64_t i, uint32_t turn,
                  struct prompt *p);
 
 /*
  * The token ids (p->n_in) of what dataset_get said of event i: the dataset's own, or `scratch`
- * (p->n_in) filled. Pure like dataset_get; no allocation.
+ * (p->n_in) filled. The ids of a turn are a prefix of those of the next. No allocation.
  */
 const int32_t *dataset_ids(const struct dataset *d, uint64_t seed, uint64_t i,
                            const struct prompt *p, int32_t *scratch);
@@ -96,12 +82,22 @@ void dataset_text(const struct dataset *d, uint64_t seed, uint64_t i, const stru
 
 /*
  * Traces: number of arrivals and the time of each since the window's start, scaled. 0 / bug
- * otherwise.
+ * otherwise (also in a mix).
  */
 uint64_t dataset_n_arrivals(const struct dataset *d);
 int64_t dataset_arrival_ns(const struct dataset *d, uint64_t i);
 
+/* Whether some text's tokens were not counted but estimated: its ids are not known then. */
+bool dataset_is_estimated(const struct dataset *d);
+
+/*
+ * How many events show all there is: every entry once, for a sampler 10,000. What one seed's events
+ * have in common is measured over these (reuse.h).
+ */
+uint64_t dataset_n_typical(const struct dataset *d);
+
 /* For the result file and `dataset stats`. New reference: {source, kind, filter, hash, entries,
- * filtered{reason: count}, input_tokens{min,median,mean,p90,p99,max}, output_tokens{..}, note}. */
+ * filtered{reason: count}, estimated, input_tokens{min,median,mean,p90,p99,max}, output_tokens{..},
+ * note}; of a mix the same for each in `sources`. */
 struct json_t *dataset_describe(const struct dataset *d);
 void dataset_lengths(const struct dataset *d, struct dataset_stats *in, struct dataset_stats *out);

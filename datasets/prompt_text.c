@@ -14,6 +14,7 @@ void prompt_text_clear(struct prompt_text *t)
 void prompt_text_free(struct prompt_text *t)
 {
     str_free(&t->json);
+    str_free(&t->plain);
     free(t->parts);
     *t = (struct prompt_text){0};
 }

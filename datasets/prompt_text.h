@@ -25,12 +25,13 @@ struct prompt_text {
     struct str json;
     struct prompt_part *parts; // (n)
     size_t n, cap;
+    struct str plain; // scratch of whoever fills it
 };
 
 void prompt_text_clear(struct prompt_text *t); // keeps the memory
 void prompt_text_free(struct prompt_text *t);
 
-/* What was appended to json since the last part is a message; none of the same role follows one. */
+/* What was appended to json since the last part is a message, or more of one of the same role. */
 void prompt_text_end(struct prompt_text *t, enum prompt_role role);
 
 /* Append plain UTF-8, escaped. */

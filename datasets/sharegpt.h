@@ -9,7 +9,12 @@
  *   inference-benchmark  AI-Hypercomputer/inference-benchmark: these two turns, each 4..1024 tokens
  *   first-turn           the first human turn; the output length is drawn for each event
  *
- * Lengths are tokens of the model's own tokenizer; the prompt's count has BOS in it, as sent.
+ * With `turns: multi` there is no filter but the context: every human turn that is answered is a
+ * request, its prompt all messages up to it. What follows the first turn that does not fit is cut
+ * off and counted.
+ *
+ * Lengths are tokens of the model's own tokenizer; the prompt's count has BOS in it, as sent. Without
+ * a tokenizer they are estimated from the bytes.
  */
 #pragma once
 
@@ -17,13 +22,27 @@
 #include <stdint.h>
 
 #include "core/err.h"
-#include "datasets/dataset.h"
+#include "datasets/dataset_options.h"
 #include "datasets/entries.h"
+#include "datasets/lengths.h"
+#include "model/tokenizer.h"
+
+#define SHAREGPT_BYTES_PER_TOKEN 4 // of English text in today's vocabularies, about
+
+struct sharegpt_input {
+    const struct dataset_config *cfg;
+    const struct tokenizer *tok; // NULL: lengths are estimated, there are no ids
+    const struct lengths *in, *out;
+    uint32_t context;
+    int n_threads; // 0: one for each core that is ours
+};
 
 /*
  * ERR_INPUT: not JSON (line and column), not a list of conversations (which one), nothing kept. The
- * text is parsed one conversation at a time: memory is that of the kept token ids.
+ * entries are the same for any number of threads. Memory is that of the kept entries.
  */
-int sharegpt_parse(struct entries *out, const struct dataset_config *cfg,
-                   const struct tokenizer *tok, uint32_t context, const char *text, size_t len,
-                   const char *where, struct err *e) ERR_CHECKED;
+int sharegpt_parse(struct entries *out, const struct sharegpt_input *in, const char *text,
+                   size_t len, const char *where, struct err *e) ERR_CHECKED;
+
+/* How many ids (BOS) the tokenizer puts in front of a prompt; 0 without one. */
+uint32_t sharegpt_n_special(const struct tokenizer *tok);

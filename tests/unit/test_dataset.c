@@ -226,15 +226,15 @@ static void test_sampler_forced(void **state)
     (void)state;
     struct dataset_config c = config((char[]){"sharegpt"}, 0);
     struct prompt p;
-    c.input_tokens = 100;
-    c.output_tokens = 28;
+    c.input.mean = 100;
+    c.output.mean = 28;
     struct dataset *d = open_ok(&c, NULL, 1024, 128);
     dataset_get(d, 1, 12345, 0, &p);
     assert_int_equal(p.n_in, 100);
     assert_int_equal(p.n_out, 28);
     dataset_close(d);
     check_refused(&c, NULL, 127, "100 + 28 do not fit the context of 127 tokens");
-    c.output_tokens = 0;
+    c.output.mean = 0;
     d = open_ok(&c, NULL, 1024, 128);
     for (uint64_t i = 0; i < 100; i++) {
         dataset_get(d, 1, i, 0, &p);
@@ -398,21 +398,21 @@ static void test_forced_lengths(void **state)
     char *path =
         write_file("forced.json", "[" TALK(TURN("human", "abcde") "," TURN("gpt", "a")) "]");
     struct dataset_config c = config(path, DATASET_FILTER_VLLM);
-    c.output_tokens = 2; // below the filter's minimum, which is not asked of it
+    c.output.mean = 2; // below the filter's minimum, which is not asked of it
     struct dataset *d = open_ok(&c, letters, VOCAB, CONTEXT);
     struct prompt p;
     dataset_get(d, 1, 0, 0, &p);
     assert_int_equal(p.n_in, 6);
     assert_int_equal(p.n_out, 2);
     dataset_close(d);
-    c.input_tokens = 9;
+    c.input.mean = 9;
     d = open_ok(&c, letters, VOCAB, CONTEXT);
     dataset_get(d, 1, 0, 0, &p);
     const int32_t repeated[] = {0, 1, 2, 3, 4, 5, 1, 2, 3}; // BOS once
     assert_int_equal(p.n_in, 9);
     assert_memory_equal(ids_of(d, 1, 0), repeated, sizeof repeated);
     dataset_close(d);
-    c.input_tokens = 3;
+    c.input.mean = 3;
     d = open_ok(&c, letters, VOCAB, CONTEXT);
     dataset_get(d, 1, 0, 0, &p);
     assert_int_equal(p.n_in, 3);
@@ -484,18 +484,21 @@ static void check_text_refused(const char *text, const char *says)
 static void test_bad_files(void **state)
 {
     (void)state;
-    check_text_refused("", "bad.json:1:1: not JSON");
-    check_text_refused("{}", "bad.json:1:1: not JSON: a list of conversations begins with '['");
+    check_text_refused("", "bad.json: empty");
+    check_text_refused("{}", "bad.json:1: \"timestamp\" is missing");
+    check_text_refused("x", "bad.json:1: neither conversations ('[' first)");
     check_text_refused("[", "not JSON");
     check_text_refused("[]", "keeps no conversation of 0");
-    check_text_refused("[\n {\"id\": oops}]", "bad.json:2:12: not JSON");
+    check_text_refused("[\n {\"id\": oops}]", "bad.json:2:9: not JSON");
     check_text_refused("[\n {\"id\":\n\n \"a}]", "bad.json:4:");
     check_text_refused("[{\"conversations\":[]}\n{}]",
                        "bad.json:2:1: not JSON: ',' or ']' expected");
     check_text_refused("[{\"conversations\":[]},]", "not JSON");
     check_text_refused("[{\"conversations\":[]}] x",
                        "bad.json:1:24: not JSON: text after the list");
-    check_text_refused("[7]", "not JSON");
+    check_text_refused("[7]", "conversation 1: no list of");
+    check_text_refused("[}]", "not JSON");
+    check_text_refused("[{]}]", "not JSON");
     check_text_refused("[" TALK("") ",\n[]]", "bad.json:2: conversation 2: no list of");
     check_text_refused("[{\"a\":1}]", "conversation 1: no list of \"conversations\"");
     check_text_refused("[{\"conversations\":[1,2]}]",
@@ -508,7 +511,8 @@ static void test_bad_sources(void **state)
 {
     (void)state;
     struct dataset_config c = config((char[]){"shargpt"}, 0);
-    check_refused(&c, letters, CONTEXT, "shargpt is neither sharegpt nor a .json");
+    check_refused(&c, letters, CONTEXT,
+                  "shargpt: No such file or directory (sharegpt, or the path");
     c.source = (char[]){"/nowhere/x.json"};
     check_refused(&c, letters, CONTEXT, "/nowhere/x.json");
     check_refused(&c, NULL, CONTEXT, "/nowhere/x.json");

@@ -5,6 +5,7 @@
  */
 #include "core/mem.h"
 #include "core/str.h"
+#include "datasets/dataset.h"
 #include "datasets/trace.h"
 
 #include <stdarg.h>
@@ -25,11 +26,22 @@
 
 static const struct dataset_config plain = {.time_scale = 1};
 
+/* As trace_parse does for a dataset: with the lengths that the settings force. */
+static int parse(struct entries *s, const struct dataset_config *c, const char *text, size_t len,
+                 struct err *e)
+{
+    struct lengths in, out;
+    struct trace_input input = {.cfg = c, .in = &in, .out = &out, .context = CONTEXT};
+    assert_int_equal(lengths_init(&in, &c->input, &quantile_sharegpt_input, e), 0);
+    assert_int_equal(lengths_init(&out, &c->output, &quantile_sharegpt_output, e), 0);
+    return trace_parse(s, &input, text, len, "t.csv", e);
+}
+
 static struct entries parse_ok(const struct dataset_config *c, const char *text)
 {
     struct entries s = {0};
     struct err e = {0};
-    if (trace_parse(&s, c, CONTEXT, text, strlen(text), "t.csv", &e) != 0) {
+    if (parse(&s, c, text, strlen(text), &e) != 0) {
         fail_msg("%s", e.msg);
     }
     return s;
@@ -39,7 +51,7 @@ static void check_refused(const struct dataset_config *c, const char *text, cons
 {
     struct entries s = {0};
     struct err e = {0};
-    assert_int_equal(trace_parse(&s, c, CONTEXT, text, strlen(text), "t.csv", &e), -1);
+    assert_int_equal(parse(&s, c, text, strlen(text), &e), -1);
     assert_int_equal(e.code, ERR_INPUT);
     assert_null(s.v);
     if (strncmp(e.msg, says, strlen(says)) != 0) {
@@ -53,13 +65,14 @@ static const char five[] = HEADER "2023-11-16 18:15:46.6805900,374,44\r\n"
                                   "2023-11-16 18:16:46.0000000,600,401\r\n" // one over the context
                                   "2023-11-17 00:00:00.0000000,600,400\r\n";
 
-static void check_entry(const struct entry *x, uint64_t index, int64_t t_ns, uint32_t n_in,
-                        uint32_t n_out)
+static void check_entry(const struct entries *s, size_t at, uint64_t index, int64_t t_ns,
+                        uint32_t n_in, uint32_t n_out)
 {
+    const struct entry *x = &s->v[at];
     assert_int_equal(x->index, index);
     assert_int_equal(x->t_ns, t_ns);
-    assert_int_equal(x->n_in, n_in);
-    assert_int_equal(x->n_out, n_out);
+    assert_int_equal(s->turns[x->turn_at].n_in, n_in);
+    assert_int_equal(s->turns[x->turn_at].n_out, n_out);
 }
 
 static void test_lines(void **state)
@@ -69,10 +82,10 @@ static void test_lines(void **state)
     assert_int_equal(s.n, 4);
     assert_int_equal(s.n_source, 5);
     assert_int_equal(s.filtered[ENTRIES_CONTEXT], 1);
-    check_entry(&s.v[0], 0, 0, 374, 44);
-    check_entry(&s.v[1], 1, 4314579000, 396, 109);
-    check_entry(&s.v[2], 2, 4314579000, 1, 1);
-    check_entry(&s.v[3], 4, (5 * 3600 + 44 * 60 + 13) * SECOND + 319410000, 600, 400);
+    check_entry(&s, 0, 0, 0, 374, 44);
+    check_entry(&s, 1, 1, 4314579000, 396, 109);
+    check_entry(&s, 2, 2, 4314579000, 1, 1);
+    check_entry(&s, 3, 4, (5 * 3600 + 44 * 60 + 13) * SECOND + 319410000, 600, 400);
     entries_free(&s);
 }
 
@@ -108,8 +121,8 @@ static void test_window_and_scale(void **state)
     assert_int_equal(s.n, 2);
     assert_int_equal(s.filtered[ENTRIES_OUTSIDE_WINDOW], 3); // also what the context would filter
     assert_int_equal(s.filtered[ENTRIES_CONTEXT], 0);
-    check_entry(&s.v[0], 1, 157289500, 396, 109);
-    check_entry(&s.v[1], 2, 157289500, 1, 1);
+    check_entry(&s, 0, 1, 157289500, 396, 109);
+    check_entry(&s, 1, 2, 157289500, 1, 1);
     entries_free(&s);
     c.window = (struct opt_window){60 * SECOND, -1}; // open end
     s = parse_ok(&c, five);
@@ -138,11 +151,11 @@ static void test_filtered(void **state)
     assert_int_equal(s.filtered[ENTRIES_CONTEXT], 1);
     entries_free(&s);
     struct dataset_config c = plain;
-    c.input_tokens = 600;
-    c.output_tokens = 400;
+    c.input.mean = 600;
+    c.output.mean = 400;
     s = parse_ok(&c, text); // forced lengths: nothing is filtered
     assert_int_equal(s.n, 4);
-    check_entry(&s.v[3], 3, 0, 600, 400);
+    check_entry(&s, 3, 3, 0, 1000000000, 1000000000); // as the trace says: forced when asked for
     entries_free(&s);
 }
 
@@ -164,19 +177,19 @@ static void test_bad_lines(void **state)
         {"2023-11-16 18:15:50.1234567890,1,1", "t.csv:3: TIMESTAMP"},
         {"2023-11-16 18:15:50+2,1,1", "t.csv:3: TIMESTAMP"},
         {"1023-11-16 18:15:50,1,1", "t.csv:3: TIMESTAMP is not YYYY-MM-DD HH:MM:SS"},
-        {"2023-11-16 18:15:50", "t.csv:3: ContextTokens"},
+        {"2023-11-16 18:15:50", "t.csv:3: 1 fields where the header has 3"},
         {"2023-11-16 18:15:50,,1", "t.csv:3: ContextTokens"},
         {"2023-11-16 18:15:50,-1,1", "t.csv:3: ContextTokens"},
         {"2023-11-16 18:15:50,1.5,1", "t.csv:3: ContextTokens"},
         {"2023-11-16 18:15:50, 1,1", "t.csv:3: ContextTokens"},
         {"2023-11-16 18:15:50,1000000001,1", "t.csv:3: ContextTokens"},
         {"2023-11-16 18:15:50,99999999999999999999,1", "t.csv:3: ContextTokens"},
-        {"2023-11-16 18:15:50,1", "t.csv:3: GeneratedTokens"},
+        {"2023-11-16 18:15:50,1", "t.csv:3: 2 fields where the header has 3"},
         {"2023-11-16 18:15:50,1,", "t.csv:3: GeneratedTokens"},
         {"2023-11-16 18:15:50,1,2x", "t.csv:3: GeneratedTokens"},
-        {"2023-11-16 18:15:50,1,1,", "t.csv:3: GeneratedTokens"},
-        {"2023-11-16 18:15:50,1,1,7", "t.csv:3: GeneratedTokens"},
-        {"2023-11-16 18:15:45.9999999,1,1", "t.csv:3: TIMESTAMP is before that of the line above"},
+        {"2023-11-16 18:15:50,1,1,", "t.csv:3: 4 fields where the header has 3"},
+        {"2023-11-16 18:15:50,1,1,7", "t.csv:3: 4 fields where the header has 3"},
+        {"2023-11-16 18:15:45.9999999,1,1", "t.csv:3: its time is before that of the line above"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         char *text = xasprintf("%s2023-11-16 18:15:46,1,1\n%s\n", HEADER, bad[i].line);
@@ -188,9 +201,9 @@ static void test_bad_lines(void **state)
 static void test_bad_files(void **state)
 {
     (void)state;
-    check_refused(&plain, "", "t.csv:1: the header is not TIMESTAMP,ContextTokens,GeneratedTokens");
-    check_refused(&plain, "TIMESTAMP,ContextTokens\n", "t.csv:1: the header");
-    check_refused(&plain, "2023-11-16 18:15:46,1,1\n", "t.csv:1: the header");
+    check_refused(&plain, "", "t.csv:1: neither conversations");
+    check_refused(&plain, "TIMESTAMP,ContextTokens\n", "t.csv:1: neither conversations");
+    check_refused(&plain, "2023-11-16 18:15:46,1,1\n", "t.csv:1: neither conversations");
     check_refused(&plain, HEADER, "t.csv: keeps no request of 0");
     struct dataset_config c = plain;
     c.time_scale = 1e6;
@@ -205,7 +218,7 @@ static void test_nul_bytes(void **state)
     const char text[] = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16\0 18:15:46,1,1\n";
     struct entries s = {0};
     struct err e = {0};
-    assert_int_equal(trace_parse(&s, &plain, CONTEXT, text, sizeof text - 1, "t.csv", &e), -1);
+    assert_int_equal(parse(&s, &plain, text, sizeof text - 1, &e), -1);
     assert_non_null(strstr(e.msg, "t.csv:2: TIMESTAMP"));
 }
 
