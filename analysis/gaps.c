@@ -82,6 +82,22 @@ double gaps_order(const struct gaps *g, uint64_t k)
     return (double)(page * GAPS_PAGE_VALUES + value);
 }
 
+uint64_t gaps_at_most(const struct gaps *g, uint32_t us)
+{
+    uint64_t n = 0;
+    size_t last = us < GAPS_LONG_US ? us / GAPS_PAGE_VALUES : GAPS_PAGES;
+    for (size_t page = 0; page < last; page++) {
+        n += g->on_page[page];
+    }
+    for (size_t i = 0; last < GAPS_PAGES && g->pages[last] && i <= us % GAPS_PAGE_VALUES; i++) {
+        n += g->pages[last][i];
+    }
+    for (size_t i = 0; last == GAPS_PAGES && i < g->n_longs && g->longs[i] <= us; i++) {
+        n++;
+    }
+    return n;
+}
+
 void gaps_free(struct gaps *g)
 {
     for (size_t i = 0; i < GAPS_PAGES; i++) {

@@ -33,4 +33,7 @@ void gaps_seal(struct gaps *g);
 /* The k-th smallest value, k = 0..n-1, in us. */
 double gaps_order(const struct gaps *g, uint64_t k);
 
+/* How many values are at most `us`. After gaps_seal. */
+uint64_t gaps_at_most(const struct gaps *g, uint32_t us);
+
 void gaps_free(struct gaps *g);

@@ -28,6 +28,8 @@ struct measure_objective {
     double limit_ms; // 0: no such objective
     double quantile_ms;
     double batch_ms[LATENCY_BATCHES]; // the same per batch; NAN: empty
+    /* requests (ITL: gaps) per batch, and those of them within the limit: failures are not */
+    double n_batch[LATENCY_BATCHES], n_met_batch[LATENCY_BATCHES];
 };
 
 struct measure {

@@ -7,11 +7,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define CERTAIN      0.975 // share of draws that must have a plateau
-#define BELOW_X_MAX  0.98  // a corner nearer to the highest offered rate than this is no plateau
-#define BLOCK_OF_P99 2.0   // block length of the bootstrap in p99 E2E
-#define MAX_BLOCK    (MEASURE_BINS / 3)
-#define MIN_BLOCK    MEASURE_BINS_PER_BATCH
+#define VERDICT_NOISE 0.15  // how finely the verdict of a short step can tell a queue that grows
+#define CERTAIN       0.975 // share of draws that must have a plateau
+#define BELOW_X_MAX   0.98  // a corner nearer to the highest offered rate than this is no plateau
+#define BLOCK_OF_P99  2.0   // block length of the bootstrap in p99 E2E
+#define MAX_BLOCK     (MEASURE_BINS / 3)
+#define MIN_BLOCK     MEASURE_BINS_PER_BATCH
 
 const char *const saturation_names[SATURATION_N] = {"found", "not_reached", "first_step",
                                                     "inconclusive"};
@@ -186,7 +187,8 @@ static void without_unstable(struct saturation *s, double plateau)
 static void with_unstable(struct saturation *s, double plateau)
 {
     struct saturation_check *c = &s->check;
-    c->agrees = fabs(s->fit.rate_rps - c->rate_rps) <= c->grid_rps;
+    c->agrees =
+        fabs(s->fit.rate_rps - c->rate_rps) <= fmax(c->grid_rps, VERDICT_NOISE * c->rate_rps);
     answer(s);
     if (plateau < CERTAIN) {
         conclude(s, SATURATION_INCONCLUSIVE,
@@ -194,10 +196,11 @@ static void with_unstable(struct saturation *s, double plateau)
                  "(%.0f %% of draws): add rates above it",
                  c->lowest_unstable_rps, 100 * plateau);
     } else if (!c->agrees) {
-        conclude(s, SATURATION_INCONCLUSIVE,
-                 "the corner at %.4g/s is more than one grid step from the change of verdicts "
-                 "between %.4g and %.4g/s",
-                 s->fit.rate_rps, c->highest_stable_rps, c->lowest_unstable_rps);
+        conclude(
+            s, SATURATION_INCONCLUSIVE,
+            "the corner at %.4g/s is more than one grid step (and 15 %%) from the change of verdicts "
+            "between %.4g and %.4g/s",
+            s->fit.rate_rps, c->highest_stable_rps, c->lowest_unstable_rps);
     } else {
         conclude(s, SATURATION_FOUND, "corner and verdicts agree (change between %.4g and %.4g/s)",
                  c->highest_stable_rps, c->lowest_unstable_rps);

@@ -1,7 +1,7 @@
 /*
  * Where it saturates: the corner of the broken stick (fit.h) with its interval, cross-checked by the
  * verdicts of the steps, which judge in-flight slope and TTFT drift one rate at a time. The two must
- * agree within one step of the grid of rates; if not, the answer is `inconclusive` with the reason.
+ * agree within one step of the grid of rates, or within 15 % where bisection made it finer; if not, the answer is `inconclusive` with the reason.
  *
  *   found         plateau and verdicts agree
  *   not_reached   no step was unstable or full of errors and served tokens follow offered ones up to the
@@ -47,7 +47,7 @@ struct saturation_check {
     double grid_rps;                                // between the two
     double lowest_rps;                              // of all open-loop steps
     double lowest_failing_rps;                      // of verdict errors; STATS_NONE: there is none
-    bool agrees;                                    // |stick - midway| <= grid
+    bool agrees;                                    // |stick - midway| <= grid, or 15 %
 };
 
 struct saturation {

@@ -98,21 +98,27 @@ struct stats_ranks stats_quantile_ranks(uint64_t n, double p)
     };
 }
 
-static struct stats_interval around(double value, double se, size_t k)
+static struct stats_interval around(double value, double se, size_t k, double confidence)
 {
     if (k < 2) {
         return (struct stats_interval){value, STATS_NONE, STATS_NONE};
     }
-    double half = stats_t_quantile(0.975, (double)(k - 1)) * se;
+    double half = stats_t_quantile(0.5 + confidence / 2, (double)(k - 1)) * se;
     return (struct stats_interval){value, fmax(value - half, fmin(value, 0)), value + half};
 }
 
 struct stats_interval stats_batch_means(const double *batch, size_t k)
 {
-    return around(stats_mean(batch, k), stats_sd(batch, k) / sqrt((double)k), k);
+    return around(stats_mean(batch, k), stats_sd(batch, k) / sqrt((double)k), k, 0.95);
 }
 
 struct stats_interval stats_batch_ratio(const double *sum, const double *count, size_t k)
+{
+    return stats_batch_ratio_at(sum, count, k, 0.95);
+}
+
+struct stats_interval stats_batch_ratio_at(const double *sum, const double *count, size_t k,
+                                           double confidence)
 {
     double total = 0, n = 0;
     size_t used = 0;
@@ -130,7 +136,7 @@ struct stats_interval stats_batch_ratio(const double *sum, const double *count, 
         squares += residual * residual;
     }
     double se = used > 1 ? sqrt((double)used * squares / (double)(used - 1)) / n : STATS_NONE;
-    return around(mean, se, used);
+    return around(mean, se, used, confidence);
 }
 
 /* --- Student's t ----------------------------------------------------------------------------- */
@@ -177,6 +183,31 @@ static double beta_inc(double a, double b, double x)
     double front = exp(log_gamma(a + b) - log_gamma(a) - log_gamma(b) + a * log(x) + b * log1p(-x));
     return x < (a + 1) / (a + b + 2) ? front * beta_fraction(a, b, x) / a
                                      : 1 - front * beta_fraction(b, a, 1 - x) / b;
+}
+
+/* x with I_x(a, b) = p. */
+static double beta_quantile(double a, double b, double p)
+{
+    double lo = 0, hi = 1;
+    for (int i = 0; i < 60; i++) {
+        double mid = 0.5 * (lo + hi);
+        if (beta_inc(a, b, mid) < p) {
+            lo = mid;
+        } else {
+            hi = mid;
+        }
+    }
+    return 0.5 * (lo + hi);
+}
+
+struct stats_interval stats_binomial(double k, double n, double confidence)
+{
+    double tail = 0.5 * (1 - confidence);
+    return (struct stats_interval){
+        .value = k / n,
+        .lo = k > 0 ? beta_quantile(k, n - k + 1, tail) : 0,
+        .hi = k < n ? beta_quantile(k + 1, n - k, 1 - tail) : 1,
+    };
 }
 
 /* P(T > t), t >= 0. */

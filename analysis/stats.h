@@ -53,6 +53,13 @@ struct stats_interval stats_batch_means(const double *batch, size_t k);
  */
 struct stats_interval stats_batch_ratio(const double *sum, const double *count, size_t k);
 
+/* The same with another confidence than 0.95; fewer than 2 batches: no interval. */
+struct stats_interval stats_batch_ratio_at(const double *sum, const double *count, size_t k,
+                                           double confidence);
+
+/* A share k of n > 0 with its exact interval (Clopper and Pearson 1934): never no interval. */
+struct stats_interval stats_binomial(double k, double n, double confidence);
+
 /* t with P(T <= t) = p for Student's t with df > 0 degrees of freedom (df need not be whole). */
 double stats_t_quantile(double p, double df);
 

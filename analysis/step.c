@@ -19,7 +19,8 @@ static void fill_info(const struct measure *m, struct step_info *info)
 }
 
 int step_judge_data(struct store *s, const struct step_data *d, const struct slo_config *slo,
-                    struct step_info *info, json_t **summary, struct err *e)
+                    struct step_info *info, json_t **summary, struct slo_sample *sample,
+                    struct err *e)
 {
     struct measure m;
     struct store_meta meta;
@@ -27,20 +28,23 @@ int step_judge_data(struct store *s, const struct step_data *d, const struct slo
         return -1;
     }
     fill_info(&m, info);
+    if (sample) {
+        *sample = slo_sample_of(&m);
+    }
     *summary = step_json(&m, d, info, meta.ranks, meta.n_ranks);
     store_meta_free(&meta);
     return 0;
 }
 
 int step_judge(struct store *s, size_t index, const struct slo_config *slo, struct step_info *info,
-               json_t **summary, struct err *e)
+               json_t **summary, struct slo_sample *sample, struct err *e)
 {
     struct step_data d;
     if (store_read_step(s, index, &d, e)) {
         return -1;
     }
     *info = d.info;
-    int rc = step_judge_data(s, &d, slo, info, summary, e);
+    int rc = step_judge_data(s, &d, slo, info, summary, sample, e);
     step_data_free(&d);
     return rc;
 }

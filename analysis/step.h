@@ -6,6 +6,7 @@
 
 #include <stdint.h>
 
+#include "analysis/slo_sample.h"
 #include "core/err.h"
 #include "core/opt.h"
 #include "results/store.h"
@@ -20,10 +21,12 @@ struct slo_config {
 extern const struct opt_table slo_options;
 
 /* Read step `index`, fill info's verdict, reason and rates, and make its summary: the element of
- * `steps[]` in `tidemark.report/1` as a new reference. */
+ * `steps[]` in `tidemark.report/1` as a new reference; and what it says of the
+ * objectives (sample may be NULL). */
 int step_judge(struct store *s, size_t index, const struct slo_config *slo, struct step_info *info,
-               struct json_t **summary, struct err *e) ERR_CHECKED;
+               struct json_t **summary, struct slo_sample *sample, struct err *e) ERR_CHECKED;
 
 /* The same for a step just folded and not finished yet (its group has no `complete`). */
 int step_judge_data(struct store *s, const struct step_data *d, const struct slo_config *slo,
-                    struct step_info *info, struct json_t **summary, struct err *e) ERR_CHECKED;
+                    struct step_info *info, struct json_t **summary, struct slo_sample *sample,
+                    struct err *e) ERR_CHECKED;

@@ -73,6 +73,13 @@ static bool overloaded(const struct verdict_evidence *v, struct verdict_result *
 
 static bool is_clearly_overloaded(const struct verdict_evidence *v, struct verdict_result *out)
 {
+    if (v->stopped_s > 0) {
+        return decide(out, VERDICT_UNSTABLE,
+                      "stopped early after %.1f of %.1f s: more waited for a first token than any "
+                      "stable target has; served %.0f %% of offered",
+                      v->stopped_s, v->planned_s,
+                      100 * v->served_tokens_per_s / v->offered_tokens_per_s);
+    }
     bool symptoms = v->served_tokens_per_s < MIN_SERVED * v->offered_tokens_per_s ||
                     share(v->n_unfinished, v->n_due) > MAX_UNFINISHED;
     if (out->growing && out->drifting && symptoms) {

@@ -7,7 +7,8 @@
  *                   value, and one late wake-up is no proof that 1 % are late
  *   unstable        clear overload: in-flight requests grow and TTFT drifts, and either less than 90 %
  *                   of the offered tokens was served or more than 5 % were unfinished after the drain;
- *                   or more than 5 % had not even a first token when the drain ended
+ *                   or more than 5 % had not even a first token when the drain ended; or the step was
+ *                   stopped early by a test of its own (loadgen/overload.h)
  *   too_short       fewer than 30 finished, window < 2 x median E2E, or more than 5 % unfinished
  *   unstable        in-flight requests grow and TTFT drifts
  *   stable
@@ -48,6 +49,7 @@ struct verdict_evidence {
     double ttft_first_ms, ttft_last_ms; // the same over the first and the last third
     bool ttft_last_unknown;             // the latter is a lower bound
     double e2e_p50_ms;                  // of finished requests
+    double stopped_s, planned_s;        // stopped early after so long; 0: not
     struct stats_slope in_flight;       // requests per s
 };
 

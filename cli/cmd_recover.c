@@ -12,6 +12,7 @@
 #include "cli/command.h"
 #include "cli/fold.h"
 #include "cli/run_config.h"
+#include "cli/text_model.h"
 #include "core/clock.h"
 #include "core/mem.h"
 #include "loadgen/plan.h"
@@ -38,7 +39,7 @@ static int open_recovery(struct recovery *r, const char *path, struct err *e)
     r->journal_dir = xasprintf("%s.journal", path);
     int rc = run_config_from_json(&r->config, m.config, e);
     store_meta_free(&m);
-    if (rc || arch_open(r->config.target.model, &r->arch, e)) {
+    if (rc || text_model_open(&r->config, &r->arch, e)) {
         return -1;
     }
     r->layout = run_config_layout(&r->config);
@@ -51,12 +52,10 @@ static int open_dataset(struct recovery *r, struct err *e)
     if (r->dataset) {
         return 0;
     }
-    if (!arch_is_preset(r->config.target.model) &&
-        tokenizer_open(&r->tokenizer, r->config.target.model, r->arch.vocab, e)) {
+    if (text_model_tokenizer(&r->config, &r->arch, &r->tokenizer, e)) {
         return -1;
     }
-    struct dataset_model model = {
-        .tok = r->tokenizer, .vocab = r->arch.vocab, .context = r->arch.max_context};
+    struct dataset_model model = text_model_dataset(&r->config, &r->arch, r->tokenizer);
     return dataset_open(&r->dataset, &r->config.dataset, &model, e);
 }
 
@@ -91,6 +90,15 @@ static bool take_entry(const struct recovery *r, const struct journal_entry *ent
     return is_load;
 }
 
+static void take_stop(const struct journal_entry *entry, struct step_info *info, int64_t t0_ns)
+{
+    struct wire_step_stop stop;
+    if (entry->kind == JOURNAL_STOP && entry->n_bytes == sizeof stop) {
+        memcpy(&stop, entry->payload, sizeof stop);
+        fold_take_stop(info, &stop, t0_ns);
+    }
+}
+
 /* The announcement, and what ranks had reported as done before the run died. */
 static int read_entries(const struct recovery *r, struct journal_reader *j, const char *path,
                         struct fold_announcement *a, struct step_info *info, struct err *e)
@@ -105,6 +113,7 @@ static int read_entries(const struct recovery *r, struct journal_reader *j, cons
     int n_told = 0;
     while ((rc = journal_next(j, &entry, e)) == 1) {
         n_told += take_entry(r, &entry, info);
+        take_stop(&entry, info, a->t0_ns);
     }
     if (n_told < r->layout.load_ranks) {
         fold_forget_done(info);
@@ -142,8 +151,8 @@ static int rebuild_schedule(struct recovery *r, const struct wire_step *w, struc
         return -1;
     }
     struct store_scheduled *s = xcalloc(p.n + 1, sizeof *s);
-    for (size_t i = 0; i < p.n; i++) {
-        s[i] = (struct store_scheduled){
+    for (size_t i = 0; i < p.n && info->t_begin_ns + p.events[i].t_ns < info->t_end_ns; i++) {
+        s[(*n)++] = (struct store_scheduled){
             .id = p.events[i].id,
             .t_sched_ns = info->t_begin_ns + p.events[i].t_ns,
             .n_in = p.events[i].n_in,
@@ -151,11 +160,10 @@ static int rebuild_schedule(struct recovery *r, const struct wire_step *w, struc
             .load_rank = (uint16_t)(p.events[i].id % (uint64_t)r->layout.load_ranks),
         };
     }
-    info->n_scheduled = p.n_total;
+    info->n_scheduled = info->stopped_early ? *n : p.n_total;
     info->n_filtered = p.n_filtered;
     info->schedule_hash = p.hash;
     *out = s;
-    *n = p.n;
     plan_free(&p);
     return 0;
 }
@@ -171,7 +179,8 @@ static int recover_step(struct recovery *r, uint32_t step, struct err *e)
         return -1;
     }
     info.recovered = true;
-    int rc = fold_step(r->store, r->journal_dir, &info, a.t0_ns, schedule, n, &r->config.slo, e);
+    int rc =
+        fold_step(r->store, r->journal_dir, &info, a.t0_ns, schedule, n, &r->config.slo, NULL, e);
     free(schedule);
     return rc;
 }

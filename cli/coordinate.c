@@ -6,6 +6,8 @@
 #include <string.h>
 
 #include "analysis/report.h"
+#include "cli/early_stop.h"
+#include "cli/evidence.h"
 #include "cli/fold.h"
 #include "cli/keeper.h"
 #include "cli/origin.h"
@@ -14,6 +16,7 @@
 #include "core/log.h"
 #include "core/mem.h"
 #include "loadgen/client_null.h"
+#include "loadgen/client_openai.h"
 #include "loadgen/client_stages.h"
 #include "loadgen/loop.h"
 #include "loadgen/progress.h"
@@ -43,7 +46,10 @@ struct coordinator {
     int64_t t0_ns;
     struct wire_step step; // under way
     struct step_info info;
-    int n_done; // ranks that have reported the step under way as done
+    struct slo_sample sample;     // of the step that has ended
+    struct evidence evidence;     // rank 0
+    struct early_stop early_stop; // load ranks
+    int n_done;                   // ranks that have reported the step under way as done
     bool shutdown;
     bool is_over; // rank 0: no step is left to run
 };
@@ -86,6 +92,14 @@ static int take_done(struct coordinator *c, const struct comm_msg *m, struct err
     return 0;
 }
 
+/* Rank 0: the step under way ends sooner than it was announced. */
+static void take_stop(struct coordinator *c, const struct wire_step_stop *stop)
+{
+    fold_take_stop(&c->info, stop, keeper_t0_ns(c->keeper));
+    c->progress.t_end_ns = stop->t_end_ns;
+    keeper_append(c->keeper, JOURNAL_STOP, stop, sizeof *stop);
+}
+
 static int on_message(void *arg, const struct comm_msg *m, struct err *e)
 {
     struct coordinator *c = arg;
@@ -94,6 +108,9 @@ static int on_message(void *arg, const struct comm_msg *m, struct err *e)
     }
     if (c->w->rank == 0 && m->tag == WIRE_STEP_DONE) {
         return take_done(c, m, e);
+    }
+    if ((m->tag == WIRE_WAITING || m->tag == WIRE_STEP_STOP) && c->loop) {
+        return early_stop_message(&c->early_stop, c->loop, m) ? 0 : bad_message(m, e);
     }
     if (c->w->rank != 0 && m->tag == WIRE_SHUTDOWN) {
         c->shutdown = true;
@@ -111,8 +128,13 @@ static int on_tick(void *arg, int64_t now_ns, struct err *e)
     if (signals_abort()) {
         return err_set(e, ERR_ENV, SIGNALS_ABORTED);
     }
-    if (c->w->rank != 0) {
-        return 0;
+    struct wire_step_stop stop;
+    int stops = early_stop_tick(&c->early_stop, c->loop, now_ns, &stop, e);
+    if (stops < 0 || c->w->rank != 0) {
+        return stops;
+    }
+    if (stops > 0) {
+        take_stop(c, &stop);
     }
     progress_draw(&c->progress, c->loop, c->w->layout.load_ranks, now_ns);
     return keeper_check(c->keeper, e);
@@ -120,10 +142,39 @@ static int on_tick(void *arg, int64_t now_ns, struct err *e)
 
 /* --- setting up ---------------------------------------------------------------------------------- */
 
+static json_t *text_or(const char *configured, const char *found)
+{
+    const char *text = configured ? configured : found && found[0] ? found : NULL;
+    return text ? json_string(text) : json_null();
+}
+
+static json_t *describe_endpoint(const struct world *w)
+{
+    const struct target_config *t = &w->config.target;
+    const struct endpoint_config *c = &w->config.endpoint;
+    json_t *urls = json_array();
+    for (size_t i = 0; i < c->urls.n; i++) {
+        json_array_append_new(urls, json_string(c->urls.v[i]));
+    }
+    return json_pack("{s:s, s:s, s:n, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:b, s:I}",
+                     "kind", "openai", "model", t->model, "backend", "replicas",
+                     (json_int_t)t->replicas, "pipeline", (json_int_t)t->pipeline, "tensor",
+                     (json_int_t)t->tensor, "server", text_or(c->server, w->identity.server),
+                     "server_version", text_or(c->server_version, w->identity.version), "instance",
+                     text_or(c->instance, NULL), "accelerator", text_or(c->accelerator, NULL),
+                     "accelerators",
+                     c->accelerators > 0 ? json_integer((json_int_t)c->accelerators) : json_null(),
+                     "urls", urls, "api", c->api == ENDPOINT_CHAT ? "chat" : "completions", "stream",
+                     (int)c->stream, "context", (json_int_t)c->context);
+}
+
 static json_t *describe_target(const struct world *w)
 {
     const struct target_config *t = &w->config.target;
     bool hosted = t->kind == TARGET_STAGES;
+    if (t->kind == TARGET_OPENAI) {
+        return describe_endpoint(w);
+    }
     return json_pack("{s:s, s:s, s:s?, s:I, s:I, s:I, s:n, s:n, s:n, s:n}", "kind",
                      hosted ? "stages" : "null", "model", t->model, "backend",
                      hosted ? "cpu" : NULL, "replicas", (json_int_t)(hosted ? t->replicas : 0),
@@ -175,8 +226,16 @@ static int make_loop(struct coordinator *c, struct err *e)
         c->client = client_null_create(loop_live_table(c->loop));
         return 0;
     }
-    return client_stages_create(&c->client, w->comm, &w->layout, loop_live_table(c->loop),
-                                w->arch.max_context, w->config.load.ignore_eos, e);
+    if (w->config.target.kind == TARGET_OPENAI) {
+        http_raise_open_files();
+        return client_openai_create(&c->client, &w->config.endpoint, w->config.target.model,
+                                    w->config.load.ignore_eos, loop_live_table(c->loop),
+                                    (uint32_t)w->config.load.max_in_flight,
+                                    (uint32_t)w->arch.max_context, w->tokenizer, e);
+    }
+    c->client = client_stages_create(w->comm, &w->layout, loop_live_table(c->loop),
+                                     w->arch.max_context, w->config.load.ignore_eos);
+    return 0;
 }
 
 int coordinate_open(struct coordinator **out, struct world *w, const struct coordinate_options *o,
@@ -198,6 +257,7 @@ int coordinate_open(struct coordinator **out, struct world *w, const struct coor
         rc = keep_file(c, ranks, argc, argv, e);
     }
     if (rc == 0 && w->is_load) {
+        early_stop_init(&c->early_stop, w->comm, w->layout.load_ranks);
         rc = make_loop(c, e);
     }
     free(ranks);
@@ -230,6 +290,8 @@ static void make_step(struct coordinator *c, uint32_t index, const struct search
         .kind = (int32_t)s->kind,
         .rate_rps = s->rate_rps,
         .users = s->users,
+        .may_stop = s->may_stop,
+        .repeat = s->repeat,
         .seed = load_step_seed(cfg, index),
         .t_begin_ns = t_begin_ns,
         .t_warm_ns = t_begin_ns + (int64_t)(cfg->warmup * (double)s->duration_ns),
@@ -275,6 +337,9 @@ static int offer_step(struct coordinator *c, struct err *e)
         *e = plan.e;
         return -1;
     }
+    const struct load_config *cfg = &c->w->config.load;
+    double cv = cfg->arrival == LOAD_GAMMA ? cfg->arrival_cv : 1.0;
+    early_stop_begin(&c->early_stop, &c->step, cv, evidence_ttft_s(&c->evidence));
     return loop_run_step(c->loop, c->client, e);
 }
 
@@ -295,22 +360,16 @@ static int run_step(struct coordinator *c, uint32_t index, const struct search_s
         return -1;
     }
     progress_clear(&c->progress);
-    return keeper_end_step(c->keeper, &c->info, e);
+    return keeper_end_step(c->keeper, &c->info, &c->sample, e);
 }
 
 /* --- the run, rank 0 ------------------------------------------------------------------------------ */
 
-static void report_to_search(struct coordinator *c, const struct step_info *info)
+static void report_to_search(struct coordinator *c, const struct step_info *info,
+                             const struct slo_sample *sample)
 {
-    const struct search_result r = {
-        .kind = info->kind,
-        .rate_rps = info->rate_rps,
-        .verdict = info->verdict,
-        .output_tokens_per_s = info->served_output_tokens_per_s,
-        .offered_output_tokens_per_s = info->offered_output_tokens_per_s,
-        .output_tokens_per_request =
-            info->achieved_rps > 0 ? info->offered_output_tokens_per_s / info->achieved_rps : 0,
-    };
+    evidence_add(&c->evidence, info, sample);
+    struct search_result r = evidence_result(&c->evidence, c->w->config.slo.quantile);
     search_report(&c->search, &r);
 }
 
@@ -326,28 +385,45 @@ static void say_step(const struct step_info *i)
              i->reason);
 }
 
+/* A step of the file, judged anew, for what its attributes do not keep. */
+static int judge_again(struct coordinator *c, uint32_t index, struct step_info *info,
+                       struct slo_sample *sample, struct err *e)
+{
+    json_t *summary;
+    if (step_judge(keeper_store(c->keeper), index, &c->w->config.slo, info, &summary, sample, e)) {
+        return -1;
+    }
+    json_decref(summary);
+    return 0;
+}
+
+static bool is_same_step(const struct search_step *s, const struct step_info *i)
+{
+    return s->kind == i->kind && s->rate_rps == i->rate_rps && s->users == i->users &&
+           s->repeat == i->repeat;
+}
+
 /* Steps that the file has already are the search's past. */
 static int replay_steps(struct coordinator *c, uint32_t *index, struct err *e)
 {
     struct search_step s;
     size_t n = store_n_steps(keeper_store(c->keeper));
     for (*index = 0; *index < n; (*index)++) {
-        struct step_data d;
-        if (store_read_step(keeper_store(c->keeper), *index, &d, e)) {
+        struct step_info info;
+        struct slo_sample sample;
+        if (judge_again(c, *index, &info, &sample, e)) {
             return -1;
         }
-        struct step_info info = d.info;
-        step_data_free(&d);
         if (info.recovered) {
             continue; // cut short: its rate is offered again
         }
-        if (!search_next(&c->search, &s) || s.kind != info.kind || s.rate_rps != info.rate_rps) {
+        if (!search_next(&c->search, &s) || !is_same_step(&s, &info)) {
             return err_set(e, ERR_INPUT,
                            "%s: step %u is of another plan; --resume needs the config "
                            "that the run began with",
                            c->w->config.results, *index);
         }
-        report_to_search(c, &info);
+        report_to_search(c, &info, &sample);
     }
     return 0;
 }
@@ -366,7 +442,7 @@ static int run_steps(struct coordinator *c, struct err *e)
         if (!c->o.quiet) {
             say_step(&c->info);
         }
-        report_to_search(c, &c->info);
+        report_to_search(c, &c->info, &c->sample);
     }
     c->is_over = !search_next(&c->search, &s);
     if (c->is_over && !c->o.quiet) {
@@ -505,6 +581,9 @@ void coordinate_destroy(struct coordinator *c)
         c->client->ops->destroy(c->client);
     }
     loop_destroy(c->loop);
+    early_stop_free(&c->early_stop);
+    evidence_free(&c->evidence);
+    search_free(&c->search);
     keeper_destroy(c->keeper);
     free(c);
 }

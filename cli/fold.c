@@ -13,7 +13,7 @@ _Static_assert((int)WIRE_JOURNAL_RECORDS == (int)JOURNAL_RECORDS &&
 
 int fold_step(struct store *s, const char *journal_dir, struct step_info *info, int64_t t0_ns,
               const struct store_scheduled *expected, size_t n_expected,
-              const struct slo_config *slo, struct err *e)
+              const struct slo_config *slo, struct slo_sample *sample, struct err *e)
 {
     char *path = journal_path(journal_dir, info->index);
     struct step_data d = {0};
@@ -23,7 +23,7 @@ int fold_step(struct store *s, const char *journal_dir, struct step_info *info, 
         rc = store_read_step(s, info->index, &d, e);
     }
     if (rc == 0) {
-        rc = step_judge_data(s, &d, slo, info, &summary, e);
+        rc = step_judge_data(s, &d, slo, info, &summary, sample, e);
         step_data_free(&d);
     }
     if (rc == 0) {
@@ -49,10 +49,20 @@ struct step_info fold_step_info(const struct wire_step *w, int64_t t0_ns)
         .t_warm_ns = w->t_warm_ns - t0_ns,
         .t_end_ns = w->t_end_ns - t0_ns,
         .t_drain_ns = w->t_drain_ns - t0_ns,
+        .t_planned_ns = w->t_end_ns - t0_ns,
+        .repeat = w->repeat,
         .poll_gap_p50_ns = (double)NAN,
         .poll_gap_p99_ns = (double)NAN,
         .load_cpu_share = (double)NAN,
     };
+}
+
+void fold_take_stop(struct step_info *info, const struct wire_step_stop *stop, int64_t t0_ns)
+{
+    info->t_warm_ns = stop->t_warm_ns - t0_ns;
+    info->t_end_ns = stop->t_end_ns - t0_ns;
+    info->t_drain_ns = stop->t_drain_ns - t0_ns;
+    info->stopped_early = true;
 }
 
 void fold_take_done(struct step_info *info, const struct wire_step_done *d, bool is_load,

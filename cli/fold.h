@@ -10,11 +10,11 @@
 
 /*
  * info: as announced (times since t0); its verdict, reason and rates are filled in. `expected` may be
- * NULL (every id has a record). Calls belong to the store's thread.
+ * NULL (every id has a record), and so may `sample`. Calls belong to the store's thread.
  */
 int fold_step(struct store *s, const char *journal_dir, struct step_info *info, int64_t t0_ns,
               const struct store_scheduled *expected, size_t n_expected,
-              const struct slo_config *slo, struct err *e) ERR_CHECKED;
+              const struct slo_config *slo, struct slo_sample *sample, struct err *e) ERR_CHECKED;
 
 /* The first entry of a step's journal: what rank 0 announced, and the t0 that its times count from in
  * the file (a resumed run's clock may have another origin than the first one's). */
@@ -25,6 +25,9 @@ struct fold_announcement {
 
 /* What rank 0 announced, as the file keeps it; what load ranks tell at the step's end is missing. */
 struct step_info fold_step_info(const struct wire_step *w, int64_t t0_ns);
+
+/* The load ends sooner than announced: as WIRE_STEP_STOP says. */
+void fold_take_stop(struct step_info *info, const struct wire_step_stop *stop, int64_t t0_ns);
 
 /* Take one rank's account of a finished step into the step's: totals, and the worst poll gap. */
 void fold_take_done(struct step_info *info, const struct wire_step_done *d, bool is_load,

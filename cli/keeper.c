@@ -29,6 +29,7 @@ struct work {
     enum journal_kind kind;
     uint32_t step;
     struct step_info *info;
+    struct slo_sample *sample;
     const struct store_run *run;
     const struct store_rank *ranks_after;
     bool force, resume, complete;
@@ -88,6 +89,11 @@ int keeper_check_resume(const struct run_config *c, struct err *e)
         return -1;
     }
     json_t *now = run_config_dump(c);
+    if (c->endpoint.context == 0) { // the server said it when the run began
+        json_t *target = json_object_get(now, "target");
+        json_object_set(target, "context",
+                        json_object_get(json_object_get(m.config, "target"), "context"));
+    }
     json_object_del(now, "results");
     json_object_del(m.config, "results");
     bool same = json_equal(now, m.config), complete = m.complete;
@@ -206,14 +212,15 @@ static void end_work(void *arg)
     k->journal = NULL;
     if (rc == 0) {
         rc = fold_step(k->store, k->journal_dir, work->info, k->t0_ns, NULL, 0, &k->w->config.slo,
-                       &e);
+                       work->sample, &e);
     }
     note_failure(k, rc, &e);
 }
 
-int keeper_end_step(struct keeper *k, struct step_info *info, struct err *e)
+int keeper_end_step(struct keeper *k, struct step_info *info, struct slo_sample *sample,
+                    struct err *e)
 {
-    struct work work = {.info = info};
+    struct work work = {.info = info, .sample = sample};
     return k ? do_now(k, end_work, &work, e) : 0;
 }
 

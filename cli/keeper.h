@@ -26,8 +26,9 @@ int64_t keeper_t0_ns(const struct keeper *k);
 void keeper_begin_step(struct keeper *k, const struct wire_step *step);
 /* Append to the step's journal; the bytes are copied. */
 void keeper_append(struct keeper *k, enum journal_kind kind, const void *bytes, size_t n_bytes);
-/* The step is over: fsync, fold, judge, finish. Waits, the comm alive; fills info. */
-int keeper_end_step(struct keeper *k, struct step_info *info, struct err *e) ERR_CHECKED;
+/* The step is over: fsync, fold, judge, finish. Waits, the comm alive; fills info and sample. */
+int keeper_end_step(struct keeper *k, struct step_info *info, struct slo_sample *sample,
+                    struct err *e) ERR_CHECKED;
 /* The run is cut short: what was handed over is written and fsynced, as far as 0.7 s go. */
 void keeper_abandon(struct keeper *k);
 

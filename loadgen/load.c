@@ -15,6 +15,8 @@
 #define CV_MIN            0.01
 #define CV_MAX            20
 #define RAMP_MAX          1000
+#define FILL_MAX          2
+#define EXTEND_MAX        16 // doublings
 
 #define ROW(key_, type_, def_, lo_, hi_, help_, field_)                                            \
     .key = (key_), .type = (type_), .def = (def_), .lo = (double)(lo_), .hi = (double)(hi_),       \
@@ -50,6 +52,34 @@ static const struct opt rows[] = {
          "stop after two overloaded steps in a row, or only after max_steps", rates_until),
      .choices = "saturated|max_steps"},
     {ROW("load.rates.max_steps", OPT_INT, "9", 1, 1000, "most rates to try", rates_max_steps)},
+    {ROW(
+        "load.rates.bisect", OPT_SHARE, "5%", 0, 1,
+        "then bisect between the last good and the first bad rate until they are so near; 0: do not",
+        rates_bisect)},
+    {ROW("load.rates.fill", OPT_NUMBERS, "0.7,0.85,0.95", 0, FILL_MAX,
+         "then these multiples of the knee, where no rate was measured near it; 0: none",
+         rates_fill)},
+    {ROW("load.rates.revisit", OPT_BOOL, "true", 0, 0,
+         "at the end the lowest good rate once more: has the target drifted?", rates_revisit)},
+    {ROW("load.rates.slo", OPT_BOOL, "false", 0, 0,
+         "search the highest rate at which the objectives (slo.*) hold, instead of saturation",
+         rates_slo)},
+    {ROW("load.rates.extend", OPT_INT, "3", 0, EXTEND_MAX,
+         "slo: how often a rate is offered again, twice as long, until it is decided",
+         rates_extend)},
+    {ROW("load.rates.stop_early", OPT_BOOL, "true", 0, 0,
+         "a searched rate that overloads the target beyond doubt ends before load.step is over",
+         rates_stop_early)},
+    {ROW("load.concurrency.search", OPT_CHOICE, "off", 0, 0,
+         "best: closed loops of 1, 2, 4, ... users, for the best limit of requests in flight",
+         concurrency),
+     .choices = "off|best", .short_key = "load.concurrency"},
+    {ROW("load.concurrency.list", OPT_NUMBERS, NULL, 1, 1e7,
+         "a ladder of closed loops of so many users each, rising", concurrency_list),
+     .short_key = "load.concurrency"},
+    {ROW("load.repeats", OPT_INT, "1", 1, 1000,
+         "passes over the same steps, each with new seeds: intervals then hold between runs",
+         repeats)},
     {ROW("load.step", OPT_DURATION, "12s", STEP_MIN_NS, STEP_MAX_NS, "length of a step", step_ns)},
     {ROW("load.drain", OPT_DURATION, "5s", 0, STEP_MAX_NS,
          "time to finish after a step; what is left is cancelled and counts as failed", drain_ns)},
@@ -94,6 +124,42 @@ static int check_list(const struct load_config *c, struct err *e)
         }
     }
     return list->n > 0 ? check_step_size(c, "load.rates", list->v[list->n - 1], e) : 0;
+}
+
+static int check_ladder(const struct load_config *c, struct err *e)
+{
+    const struct opt_numbers *list = &c->concurrency_list;
+    double most = (double)c->ranks * (double)c->max_in_flight;
+    if (c->concurrency != LOAD_CONCURRENCY_OFF && list->n > 0) {
+        return err_set(e, ERR_INPUT, "load.concurrency: best, or a list, not both");
+    }
+    for (size_t i = 0; i < list->n; i++) {
+        if (list->v[i] != floor(list->v[i]) || list->v[i] > most ||
+            (i > 0 && list->v[i] <= list->v[i - 1])) {
+            return err_set(e, ERR_INPUT,
+                           "load.concurrency: %g (whole numbers, rising, at most load.ranks x "
+                           "load.max_in_flight = %g)",
+                           list->v[i], most);
+        }
+    }
+    if (load_is_ladder(c) && (c->rates_list.n > 0 || c->rates_slo || c->users > 0 ||
+                              c->arrival == LOAD_TRACE || c->arrival == LOAD_CLOSED)) {
+        return err_set(
+            e, ERR_INPUT,
+            "load.concurrency: is a load of its own (not with load.rates, load.users, or "
+            "load.arrival=trace or closed)");
+    }
+    return 0;
+}
+
+static int check_slo(const struct load_config *c, struct err *e)
+{
+    if (c->rates_slo && (c->rates_list.n > 0 || !load_has_rate(c))) {
+        return err_set(e, ERR_INPUT, "load.rates.slo: not with %s",
+                       c->rates_list.n > 0 ? "a list of rates (load.rates.start and .factor)"
+                                           : "load.arrival=trace or closed (there is no rate)");
+    }
+    return 0;
 }
 
 static int check_start(const struct load_config *c, struct err *e)
@@ -141,7 +207,8 @@ static int check_arrival(const struct load_config *c, struct err *e)
 
 int load_check(const struct load_config *c, struct err *e)
 {
-    if (check_arrival(c, e) != 0 || check_list(c, e) != 0 || check_start(c, e) != 0) {
+    if (check_arrival(c, e) != 0 || check_list(c, e) != 0 || check_start(c, e) != 0 ||
+        check_ladder(c, e) != 0 || check_slo(c, e) != 0) {
         return -1;
     }
     if (c->arrival == LOAD_CLOSED && c->users < 1) {
@@ -163,6 +230,11 @@ int load_check(const struct load_config *c, struct err *e)
                        (long long)c->users, (long long)(c->ranks * c->max_in_flight));
     }
     return 0;
+}
+
+bool load_is_ladder(const struct load_config *c)
+{
+    return c->concurrency != LOAD_CONCURRENCY_OFF || c->concurrency_list.n > 0;
 }
 
 bool load_has_rate(const struct load_config *c)

@@ -28,6 +28,15 @@ struct load_config {
     double rates_factor;           // > 1
     int rates_until;               // enum load_until
     int64_t rates_max_steps;
+    double rates_bisect;           // (high - low) / low at which a bracket is narrow enough; 0: any
+    struct opt_numbers rates_fill; // multiples of the knee
+    bool rates_revisit;
+    bool rates_slo;       // search the objectives' rate, not saturation
+    int64_t rates_extend; // doublings of an undecided rate
+    bool rates_stop_early;
+    int concurrency;                     // enum load_concurrency
+    struct opt_numbers concurrency_list; // a ladder of users; empty: none
+    int64_t repeats;                     // passes, >= 1
     int64_t step_ns;
     int64_t drain_ns;
     double warmup; // share of the step
@@ -43,10 +52,18 @@ enum load_until {
     LOAD_UNTIL_MAX_STEPS,
 };
 
+enum load_concurrency {
+    LOAD_CONCURRENCY_OFF,
+    LOAD_CONCURRENCY_BEST,
+};
+
 extern const struct opt_table load_options;
 
 /* Checks across keys (arrival trace needs a trace, rates rise, ...). ERR_INPUT. */
 int load_check(const struct load_config *c, struct err *e) ERR_CHECKED;
+
+/* Whether the steps are closed loops of several sizes (load.concurrency). */
+bool load_is_ladder(const struct load_config *c);
 
 /* Whether steps go by a rate: not at a trace's own times, not in a closed loop. */
 bool load_has_rate(const struct load_config *c);

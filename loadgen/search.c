@@ -2,20 +2,37 @@
 
 #include "core/clock.h"
 #include "core/err.h"
+#include "core/mem.h"
+#include "loadgen/search_ladder.h"
+#include "loadgen/search_slo.h"
+#include "loadgen/search_sweep.h"
 
 #include <math.h>
+#include <stdlib.h>
 
-#define OVERLOADED_STEPS 2
+enum mode {
+    MODE_SWEEP,
+    MODE_SLO,
+    MODE_LADDER,
+    MODE_ONE_STEP, // trace, closed loop
+};
 
-/* Rates are start, start * factor, ... */
-static bool is_geometric(const struct load_config *c)
+static enum mode mode_of(const struct load_config *c)
 {
-    return load_has_rate(c) && c->rates_list.n == 0;
+    if (load_is_ladder(c)) {
+        return MODE_LADDER;
+    }
+    if (!load_has_rate(c)) {
+        return MODE_ONE_STEP;
+    }
+    return c->rates_slo ? MODE_SLO : MODE_SWEEP;
 }
 
-static bool wants_probe(const struct load_config *c)
+static bool wants_probe(const struct search *s)
 {
-    return is_geometric(c) && load_start_rps(c) <= 0.0;
+    enum mode m = mode_of(s->cfg);
+    return (m == MODE_SWEEP || m == MODE_SLO) && s->cfg->rates_list.n == 0 &&
+           load_start_rps(s->cfg) <= 0.0;
 }
 
 void search_init(struct search *s, const struct load_config *cfg, int replicas, int64_t trace_ns,
@@ -27,63 +44,21 @@ void search_init(struct search *s, const struct load_config *cfg, int replicas, 
         .users = cfg->users > 0 ? (uint32_t)cfg->users : probe_users,
         .trace_ns = trace_ns,
         .trace_rps = trace_ns > 0 ? (double)n_arrivals * (double)NS_PER_S / (double)trace_ns : 0.0,
-        .start_rps = load_start_rps(cfg),
     };
-    s->is_probed = !wants_probe(cfg);
 }
 
-static int64_t most_rates(const struct search *s)
+void search_free(struct search *s)
 {
-    if (s->cfg->arrival == LOAD_TRACE || s->cfg->arrival == LOAD_CLOSED) {
-        return 1;
-    }
-    return s->cfg->rates_list.n > 0 ? (int64_t)s->cfg->rates_list.n : s->cfg->rates_max_steps;
+    free(s->past);
+    *s = (struct search){0};
 }
 
-static bool is_saturated(const struct search *s)
+size_t search_first_pass(const struct search *s)
 {
-    return is_geometric(s->cfg) && s->cfg->rates_until == LOAD_UNTIL_SATURATED &&
-           s->n_over >= OVERLOADED_STEPS;
+    return s->n_first > 0 ? s->n_first : s->n_past;
 }
 
-static bool has_failed_probe(const struct search *s)
-{
-    return wants_probe(s->cfg) && s->is_probed && s->start_rps <= 0.0;
-}
-
-static double next_rps(const struct search *s)
-{
-    if (s->cfg->arrival == LOAD_TRACE) {
-        return s->trace_rps;
-    }
-    if (s->cfg->rates_list.n > 0) {
-        return s->cfg->rates_list.v[s->n_rates];
-    }
-    return s->start_rps * pow(s->cfg->rates_factor, (double)s->n_rates);
-}
-
-bool search_next(const struct search *s, struct search_step *out)
-{
-    if (!s->is_probed) {
-        *out = (struct search_step){
-            .kind = STEP_BASE, .users = s->users, .duration_ns = s->cfg->probe_ns};
-        return true;
-    }
-    if (s->n_rates >= most_rates(s) || is_saturated(s) || has_failed_probe(s)) {
-        return false;
-    }
-    if (s->cfg->arrival == LOAD_CLOSED) {
-        *out = (struct search_step){
-            .kind = STEP_BASE, .users = s->users, .duration_ns = s->cfg->step_ns};
-        return true;
-    }
-    *out = (struct search_step){
-        .kind = STEP_SWEEP,
-        .rate_rps = next_rps(s),
-        .duration_ns = s->cfg->arrival == LOAD_TRACE ? s->trace_ns : s->cfg->step_ns,
-    };
-    return true;
-}
+/* --- rates ---------------------------------------------------------------------------------------- */
 
 /* Three significant digits: a rate that people can repeat. */
 static double round_rate(double rps)
@@ -92,49 +67,153 @@ static double round_rate(double rps)
     return unit < 1.0 ? round(rps / unit) / round(1.0 / unit) : round(rps / unit) * unit;
 }
 
-static void report_probe(struct search *s, const struct search_result *r)
+double search_start_rps(const struct search *s)
 {
-    s->is_probed = true;
-    double probe_rps = r->output_tokens_per_s / r->output_tokens_per_request;
-    if (isfinite(probe_rps) && probe_rps > 0.0) {
-        s->start_rps = round_rate(SEARCH_PROBE_SHARE * probe_rps);
+    if (!wants_probe(s)) {
+        return load_start_rps(s->cfg);
     }
+    const struct search_result *r = &s->past[0].result;
+    double probe_rps = r->output_tokens_per_s / r->output_tokens_per_request;
+    return isfinite(probe_rps) && probe_rps > 0.0 ? round_rate(SEARCH_PROBE_SHARE * probe_rps)
+                                                  : 0.0;
 }
 
-/* A queue that grew in a burst, while nearly everything offered was served. */
-static bool kept_up(const struct search_result *r)
+double search_between(const struct search *s, double low_rps, double high_rps)
 {
-    return r->output_tokens_per_s >= SEARCH_KEPT_UP * r->offered_output_tokens_per_s &&
-           r->offered_output_tokens_per_s > 0.0;
+    double width = s->cfg->rates_bisect;
+    if (width <= 0.0 || low_rps <= 0.0 || high_rps <= low_rps * (1.0 + width)) {
+        return 0.0;
+    }
+    double mid = round_rate(sqrt(low_rps * high_rps));
+    return mid > low_rps && mid < high_rps ? mid : 0.0;
 }
 
-static int over_after(int n_over, const struct search_result *r)
+int64_t search_most_between(const struct search *s)
 {
-    switch (r->verdict) {
-    case VERDICT_STABLE:
-        return 0;
-    case VERDICT_TOO_SHORT:
-        return n_over;
-    case VERDICT_UNSTABLE:
-        return kept_up(r) ? n_over : n_over + 1;
-    case VERDICT_ERRORS:
-    case VERDICT_CLIENT_LIMITED:
-        return n_over + 1;
-    case VERDICT_N:
+    double width = s->cfg->rates_bisect;
+    double halvings = width > 0.0 ? log2(log(s->cfg->rates_factor) / log1p(width)) : 0.0;
+    return halvings > 0.0 ? (int64_t)ceil(halvings) + 1 : 0; // one more for what rounding leaves
+}
+
+struct search_step search_step_at(const struct search *s, enum step_kind kind, double rate_rps)
+{
+    return (struct search_step){
+        .kind = kind,
+        .rate_rps = rate_rps,
+        .duration_ns = s->cfg->step_ns,
+        .may_stop =
+            s->cfg->rates_stop_early && s->cfg->rates_list.n == 0 && s->cfg->ramp.kind == RAMP_NONE,
+    };
+}
+
+bool search_is_over(const struct search_result *r)
+{
+    return r->verdict == VERDICT_UNSTABLE || r->verdict == VERDICT_ERRORS ||
+           r->verdict == VERDICT_CLIENT_LIMITED;
+}
+
+bool search_revisit(const struct search *s, bool (*is_good)(const struct search_result *r),
+                    struct search_step *out)
+{
+    const struct search_past *last = s->n_past > 0 ? &s->past[s->n_past - 1] : NULL;
+    double lowest_rps = INFINITY;
+    if (!s->cfg->rates_revisit || !last || s->n_past < 3) {
+        return false;
+    }
+    for (size_t i = 0; i < s->n_past; i++) {
+        const struct search_past *p = &s->past[i];
+        if (p->step.kind == STEP_SWEEP && is_good(&p->result)) {
+            lowest_rps = fmin(lowest_rps, p->step.rate_rps);
+        }
+    }
+    bool is_done = last->step.kind == STEP_REVISIT && last->step.rate_rps == lowest_rps;
+    if (isinf(lowest_rps) || is_done) {
+        return false;
+    }
+    *out = search_step_at(s, STEP_REVISIT, lowest_rps);
+    return true;
+}
+
+/* --- the first pass ------------------------------------------------------------------------------- */
+
+static bool one_step(const struct search *s, struct search_step *out)
+{
+    bool is_trace = s->cfg->arrival == LOAD_TRACE;
+    *out = (struct search_step){
+        .kind = is_trace ? STEP_SWEEP : STEP_BASE,
+        .rate_rps = is_trace ? s->trace_rps : 0.0,
+        .users = is_trace ? 0 : s->users,
+        .duration_ns = is_trace ? s->trace_ns : s->cfg->step_ns,
+    };
+    return s->n_past == 0;
+}
+
+static bool probe(const struct search *s, struct search_step *out)
+{
+    *out =
+        (struct search_step){.kind = STEP_BASE, .users = s->users, .duration_ns = s->cfg->probe_ns};
+    return true;
+}
+
+static bool has_failed_probe(const struct search *s)
+{
+    return wants_probe(s) && s->n_past > 0 && search_start_rps(s) <= 0.0;
+}
+
+static bool first_pass(const struct search *s, struct search_step *out)
+{
+    if (wants_probe(s) && s->n_past == 0) {
+        return probe(s, out);
+    }
+    if (has_failed_probe(s)) {
+        return false;
+    }
+    switch (mode_of(s->cfg)) {
+    case MODE_SWEEP:
+        return search_sweep_next(s, out);
+    case MODE_SLO:
+        return search_slo_next(s, out);
+    case MODE_LADDER:
+        return search_ladder_next(s, out);
+    case MODE_ONE_STEP:
         break;
     }
-    CHECK(!"a verdict");
-    return 0;
+    return one_step(s, out);
+}
+
+/* --- all passes ----------------------------------------------------------------------------------- */
+
+/* The same steps once more; the probe has said what it was for. */
+static bool next_pass(const struct search *s, struct search_step *out)
+{
+    size_t n_probes = wants_probe(s) ? 1 : 0, n = s->n_first - n_probes;
+    if (n == 0) {
+        return false;
+    }
+    size_t i = s->n_past - s->n_first;
+    *out = s->past[n_probes + i % n].step;
+    out->repeat = 1 + (uint32_t)(i / n);
+    return out->repeat < s->cfg->repeats;
+}
+
+bool search_next(const struct search *s, struct search_step *out)
+{
+    return s->n_first > 0 ? next_pass(s, out) : first_pass(s, out);
 }
 
 void search_report(struct search *s, const struct search_result *r)
 {
-    if (!s->is_probed && r->kind == STEP_BASE) {
-        report_probe(s, r);
-        return;
+    struct search_step step;
+    bool is_asked = search_next(s, &step);
+    CHECK(is_asked);
+    if (s->n_past == s->n_allocated) {
+        s->n_allocated = s->n_allocated ? 2 * s->n_allocated : 32;
+        s->past = xrealloc(s->past, s->n_allocated * sizeof *s->past);
     }
-    s->n_rates++;
-    s->n_over = over_after(s->n_over, r);
+    s->past[s->n_past++] = (struct search_past){.step = step, .result = *r};
+    if (s->n_first == 0 && !first_pass(s, &step)) {
+        s->n_first = s->n_past;
+    }
 }
 
 const char *search_ending(const struct search *s)
@@ -142,16 +221,35 @@ const char *search_ending(const struct search *s)
     if (has_failed_probe(s)) {
         return "the probe served no output, so there is no rate to start from";
     }
-    if (is_saturated(s)) {
-        return "two overloaded steps in a row";
+    switch (mode_of(s->cfg)) {
+    case MODE_SWEEP:
+        return search_sweep_ending(s);
+    case MODE_SLO:
+        return search_slo_ending(s);
+    case MODE_LADDER:
+        return search_ladder_ending(s);
+    case MODE_ONE_STEP:
+        break;
     }
-    if (s->cfg->rates_list.n > 0) {
-        return "all rates of the list are done";
+    return "its one step is done";
+}
+
+static int64_t most_of_pass(const struct search *s)
+{
+    switch (mode_of(s->cfg)) {
+    case MODE_SWEEP:
+        return search_sweep_most(s);
+    case MODE_SLO:
+        return search_slo_most(s);
+    case MODE_LADDER:
+        return search_ladder_most(s);
+    case MODE_ONE_STEP:
+        break;
     }
-    return most_rates(s) == 1 ? "its one step is done" : "load.rates.max_steps is reached";
+    return 1;
 }
 
 int64_t search_most_steps(const struct search *s)
 {
-    return most_rates(s) + wants_probe(s->cfg);
+    return wants_probe(s) + s->cfg->repeats * most_of_pass(s);
 }

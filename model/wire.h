@@ -9,6 +9,8 @@
  *   leader -> load       WIRE_REJECT
  *   last stage -> load   WIRE_TRACE, WIRE_TOKENS (in this order for the first and the last token)
  *   any -> rank 0        WIRE_JOURNAL, WIRE_STEP_DONE
+ *   load -> rank 0       WIRE_WAITING, while a step may stop early
+ *   rank 0 -> load       WIRE_STEP_STOP
  */
 #pragma once
 
@@ -25,6 +27,8 @@ enum wire_tag {
     WIRE_TOKENS,
     WIRE_JOURNAL,
     WIRE_STEP_DONE,
+    WIRE_WAITING,
+    WIRE_STEP_STOP,
     WIRE_WORKERS = 100,
 };
 
@@ -34,9 +38,26 @@ struct wire_step {
     int32_t kind;    // enum step_kind of results/record.h
     double rate_rps; // offered; 0 for a closed loop
     uint32_t users;  // closed loop: concurrent users over all load ranks; 0: open loop
-    uint32_t reserved;
-    uint64_t seed;                                       // of this step: f(run seed, index)
+    uint32_t
+        may_stop;  // 1: load ranks say how many wait (WIRE_WAITING), and the step may stop early
+    uint64_t seed; // of this step: f(run seed, index)
     int64_t t_begin_ns, t_warm_ns, t_end_ns, t_drain_ns; // absolute
+    uint32_t repeat;                                     // pass over the rates, 0-based
+    uint32_t reserved;
+};
+
+/* Requests of one load rank that are due and have no first token yet. */
+struct wire_waiting {
+    uint32_t index; // of the step
+    uint32_t reserved;
+    uint64_t n_waiting;
+};
+
+/* The step's load ends sooner than announced; what was due later is never offered. Absolute times. */
+struct wire_step_stop {
+    uint32_t index;
+    uint32_t reserved;
+    int64_t t_warm_ns, t_end_ns, t_drain_ns;
 };
 
 /* Ends a step for the workers: whatever is still in their queues is dropped. */

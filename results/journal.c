@@ -224,7 +224,7 @@ static int reserve(struct journal_reader *r, size_t n_bytes, struct err *e)
 static bool head_fits(const struct journal_reader *r, const struct head *h)
 {
     uint64_t room = r->size - r->at - sizeof *h;
-    return h->magic == MAGIC && h->kind >= JOURNAL_STEP && h->kind <= JOURNAL_DONE &&
+    return h->magic == MAGIC && h->kind >= JOURNAL_STEP && h->kind < JOURNAL_KIND_END &&
            h->n_bytes <= MAX_PAYLOAD && h->n_bytes + padding(h->n_bytes) <= room;
 }
 

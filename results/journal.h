@@ -22,6 +22,8 @@ enum journal_kind {
     JOURNAL_SPANS,    // struct span[]
     JOURNAL_SERIES,   // struct series_point[]
     JOURNAL_DONE,     // struct wire_step_done bytes with the rank before it: {int32 rank, pad, ...}
+    JOURNAL_STOP,     // struct wire_step_stop bytes: the load ended sooner than announced
+    JOURNAL_KIND_END, // behind the last
 };
 
 struct journal; // open for appending

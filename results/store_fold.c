@@ -109,6 +109,8 @@ static int find_entry(struct found *f, const struct journal_entry *entry, struct
                         sizeof(struct series_point), f->path, e);
     case JOURNAL_STEP:
     case JOURNAL_DONE:
+    case JOURNAL_STOP:
+    case JOURNAL_KIND_END:
         break;
     }
     return 0;

@@ -1,12 +1,14 @@
 # analysis: statistics, verdicts, fits, cost, reports.
 set(analysis_tests ${CMAKE_CURRENT_LIST_DIR})
 
-add_library(tm_batch_server STATIC ${analysis_tests}/support/batch_server.c)
+add_library(tm_batch_server STATIC ${analysis_tests}/support/batch_server.c
+  ${analysis_tests}/support/mmc_queue.c)
 target_link_libraries(tm_batch_server PUBLIC tm_results)
 
 tm_unit_test(stats LIBS tm_analysis)
 tm_unit_test(verdict LIBS tm_analysis tm_batch_server)
 tm_unit_test(fit LIBS tm_analysis tm_batch_server)
+tm_unit_test(search_queues LIBS tm_loadgen tm_analysis tm_batch_server)
 tm_unit_test(slo LIBS tm_analysis)
 tm_unit_test(cost LIBS tm_analysis)
 tm_unit_test(measure LIBS tm_analysis)

@@ -47,32 +47,50 @@ double batch_server_capacity_rps(double scale)
     return rps / scale;
 }
 
-static size_t make_schedule(const struct batch_server_step *s, struct batch_server_run *run)
+/* Requests in the order in which they are due; room for their token times behind one another. */
+struct requests {
+    struct batch_server_run *run;
+    size_t n_allocated;
+    uint64_t tokens_allocated;
+};
+
+static void add_request(struct requests *q, const struct batch_server_step *s, int64_t t_ns)
+{
+    struct batch_server_run *run = q->run;
+    size_t n = run->data.n++;
+    if (run->data.n >= q->n_allocated) {
+        q->n_allocated = 2 * run->data.n + 256;
+        run->data.records = xrealloc(run->data.records, q->n_allocated * sizeof *run->data.records);
+        run->offsets = xrealloc(run->offsets, (q->n_allocated + 1) * sizeof *run->offsets);
+        run->offsets[0] = 0;
+    }
+    struct record *r = &run->data.records[n];
+    record_init(r);
+    r->id = n;
+    r->t_sched_ns = r->t_send_ns = t_ns;
+    r->n_in = length_in(s->seed, n);
+    r->n_out_req = length_out(s->seed, n);
+    r->outcome = OUTCOME_CANCELLED;
+    run->offsets[n + 1] = run->offsets[n] + r->n_out_req;
+    if (run->offsets[n + 1] >= q->tokens_allocated) {
+        q->tokens_allocated = 2 * run->offsets[n + 1] + 4096;
+        run->dt_us = xrealloc(run->dt_us, q->tokens_allocated * sizeof *run->dt_us);
+    }
+}
+
+static void make_schedule(struct requests *q, const struct batch_server_step *s)
 {
     double t = 0, end = s->warm_s + s->window_s;
-    size_t n = 0, cap = 0;
-    struct record *r = NULL;
-    while ((t -= log(rng_uniform(s->seed, RNG_ARRIVAL, n, 0)) / s->rate_rps) < end) {
-        if (n == cap) {
-            cap = cap ? 2 * cap : 256;
-            r = xrealloc(r, cap * sizeof *r);
+    for (uint64_t n = 0; s->rate_rps > 0; n++) {
+        t -= log(rng_uniform(s->seed, RNG_ARRIVAL, n, 0)) / s->rate_rps;
+        if (t >= end) {
+            return;
         }
-        record_init(&r[n]);
-        r[n].id = n;
-        r[n].t_sched_ns = r[n].t_send_ns = (int64_t)(t * 1e9);
-        r[n].n_in = length_in(s->seed, n);
-        r[n].n_out_req = length_out(s->seed, n);
-        r[n].outcome = OUTCOME_CANCELLED;
-        n++;
+        add_request(q, s, (int64_t)(t * 1e9));
     }
-    run->data.records = r;
-    run->data.n = n;
-    run->offsets = xcalloc(n + 1, sizeof *run->offsets);
-    for (size_t i = 0; i < n; i++) {
-        run->offsets[i + 1] = run->offsets[i] + r[i].n_out_req;
+    for (uint32_t u = 0; u < s->users; u++) {
+        add_request(q, s, 0);
     }
-    run->dt_us = xcalloc(run->offsets[n] + 1, sizeof *run->dt_us);
-    return n;
 }
 
 /* One token of r at t; true when it was the last. */
@@ -87,28 +105,30 @@ static bool emit(struct batch_server_run *run, struct record *r, int64_t t_ns)
     return r->n_out == r->n_out_req;
 }
 
-static void simulate(const struct batch_server_step *s, struct batch_server_run *run,
-                     int64_t end_ns)
+static void simulate(struct requests *q, const struct batch_server_step *s, int64_t end_ns)
 {
-    struct record *r = run->data.records, *running[MAX_BATCH];
-    size_t next = 0, n = run->data.n, batch = 0;
-    int64_t t_ns = 0;
-    while (t_ns < end_ns && (batch > 0 || next < n)) {
-        if (batch == 0 && r[next].t_sched_ns > t_ns) {
-            t_ns = r[next].t_sched_ns;
+    struct step_data *d = &q->run->data;
+    size_t running[MAX_BATCH], next = 0, batch = 0;
+    int64_t t_ns = 0, load_end_ns = (int64_t)((s->warm_s + s->window_s) * 1e9);
+    while (t_ns < end_ns && (batch > 0 || next < d->n)) {
+        if (batch == 0 && d->records[next].t_sched_ns > t_ns) {
+            t_ns = d->records[next].t_sched_ns;
         }
         double prompt = 0;
-        for (; next < n && batch < MAX_BATCH && r[next].t_sched_ns <= t_ns; next++) {
-            prompt += r[next].n_in;
-            running[batch++] = &r[next];
+        for (; next < d->n && batch < MAX_BATCH && d->records[next].t_sched_ns <= t_ns; next++) {
+            prompt += d->records[next].n_in;
+            running[batch++] = next;
         }
         t_ns += (int64_t)(1e9 * s->scale * (0.020 + 0.0003 * (double)batch + 30e-6 * prompt));
         for (size_t i = 0; i < batch && t_ns < end_ns;) {
-            if (emit(run, running[i], t_ns)) {
-                running[i]->outcome = OUTCOME_OK;
-                running[i] = running[--batch];
-            } else {
+            if (!emit(q->run, &d->records[running[i]], t_ns)) {
                 i++;
+                continue;
+            }
+            d->records[running[i]].outcome = OUTCOME_OK;
+            running[i] = running[--batch];
+            if (s->users > 0 && t_ns < load_end_ns) {
+                add_request(q, s, t_ns);
             }
         }
     }
@@ -131,19 +151,23 @@ static void compact(struct batch_server_run *run)
 void batch_server_run(const struct batch_server_step *s, struct batch_server_run *run)
 {
     *run = (struct batch_server_run){0};
-    size_t n = make_schedule(s, run);
+    struct requests q = {.run = run};
+    add_request(&q, s, 0); // makes room: even an empty step has arrays
+    run->data.n = 0;
+    make_schedule(&q, s);
     struct step_info *info = &run->data.info;
     *info = (struct step_info){
         .index = s->index,
-        .kind = STEP_SWEEP,
+        .kind = s->users > 0 ? STEP_BASE : STEP_SWEEP,
         .rate_rps = s->rate_rps,
+        .users = s->users,
         .seed = s->seed,
         .t_warm_ns = (int64_t)(s->warm_s * 1e9),
         .t_end_ns = (int64_t)((s->warm_s + s->window_s) * 1e9),
         .t_drain_ns = (int64_t)((s->warm_s + s->window_s + s->drain_s) * 1e9),
-        .n_scheduled = n,
     };
-    simulate(s, run, info->t_drain_ns);
+    simulate(&q, s, info->t_drain_ns);
+    info->n_scheduled = run->data.n;
     compact(run);
 }
 

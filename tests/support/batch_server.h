@@ -12,7 +12,9 @@
 #include "results/store.h"
 
 struct batch_server_step {
-    double rate_rps, warm_s, window_s, drain_s;
+    double rate_rps; // Poisson arrivals; 0: a closed loop of `users`
+    uint32_t users;
+    double warm_s, window_s, drain_s;
     double scale; // of all times: 1 as above, 0.1 a server ten times as fast
     uint64_t seed;
     uint32_t index;

@@ -1,0 +1,291 @@
+/*
+ * The searches on simulated queues whose truth is known, through the same analysis as a real run: search ->
+ * simulated step, stopped early where overload.h says so -> measure -> verdict -> search. With
+ * TIDEMARK_SOAK=1 there are many more seeds, and the figures are printed.
+ */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "analysis/saturation.h"
+#include "analysis/slo_test.h"
+#include "core/clock.h"
+#include "core/mem.h"
+#include "core/rng.h"
+#include "loadgen/overload.h"
+#include "loadgen/search.h"
+#include "tests/support/mmc_queue.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MOST_STEPS 200
+
+/* A target: a batch server of this scale, or (servers > 0) an M/M/c. */
+struct target {
+    double scale;
+    struct mmc_queue mmc;
+    double capacity_rps;
+};
+
+struct rig {
+    struct load_config cfg;
+    struct slo_config slo;
+    struct target target;
+    uint64_t seed;
+    struct search search;
+    size_t n_steps;
+    struct measure *measure; // (MOST_STEPS)
+    struct slo_sample *sample;
+    double rate_rps[MOST_STEPS];
+    double ttft_s;  // of the last good step
+    double spent_s; // steps, without their drains
+    int n_stopped;
+};
+
+static bool is_soak(void)
+{
+    return getenv("TIDEMARK_SOAK") != NULL;
+}
+
+static struct target batch_target(double scale)
+{
+    return (struct target){.scale = scale, .capacity_rps = batch_server_capacity_rps(scale)};
+}
+
+static struct target mmc_target(uint32_t servers, double mu_rps)
+{
+    return (struct target){.mmc = {servers, mu_rps}, .capacity_rps = servers * mu_rps};
+}
+
+static void rig_open(struct rig *r, struct target target, uint64_t seed)
+{
+    memset(r, 0, sizeof *r);
+    opt_defaults(load_options, &r->cfg);
+    r->target = target;
+    r->seed = seed;
+    r->slo.quantile = 0.9;
+    r->measure = xcalloc(MOST_STEPS, sizeof *r->measure);
+    r->sample = xcalloc(MOST_STEPS, sizeof *r->sample);
+}
+
+static void rig_close(struct rig *r)
+{
+    search_free(&r->search);
+    opt_free(load_options, &r->cfg);
+    free(r->measure);
+    free(r->sample);
+}
+
+static void serve(const struct target *t, const struct batch_server_step *s,
+                  struct batch_server_run *out)
+{
+    if (t->mmc.servers > 0) {
+        mmc_queue_run(&t->mmc, s, out);
+    } else {
+        batch_server_run(s, out);
+    }
+}
+
+/* When overload.h stops the step, or its end. */
+static double stop_s(const struct rig *r, const struct search_step *step,
+                     const struct batch_server_run *run, double ttft_s)
+{
+    struct overload o;
+    double end_s = (double)step->duration_ns * 1e-9;
+    size_t n_due = 0;
+    (void)r;
+    overload_begin(&o, step->rate_rps, 1.0, ttft_s, 0, step->duration_ns);
+    for (int64_t t_ns = 0; t_ns < step->duration_ns; t_ns += OVERLOAD_PERIOD_NS) {
+        uint64_t waiting = 0;
+        for (; n_due < run->data.n && run->data.records[n_due].t_sched_ns <= t_ns; n_due++) {
+        }
+        for (size_t i = 0; i < n_due && overload_is_due(&o, t_ns); i++) {
+            int64_t first_ns = run->data.records[i].t_first_ns;
+            waiting += first_ns == RECORD_NONE || first_ns > t_ns;
+        }
+        if (overload_is_due(&o, t_ns) && overload_look(&o, t_ns, waiting)) {
+            return (double)t_ns * 1e-9;
+        }
+    }
+    return end_s;
+}
+
+/* From the end of the load to the last token, or to the end of the drain. */
+static double drained_s(const struct batch_server_run *run)
+{
+    int64_t end_ns = run->data.info.t_end_ns, last_ns = end_ns;
+    for (size_t i = 0; i < run->data.n; i++) {
+        const struct record *x = &run->data.records[i];
+        int64_t t_ns = x->outcome == OUTCOME_OK ? x->t_last_ns : run->data.info.t_drain_ns;
+        last_ns = t_ns > last_ns ? t_ns : last_ns;
+    }
+    return (double)(last_ns - end_ns) * 1e-9;
+}
+
+static void simulate(struct rig *r, const struct search_step *step, struct batch_server_run *run)
+{
+    double planned_s = (double)step->duration_ns * 1e-9, warm_s = r->cfg.warmup * planned_s;
+    struct batch_server_step s = {
+        .rate_rps = step->rate_rps,
+        .users = step->users,
+        .warm_s = warm_s,
+        .window_s = planned_s - warm_s,
+        .drain_s = (double)r->cfg.drain_ns * 1e-9,
+        .scale = r->target.scale,
+        .seed = rng_u64(r->seed, RNG_STEP, r->n_steps, 0),
+        .index = (uint32_t)r->n_steps,
+    };
+    serve(&r->target, &s, run);
+    double end_s = step->may_stop ? stop_s(r, step, run, r->ttft_s) : planned_s;
+    if (end_s < planned_s) {
+        batch_server_free(run);
+        s.warm_s = fmin(warm_s, end_s / 2);
+        s.window_s = end_s - s.warm_s;
+        serve(&r->target, &s, run);
+        run->data.info.stopped_early = true;
+        r->n_stopped++;
+    }
+    run->data.info.t_planned_ns = step->duration_ns;
+    run->data.info.kind = step->kind;
+    r->spent_s += end_s + drained_s(run);
+}
+
+static void measure(struct rig *r, const struct batch_server_run *run)
+{
+    struct measure *m = &r->measure[r->n_steps];
+    measure_begin(m, &run->data, &r->slo);
+    for (size_t i = 0; i < run->data.n; i++) {
+        measure_tokens(m, &run->data.records[i], run->dt_us + run->offsets[i],
+                       run->offsets[i + 1] - run->offsets[i]);
+    }
+    measure_end(m);
+    r->sample[r->n_steps] = slo_sample_of(m);
+}
+
+/* All steps at the rate of the last one decide together. */
+static struct slo_decision decide(const struct rig *r)
+{
+    struct slo_sample same[MOST_STEPS];
+    struct slo_decision d;
+    size_t n = 0;
+    for (size_t i = 0; i <= r->n_steps; i++) {
+        if (r->rate_rps[i] == r->rate_rps[r->n_steps]) {
+            same[n++] = r->sample[i];
+        }
+    }
+    slo_test(same, n, r->slo.quantile, &d);
+    return d;
+}
+
+static void rig_run(struct rig *r)
+{
+    struct search_step step;
+    search_init(&r->search, &r->cfg, 1, 0, 0);
+    for (; search_next(&r->search, &step); r->n_steps++) {
+        struct batch_server_run run;
+        assert_true(r->n_steps < MOST_STEPS);
+        simulate(r, &step, &run);
+        r->rate_rps[r->n_steps] = step.rate_rps;
+        measure(r, &run);
+        batch_server_free(&run);
+        const struct measure *m = &r->measure[r->n_steps];
+        const struct slo_decision d = decide(r);
+        if (m->verdict.verdict == VERDICT_STABLE) {
+            r->ttft_s = m->latency[LATENCY_TTFT].mean * 1e-3;
+        }
+        if (getenv("TIDEMARK_SHOW")) {
+            printf("%zu kind %d rate %.3g of capacity users %u, %.1f s: %s; slo %s %.3f\n",
+                   r->n_steps, step.kind, step.rate_rps / r->target.capacity_rps, step.users,
+                   r->spent_s, m->verdict.reason, slo_holds_names[d.holds], d.share.value);
+        }
+        search_report(&r->search,
+                      &(struct search_result){
+                          .verdict = m->verdict.verdict,
+                          .output_tokens_per_s = measure_rate(m, m->served_out),
+                          .offered_output_tokens_per_s = measure_rate(m, m->due_out),
+                          .output_tokens_per_request = m->tokens_out / m->n_requests,
+                          .slo = (enum search_slo)d.holds,
+                          .meets = d.meets,
+                      });
+    }
+}
+
+/* --- saturation --------------------------------------------------------------------------------- */
+
+struct tally {
+    int n, within, found, covered;
+    double spent_s, most_s, sum, squares;
+};
+
+static void saturate(struct target target, int64_t step_s, uint64_t seed, struct tally *t)
+{
+    struct rig r;
+    rig_open(&r, target, seed);
+    r.cfg.step_ns = step_s * NS_PER_S;
+    r.cfg.warmup = 0.25;
+    r.cfg.drain_ns = 15 * NS_PER_S;
+    if (getenv("LIST")) {
+        static const double rates[] = {0.2, 0.317, 0.433, 0.55, 0.667, 0.783, 0.9, 1.017, 1.133, 1.25};
+        r.cfg.rates_list.n = 10;
+        r.cfg.rates_list.v = xcalloc(10, sizeof(double));
+        for (int i = 0; i < 10; i++) r.cfg.rates_list.v[i] = rates[i] * target.capacity_rps;
+        r.cfg.step_ns = 150 * NS_PER_S; r.cfg.warmup = .2;
+    }
+    if (getenv("NOFILL")) { r.cfg.rates_fill.n = 0; r.cfg.rates_revisit = false; }
+    rig_run(&r);
+    struct saturation_step steps[MOST_STEPS];
+    struct saturation sat;
+    for (size_t i = 0; i < r.n_steps; i++) {
+        steps[i] = (struct saturation_step){r.rate_rps[i], &r.measure[i]};
+    }
+    saturation_find(steps, r.n_steps, 1, &sat);
+    double knee = sat.rate_rps.value / target.capacity_rps;
+    t->n++;
+    t->found += sat.verdict == SATURATION_FOUND;
+    t->within += fabs(knee - 1) <= 0.05;
+    t->covered += sat.rate_rps.lo <= target.capacity_rps && sat.rate_rps.hi >= target.capacity_rps;
+    t->spent_s += r.spent_s;
+    t->most_s = fmax(t->most_s, r.spent_s);
+    t->sum += knee;
+    t->squares += (knee - 1) * (knee - 1);
+    if (getenv("TIDEMARK_SHOW")) {
+        printf("knee %.4f: %s %s; %zu steps, %d stopped, %.0f s\n", knee,
+               saturation_names[sat.verdict], sat.reason, r.n_steps, r.n_stopped, r.spent_s);
+    }
+    saturation_free(&sat);
+    rig_close(&r);
+}
+
+static void show(const char *what, const struct tally *t)
+{
+    printf("%s: %d of %d within 5 %%, found %d, covered %d, mean %.4f, rms error %.4f, %.0f s on "
+           "average, %.0f s at most\n",
+           what, t->within, t->n, t->found, t->covered, t->sum / t->n, sqrt(t->squares / t->n),
+           t->spent_s / t->n, t->most_s);
+}
+
+static void the_knee_is_found_in_half_the_time_of_a_sweep(void **state)
+{
+    (void)state;
+    struct tally batch = {0}, mmc = {0};
+    int seeds = is_soak() ? 100 : 6;
+    for (int seed = 1; seed <= seeds; seed++) {
+        saturate(batch_target(getenv("SC") ? atof(getenv("SC")) : 1), getenv("T") ? atoi(getenv("T")) : 60, (uint64_t)seed, &batch);
+        saturate(mmc_target(16, 2), getenv("T") ? atoi(getenv("T")) : 60, (uint64_t)seed, &mmc);
+    }
+    show("batch server", &batch);
+    show("M/M/16", &mmc);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_knee_is_found_in_half_the_time_of_a_sweep),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
