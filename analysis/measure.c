@@ -254,6 +254,12 @@ static void objective_of_sample(const struct measure *m, const struct sample *s,
         }
         double q = quantile_with_failed(ms, n, failed_in_batch(m, b), p);
         *(b < 0 ? &o->quantile_ms : &o->batch_ms[b]) = q;
+        if (b >= 0) {
+            o->n_batch[b] = (double)(n + failed_in_batch(m, b));
+        }
+    }
+    for (size_t i = 0; i < s->n; i++) {
+        o->n_met_batch[s->batch[i]] += s->ms[i] <= o->limit_ms;
     }
     free(ms);
 }
@@ -290,6 +296,11 @@ static double gaps_quantile_ms(const struct gaps *g, double p)
     return (part > 0 ? low + part * (gaps_order(g, k + 1) - low) : low) * 1e-3;
 }
 
+static uint32_t limit_us(double limit_ms)
+{
+    return (uint32_t)fmin(limit_ms * 1e3, UINT32_MAX);
+}
+
 /* ITL or ICL from their gaps per batch (LATENCY_BATCHES), which it frees. */
 static void latency_of_batches(struct measure *m, enum latency_metric metric, struct gaps *batches)
 {
@@ -302,6 +313,8 @@ static void latency_of_batches(struct measure *m, enum latency_metric metric, st
         sum_ms[b] = g->sum_us * 1e-3;
         n[b] = (double)g->n;
         o->batch_ms[b] = gaps_quantile_ms(g, m->slo.quantile);
+        o->n_batch[b] = (double)g->n;
+        o->n_met_batch[b] = (double)gaps_at_most(g, limit_us(o->limit_ms));
         gaps_merge(all, g);
         gaps_free(g);
     }
@@ -382,8 +395,14 @@ static void send_lag(struct measure *m)
     free(us);
 }
 
+static double seconds(int64_t ns)
+{
+    return (double)ns / (double)NS_PER_S;
+}
+
 static void judge(struct measure *m)
 {
+    const struct step_info *info = &m->d->info;
     bool unknown;
     const uint64_t *by = m->by_outcome;
     uint64_t n_all = (uint64_t)m->n_requests;
@@ -405,6 +424,8 @@ static void judge(struct measure *m)
         .ttft_p50_ms = waited_median_ms(m, 0, MEASURE_BINS, &unknown),
         .ttft_first_ms = waited_median_ms(m, 0, MEASURE_BINS / 3, &unknown),
         .e2e_p50_ms = m->latency[LATENCY_E2E].p50,
+        .stopped_s = info->stopped_early ? seconds(info->t_end_ns - info->t_begin_ns) : 0,
+        .planned_s = seconds(info->t_planned_ns - info->t_begin_ns),
         .in_flight = stats_slope_ar1(m->in_flight, MEASURE_BINS, m->window_s / MEASURE_BINS),
     };
     v.ttft_last_ms =
