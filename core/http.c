@@ -1,7 +1,6 @@
 #include "core/http.h"
 
 #include "core/clock.h"
-#include "core/hist.h"
 #include "core/mem.h"
 #include "core/str.h"
 
@@ -62,7 +61,7 @@ struct http {
     int64_t t_credit_ns;
     int64_t t_socket_ns; // when the socket under way was looked at
     struct http_counts counts;
-    struct hist ready_to_stamp;
+    struct http_times times;
     struct epoll_event events[EVENTS_PER_POLL];
 };
 
@@ -188,7 +187,8 @@ int http_open(struct http **out, const struct http_settings *s, struct err *e)
     h->share = curl_share_init();
     CHECK(h->share);
     curl_share_setopt(h->share, CURLSHOPT_SHARE, CURL_LOCK_DATA_DNS);
-    hist_reset(&h->ready_to_stamp);
+    hist_reset(&h->times.to_stamp);
+    hist_reset(&h->times.handling);
     h->t_credit_ns = clock_local_ns();
     *out = h;
     return 0;
@@ -553,11 +553,12 @@ static void run_sockets(struct http *h, int n)
                    (ev->events & (EPOLLERR | EPOLLHUP) ? CURL_CSELECT_ERR : 0);
         int n_running;
         h->t_socket_ns = clock_now_ns();
-        if (what & CURL_CSELECT_IN) {
-            hist_record(&h->ready_to_stamp, h->t_socket_ns - ready_ns);
-        }
         (void)curl_multi_socket_action(s->multi, (int)(ev->data.u64 & UINT32_MAX), what,
                                        &n_running);
+        if (what & CURL_CSELECT_IN) {
+            hist_record(&h->times.to_stamp, h->t_socket_ns - ready_ns);
+            hist_record(&h->times.handling, clock_now_ns() - h->t_socket_ns);
+        }
         take_ended(s);
     }
 }
@@ -602,9 +603,9 @@ struct http_counts http_counts(const struct http *h)
     return h->counts;
 }
 
-struct hist *http_ready_to_stamp(struct http *h)
+struct http_times *http_times(struct http *h)
 {
-    return &h->ready_to_stamp;
+    return &h->times;
 }
 
 /* --- outside of any load -------------------------------------------------------------------------- */

@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "core/err.h"
+#include "core/hist.h"
 
 #define HTTP_SHARD_CALLS 128
 
@@ -104,9 +105,12 @@ struct http_counts {        // since http_open
 };
 struct http_counts http_counts(const struct http *h);
 
-/* From a socket being found readable to the stamp of its bytes: a histogram of ns. Cleared by the caller. */
-struct hist;
-struct hist *http_ready_to_stamp(struct http *h);
+/* How long the client itself takes, as histograms of ns; cleared by the caller. */
+struct http_times {
+    struct hist to_stamp; // from finding a socket readable to the stamp of its bytes
+    struct hist handling; // from the stamp until all that it brought has been dealt with
+};
+struct http_times *http_times(struct http *h);
 
 /* A whole answer, waited for: for questions outside of any load. ERR_ENV with the reason. */
 struct str;

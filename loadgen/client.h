@@ -16,6 +16,11 @@
 
 struct client;
 
+struct client_times {
+    uint64_t stamp_ns[2]; // from a readable socket to the stamp of its bytes
+    uint64_t chunk_ns[2]; // to deal with what one look at a socket brought
+};
+
 struct client_ops {
     const char *name; // target.kind
     /* Append to `payload` what submit will need for this prompt. May be NULL: nothing. */
@@ -34,6 +39,8 @@ struct client_ops {
     void (*begin_step)(struct client *c, const struct wire_step *step);
     /* Forget this request: nothing may touch its slot any more. */
     void (*cancel)(struct client *c, struct live *l);
+    /* p50 and p99 of its own times in this step, ns. May be NULL: it has none. */
+    struct client_times (*times)(struct client *c);
     void (*destroy)(struct client *c);
 };
 

@@ -476,7 +476,8 @@ static void openai_begin_step(struct client *client, const struct wire_step *ste
     struct client_openai *o = openai_of(client);
     o->step = *step;
     memset(o->is_told, 0, sizeof o->is_told);
-    hist_reset(http_ready_to_stamp(o->http));
+    hist_reset(&http_times(o->http)->to_stamp);
+    hist_reset(&http_times(o->http)->handling);
 }
 
 static void openai_cancel(struct client *client, struct live *l)
@@ -485,6 +486,17 @@ static void openai_cancel(struct client *client, struct live *l)
     http_cancel(c->http);
     count_output(c);
     forget(c);
+}
+
+static struct client_times openai_times(struct client *client)
+{
+    const struct http_times *t = http_times(openai_of(client)->http);
+    return (struct client_times){
+        .stamp_ns = {(uint64_t)hist_quantile(&t->to_stamp, 0.5),
+                     (uint64_t)hist_quantile(&t->to_stamp, 0.99)},
+        .chunk_ns = {(uint64_t)hist_quantile(&t->handling, 0.5),
+                     (uint64_t)hist_quantile(&t->handling, 0.99)},
+    };
 }
 
 static void openai_destroy(struct client *client)
@@ -519,6 +531,7 @@ static const struct client_ops openai_ops = {
     .wait = openai_wait,
     .begin_step = openai_begin_step,
     .cancel = openai_cancel,
+    .times = openai_times,
     .destroy = openai_destroy,
 };
 
@@ -558,9 +571,4 @@ close_endpoint:
     endpoint_close(&o->endpoint);
     free(o);
     return -1;
-}
-
-struct http *client_openai_http(struct client *c)
-{
-    return openai_of(c)->http;
 }

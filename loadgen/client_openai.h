@@ -25,7 +25,3 @@
 int client_openai_create(struct client **out, const struct endpoint_config *c, const char *model,
                          bool ignore_eos, struct live_table *t, uint32_t n_slots, uint32_t context,
                          const struct tokenizer *tok, struct err *e) ERR_CHECKED;
-
-/* What the client says of its own speed in this step, for the self-check. */
-struct http;
-struct http *client_openai_http(struct client *c);
