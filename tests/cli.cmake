@@ -19,6 +19,7 @@ tm_cli_test(dataset TIMEOUT 120)
 tm_cli_test(generate_golden TIMEOUT 240)
 tm_cli_test(determinism TIMEOUT 240)
 tm_cli_test(file TIMEOUT 240)
+tm_cli_test(profiles TIMEOUT 180)
 tm_cli_test(screenshot TIMEOUT 120 LABELS no_asan) # what it adds is the browser's view
 tm_cli_test(signals TIMEOUT 180)
 tm_cli_test(crash TIMEOUT 420 LABELS crash)

@@ -39,6 +39,20 @@ class Settings(cli.TestCase):
     def test_not_one_of_the_choices(self):
         self.bad("load.arrival=poison", wants=["load.arrival", "poison", "poisson"])
 
+    def test_spread_without_gamma(self):
+        self.bad("load.arrival.cv=2", wants=["load.arrival.cv", "load.arrival.kind=gamma"])
+
+    def test_ramp_of_nothing(self):
+        self.bad("load.ramp={kind: geometric, from: 0, to: 1}", wants=["load.ramp", "above 0"])
+
+    def test_ramp_without_a_rate(self):
+        self.bad("load.arrival=closed", "load.users=2", "load.ramp=linear",
+                 wants=["load.ramp", "load.arrival=closed"])
+
+    def test_cap_below_the_load_ranks(self):
+        self.bad("target.max_concurrency=1", "load.ranks=2",
+                 wants=["target.max_concurrency", "2 load ranks"], np=4)
+
     def test_negative_rate(self):
         self.bad("load.rates=-1,2", wants=["load.rates", "-1"])
 
