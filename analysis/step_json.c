@@ -198,6 +198,8 @@ json_t *step_json(const struct measure *m, const struct step_data *d, const stru
     static const char *const lag_keys[] = {"p50", "p99", "p999", "max"};
     static const char *const gap_keys[] = {"p50", "p99"};
     const double gap_us[] = {info->poll_gap_p50_ns * 1e-3, info->poll_gap_p99_ns * 1e-3};
+    const double stamp_us[] = {info->stamp_p50_ns * 1e-3, info->stamp_p99_ns * 1e-3};
+    const double chunk_us[] = {info->chunk_p50_ns * 1e-3, info->chunk_p99_ns * 1e-3};
     json_t *o = json_object();
     set_identity(o, m, info);
     json_object_set_new(o, "offered", offered_json(m));
@@ -205,6 +207,8 @@ json_t *step_json(const struct measure *m, const struct step_data *d, const stru
     json_object_set_new(o, "send_lag_us", numbers(lag_keys, m->lag_us, 4));
     json_object_set_new(o, "cap_wait_us", cap_wait_json(m));
     json_object_set_new(o, "poll_gap_us", numbers(gap_keys, gap_us, 2));
+    json_object_set_new(o, "stamp_us", numbers(gap_keys, stamp_us, 2));
+    json_object_set_new(o, "chunk_us", numbers(gap_keys, chunk_us, 2));
     for (int k = 0; k < LATENCY_N; k++) {
         json_object_set_new(o, latency_names[k], latency_json(&m->latency[k]));
     }

@@ -53,6 +53,10 @@ struct step_info fold_step_info(const struct wire_step *w, int64_t t0_ns)
         .repeat = w->repeat,
         .poll_gap_p50_ns = (double)NAN,
         .poll_gap_p99_ns = (double)NAN,
+        .stamp_p50_ns = (double)NAN,
+        .stamp_p99_ns = (double)NAN,
+        .chunk_p50_ns = (double)NAN,
+        .chunk_p99_ns = (double)NAN,
         .load_cpu_share = (double)NAN,
     };
 }
@@ -63,6 +67,12 @@ void fold_take_stop(struct step_info *info, const struct wire_step_stop *stop, i
     info->t_end_ns = stop->t_end_ns - t0_ns;
     info->t_drain_ns = stop->t_drain_ns - t0_ns;
     info->stopped_early = true;
+}
+
+/* The worse of what is known and what a rank tells; 0: it has nothing to tell. */
+static void take_worse(double *known, uint64_t told_ns)
+{
+    *known = told_ns > 0 ? fmax(*known, (double)told_ns) : *known;
 }
 
 void fold_take_done(struct step_info *info, const struct wire_step_done *d, bool is_load,
@@ -78,6 +88,10 @@ void fold_take_done(struct step_info *info, const struct wire_step_done *d, bool
     info->schedule_hash = d->schedule_hash;
     info->poll_gap_p50_ns = fmax(info->poll_gap_p50_ns, (double)d->poll_gap_ns[0]);
     info->poll_gap_p99_ns = fmax(info->poll_gap_p99_ns, (double)d->poll_gap_ns[1]);
+    take_worse(&info->stamp_p50_ns, d->stamp_ns[0]);
+    take_worse(&info->stamp_p99_ns, d->stamp_ns[1]);
+    take_worse(&info->chunk_p50_ns, d->chunk_ns[0]);
+    take_worse(&info->chunk_p99_ns, d->chunk_ns[1]);
     info->load_cpu_share =
         (isnan(share) ? 0 : share) + (double)d->t_cpu_ns / ((double)wall_ns * n_load_ranks);
 }
@@ -85,4 +99,6 @@ void fold_take_done(struct step_info *info, const struct wire_step_done *d, bool
 void fold_forget_done(struct step_info *info)
 {
     info->poll_gap_p50_ns = info->poll_gap_p99_ns = info->load_cpu_share = (double)NAN;
+    info->stamp_p50_ns = info->stamp_p99_ns = (double)NAN;
+    info->chunk_p50_ns = info->chunk_p99_ns = (double)NAN;
 }

@@ -537,6 +537,8 @@ static int record_rest(struct loop *l, bool is_capped, struct err *e)
 static int post_done(struct loop *l, int64_t t_cpu_ns, struct err *e)
 {
     bool is_closed = l->step.users > 0;
+    const struct client_ops *ops = l->client->ops;
+    struct client_times times = ops->times ? ops->times(l->client) : (struct client_times){0};
     struct wire_step_done done = {
         .index = l->step.index,
         .n_records = l->outbox.n_records,
@@ -546,6 +548,8 @@ static int post_done(struct loop *l, int64_t t_cpu_ns, struct err *e)
         .poll_gap_ns = {(uint64_t)hist_quantile(&l->gap_ns, 0.5),
                         (uint64_t)hist_quantile(&l->gap_ns, 0.99)},
         .t_cpu_ns = t_cpu_ns,
+        .stamp_ns = {times.stamp_ns[0], times.stamp_ns[1]},
+        .chunk_ns = {times.chunk_ns[0], times.chunk_ns[1]},
     };
     return comm_post(l->comm, 0, WIRE_STEP_DONE, &done, sizeof done, e);
 }

@@ -77,6 +77,8 @@ struct step_info {
     uint64_t schedule_hash;
     uint64_t n_scheduled, n_filtered;
     double poll_gap_p50_ns, poll_gap_p99_ns; // worst load rank; NAN: not every load rank told
+    double stamp_p50_ns, stamp_p99_ns;       // the same; NAN without sockets, too
+    double chunk_p50_ns, chunk_p99_ns;       // the same
     double load_cpu_share; // CPU time of load ranks / their wall time; NAN as above
     bool recovered;        // folded by `recover`
     /* known once analysed: */

@@ -105,6 +105,10 @@ static const struct store_field step_fields[] = {
     STEP(n_filtered, FIELD_U64, "1", "draws left out because they do not fit the context"),
     STEP_MAY_MISS(poll_gap_p50_ns, "ns", "median time between two looks of a load rank"),
     STEP_MAY_MISS(poll_gap_p99_ns, "ns", "its 99th percentile, worst load rank"),
+    STEP_MAY_MISS(stamp_p50_ns, "ns", "median time from a readable socket to the stamp"),
+    STEP_MAY_MISS(stamp_p99_ns, "ns", "its 99th percentile, worst load rank"),
+    STEP_MAY_MISS(chunk_p50_ns, "ns", "median time to deal with what a socket brought"),
+    STEP_MAY_MISS(chunk_p99_ns, "ns", "its 99th percentile, worst load rank"),
     STEP_MAY_MISS(load_cpu_share, "1", "CPU time of the load ranks / their wall time"),
     STEP(recovered, FIELD_BOOL, "1", "1: folded from the journal of a killed run"),
     {"verdict", FIELD_ENUM, offsetof(struct step_info, verdict), 0, "1", "judgement of the step",
@@ -362,7 +366,8 @@ bool store_schema_is_recent(const struct store_field *f)
 {
     static const char *const since_1_1[] = {"t_planned_ns", "stopped_early", "repeat",
                                             "n_late",       "cap_wait_us",   "late",
-                                            "n_in_usage",   "n_out_local"};
+                                            "n_in_usage",   "n_out_local",   "stamp_p50_ns",
+                                            "stamp_p99_ns", "chunk_p50_ns",  "chunk_p99_ns"};
     for (size_t i = 0; i < COUNT(since_1_1); i++) {
         if (strcmp(f->name, since_1_1[i]) == 0) {
             return true;
