@@ -1,5 +1,6 @@
 #include "analysis/answers.h"
 
+#include "analysis/answers_search.h"
 #include "analysis/value.h"
 #include "core/clock.h"
 #include "core/mem.h"
@@ -25,11 +26,15 @@ void answers_find(struct answers *a)
     slo_find(slo, a->n_steps, SEED, a->slo);
     free(sat);
     free(slo);
+    ladder_find(a->info, a->measure, a->n_steps, a->cfg->slo.quantile, SEED, &a->ladder);
+    drift_find(a->info, a->measure, a->n_steps, &a->drift);
+    answers_search_combine(a);
 }
 
 void answers_free(struct answers *a)
 {
     saturation_free(&a->saturation);
+    ladder_free(&a->ladder);
     prices_free(&a->prices);
     store_meta_free(&a->meta);
     json_decref(a->steps);
@@ -109,6 +114,7 @@ json_t *answers_slo(const struct answers *a)
     }
     set_crossing(o, &a->slo->all);
     json_object_set_new(o, "objectives", list);
+    json_object_set_new(o, "decided", answers_search_decided(a));
     return o;
 }
 
@@ -142,14 +148,9 @@ static double running_at(const struct answers *a, double rate_rps)
 
 json_t *answers_concurrency(const struct answers *a)
 {
-    json_t *o = json_object();
     double running = running_at(a, a->saturation.rate_rps.value);
     double replicas = value_get(a->meta.target, "replicas");
-    value_set(o, "best", STATS_NONE); // needs a ladder of closed-loop steps
-    value_set(o, "lo95", STATS_NONE);
-    value_set(o, "hi95", STATS_NONE);
-    value_set(o, "rule", 2 * replicas * round(running));
-    return o;
+    return answers_search_concurrency(a, 2 * replicas * round(running));
 }
 
 /* --- cost ------------------------------------------------------------------------------------- */

@@ -5,12 +5,22 @@
 
 #include <stddef.h>
 
+#include "analysis/drift.h"
+#include "analysis/ladder.h"
 #include "analysis/prices.h"
+#include "analysis/repeats.h"
 #include "analysis/report.h"
 #include "analysis/saturation.h"
 #include "analysis/slo.h"
 
 struct json_t;
+
+enum answers_over_passes {
+    ANSWERS_SATURATION, // requests/s
+    ANSWERS_TOKENS,     // output tokens/s there
+    ANSWERS_SLO,        // requests/s
+    ANSWERS_OVER_PASSES,
+};
 
 /* Everything the answers are made of. Owner: report.c. */
 struct answers {
@@ -22,6 +32,10 @@ struct answers {
     struct json_t *steps;    // array (n_steps) of step_json
     struct saturation saturation;
     struct slo_result *slo;
+    struct ladder ladder;
+    struct drift drift;
+    size_t n_passes;
+    struct repeats_mean over_passes[ANSWERS_OVER_PASSES]; // with two passes or more
     struct prices prices;
     const struct price *price; // NULL: no cost asked for, or none known
     int64_t instances;
@@ -33,7 +47,7 @@ int answers_price(struct answers *a, struct err *e) ERR_CHECKED;
 /* Whether the config names an instance to be paid. */
 bool answers_want_price(const struct answers *a);
 
-/* Saturation and SLO rate from a->info and a->measure. */
+/* Saturation, SLO rate, ladder and drift from a->info and a->measure. */
 void answers_find(struct answers *a);
 void answers_free(struct answers *a);
 

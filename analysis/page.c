@@ -247,9 +247,38 @@ static void card_slo(struct str *out, const json_t *slo)
                    json_string_value(get(o, "metric")), 100 * value_get(o, "quantile"),
                    svg_number(value_get(o, "limit_ms"), number, sizeof number));
     }
+    const json_t *decided = get(slo, "decided");
+    if (has(decided, "highest_met_rps")) {
+        str_printf(&why, "; met with 95 %% at %.4g/s", value_get(decided, "highest_met_rps"));
+    }
+    if (has(decided, "lowest_missed_rps")) {
+        str_printf(&why, "; missed at %.4g/s", value_get(decided, "lowest_missed_rps"));
+    }
     open_card(out, "Rate that meets the objectives", NULL);
     put_value_or_verdict(out, slo, "rate_rps", "requests/s");
     close_card(out, value_get(slo, "lo95"), value_get(slo, "hi95"), put_number, why.data);
+    str_free(&why);
+}
+
+static void card_concurrency(struct str *out, const json_t *c)
+{
+    const json_t *above = get(c, "above"), *below = get(c, "below");
+    struct str why = {0};
+    if (!has(c, "best")) {
+        return;
+    }
+    if (json_is_object(below)) {
+        str_printf(&why, "%.0f users below it: %.0f %% of the throughput. ",
+                   value_get(below, "users"), 100 * value_get(below, "throughput_times"));
+    }
+    if (json_is_object(above)) {
+        str_printf(&why, "%.0f users above it: %.0f %% of the throughput at %.3g times the TTFT.",
+                   value_get(above, "users"), 100 * value_get(above, "throughput_times"),
+                   value_get(above, "ttft_p50_times"));
+    }
+    open_card(out, "Best limit of requests in flight", NULL);
+    put_number(out, value_get(c, "best"));
+    close_card(out, value_get(c, "lo95"), value_get(c, "hi95"), put_number, why.data);
     str_free(&why);
 }
 
@@ -277,6 +306,7 @@ void page_answers(struct str *out, const json_t *report)
     card_saturation(out, get(report, "saturation"));
     card_throughput(out, get(report, "saturation"));
     card_slo(out, get(report, "slo"));
+    card_concurrency(out, get(report, "concurrency"));
     card_cost(out, get(report, "cost"));
     str_puts(out, "</div>\n");
 }
@@ -442,6 +472,42 @@ void page_steps(struct str *out, const json_t *report)
         verdict_row(out, step);
     }
     str_puts(out, "</table></div></details>\n");
+}
+
+/* --- passes --------------------------------------------------------------------------------------- */
+
+static void pooled_cell(struct str *out, const json_t *step, const char *key)
+{
+    const json_t *v = get(step, key);
+    cell(out, value_get(v, "value"), value_get(v, "lo95"), value_get(v, "hi95"), "");
+}
+
+void page_repeats(struct str *out, const json_t *report)
+{
+    const json_t *repeats = get(report, "repeats"), *step;
+    size_t i;
+    if (!json_is_object(repeats)) {
+        return;
+    }
+    str_printf(out,
+               "<h2>Over %.0f passes</h2>\n<div class=\"tablebox\"><table><thead><tr><th>Step</th>"
+               "<th>TTFT p50<br>ms</th><th>TTFT p99<br>ms</th><th>NTPOT p50<br>ms</th>"
+               "<th>E2E p50<br>ms</th><th>Output<br>tokens/s</th></tr></thead><tbody>\n",
+               value_get(repeats, "passes"));
+    json_array_foreach(get(repeats, "steps"), i, step)
+    {
+        bool closed = value_get(step, "users") > 0;
+        str_printf(out, "<tr><td>%s %.4g%s</td>", json_string_value(get(step, "kind")),
+                   value_get(step, closed ? "users" : "rate_rps"), closed ? " users" : "/s");
+        pooled_cell(out, step, "ttft_p50_ms");
+        pooled_cell(out, step, "ttft_p99_ms");
+        pooled_cell(out, step, "ntpot_p50_ms");
+        pooled_cell(out, step, "e2e_p50_ms");
+        pooled_cell(out, step, "output_tokens_per_s");
+        str_puts(out, "</tr>\n");
+    }
+    str_puts(out, "</tbody></table></div>\n<p class=\"facts\">Small: 95 % intervals that include "
+                  "the variance between passes.</p>\n");
 }
 
 /* --- cost --------------------------------------------------------------------------------------- */

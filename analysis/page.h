@@ -12,6 +12,7 @@ struct json_t;
 /* Document type to <main>: style, title, validity line. */
 void page_head(struct str *out, const struct json_t *report);
 void page_answers(struct str *out, const struct json_t *report);
+void page_repeats(struct str *out, const struct json_t *report); // nothing with one pass
 void page_steps(struct str *out, const struct json_t *report);
 void page_cost(struct str *out, const struct json_t *report);
 void page_definitions(struct str *out, const struct json_t *report);

@@ -1,6 +1,7 @@
 #include "analysis/report.h"
 
 #include "analysis/answers.h"
+#include "analysis/answers_search.h"
 #include "analysis/definitions.h"
 #include "analysis/step_json.h"
 #include "analysis/step_measure.h"
@@ -14,8 +15,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MIN_SLOPE 0.97 // served over offered below the corner: outside of this something leaks
-#define MAX_SLOPE 1.03
+#define MIN_SLOPE  0.97 // served over offered below the corner: outside of this something leaks
+#define MAX_SLOPE  1.03
+#define MAX_LITTLE 0.1 // |X R / N - 1| of a rung
 
 /* --- steps ------------------------------------------------------------------------------------ */
 
@@ -103,6 +105,34 @@ static void warn_price(const struct answers *a, json_t *list)
     }
 }
 
+static void warn_drift(const struct answers *a, json_t *list)
+{
+    const struct drift *d = &a->drift;
+    for (int k = 0; d->is_known && k < DRIFT_METRICS; k++) {
+        const struct drift_metric *m = &d->metric[k];
+        if (m->is_significant) {
+            say(list,
+                "the target drifted: at %.4g/s, %s was %.4g in step %u and %.4g (%+.0f %%) in "
+                "step %u",
+                a->info[d->first].rate_rps, m->name, m->first, a->info[d->first].index, m->last,
+                100 * m->change, a->info[d->last].index);
+        }
+    }
+}
+
+static void warn_little(const struct answers *a, json_t *list)
+{
+    for (size_t i = 0; i < a->ladder.n; i++) {
+        const struct ladder_rung *r = &a->ladder.rungs[i];
+        if (fabs(r->little - 1) > MAX_LITTLE) {
+            say(list,
+                "at %u users throughput x time in the system is %.2f of the users (Little's law): "
+                "the step is short against E2E",
+                r->users, r->little);
+        }
+    }
+}
+
 static json_t *warnings(const struct answers *a)
 {
     json_t *list = json_array();
@@ -127,6 +157,8 @@ static json_t *warnings(const struct answers *a)
             say(list, "step %u was recovered from a killed run", a->info[i].index);
         }
     }
+    warn_drift(a, list);
+    warn_little(a, list);
     warn_price(a, list);
     return list;
 }
@@ -216,6 +248,8 @@ int report_build(struct store *s, const struct report_config *cfg, json_t **repo
         json_object_set_new(o, "saturation", answers_saturation(&a));
         json_object_set_new(o, "slo", answers_slo(&a));
         json_object_set_new(o, "concurrency", answers_concurrency(&a));
+        json_object_set_new(o, "drift", answers_search_drift(&a));
+        json_object_set_new(o, "repeats", answers_search_repeats(&a));
         json_object_set_new(o, "cost", answers_cost(&a));
         json_object_set_new(o, "definitions", definitions_json());
         *report = o;

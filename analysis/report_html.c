@@ -20,6 +20,7 @@ static void figures(struct str *out, const json_t *report, const struct curves_s
     rateplots_metrics(out, report);
     str_puts(out, "</div>\n");
     page_steps(out, report);
+    page_repeats(out, report);
     str_puts(out, "<h2>What users would see</h2>\n<div class=\"figures\">\n");
     stepplots_ttft(out, report, curves);
     rateplots_goodput(out, report);

@@ -105,6 +105,29 @@ static void put_saturation(struct str *out, const json_t *sat)
     str_printf(out, "%s\n", text(sat, "reason"));
 }
 
+/* What the probes decided one by one: "holds at 12.3/s, missed at 12.9/s". */
+static void put_decided(struct str *out, const json_t *decided)
+{
+    char buf[NUMBER_BYTES];
+    if (!json_is_object(decided)) {
+        return;
+    }
+    double met = value_get(decided, "highest_met_rps"),
+           missed = value_get(decided, "lowest_missed_rps");
+    str_puts(out, "              decided by 95 %: ");
+    if (isnan(met)) {
+        str_puts(out, "met at no rate");
+    } else {
+        str_printf(out, "met at %s/s", number(met, buf));
+    }
+    if (!isnan(missed)) {
+        str_printf(out, ", missed at %s/s", number(missed, buf));
+    }
+    str_printf(out, "%s\n",
+               json_is_false(get(decided, "monotone")) ? "; NOT MONOTONE: missed below a met rate"
+                                                       : "");
+}
+
 static void put_slo(struct str *out, const json_t *slo)
 {
     size_t i;
@@ -125,6 +148,65 @@ static void put_slo(struct str *out, const json_t *slo)
                    100 * value_get(o, "quantile"), number(value_get(o, "limit_ms"), buf));
     }
     str_puts(out, ")\n");
+    put_decided(out, get(slo, "decided"));
+}
+
+static void put_concurrency(struct str *out, const json_t *c)
+{
+    char a[NUMBER_BYTES], b[NUMBER_BYTES];
+    const json_t *above = get(c, "above"), *below = get(c, "below");
+    if (json_array_size(get(c, "rungs")) == 0) {
+        return;
+    }
+    str_puts(out, "concurrency   ");
+    if (!json_is_number(get(c, "best"))) {
+        str_puts(out, "no limit meets the objectives\n");
+        return;
+    }
+    str_printf(out,
+               "best limit %.0f [%.0f, %.0f] in flight: %s output tokens/s (rule of thumb: %s)\n",
+               value_get(c, "best"), value_get(c, "lo95"), value_get(c, "hi95"),
+               number(value_get(get(c, "output_tokens_per_s"), "value"), a),
+               number(value_get(c, "rule"), b));
+    if (json_is_object(below)) {
+        str_printf(out, "              at %.0f: %s of that throughput, the target idles\n",
+                   value_get(below, "users"), number(value_get(below, "throughput_times"), a));
+    }
+    if (json_is_object(above)) {
+        str_printf(out, "              at %.0f: %s of it at %s times the TTFT, requests queue\n",
+                   value_get(above, "users"), number(value_get(above, "throughput_times"), a),
+                   number(value_get(above, "ttft_p50_times"), b));
+    }
+}
+
+/* "TTFT p50 12.3 [11, 13.6]" of one step over passes. */
+static void put_pooled(struct str *out, const json_t *step, const char *name, const char *key)
+{
+    str_printf(out, "  %s ", name);
+    put_interval(out, get(step, key), "value", "lo95", "hi95");
+}
+
+static void put_repeats(struct str *out, const json_t *repeats)
+{
+    size_t i;
+    const json_t *step;
+    char buf[NUMBER_BYTES];
+    if (!json_is_object(repeats)) {
+        return;
+    }
+    str_printf(out, "\nOver %.0f passes (intervals include the variance between them):\n",
+               value_get(repeats, "passes"));
+    json_array_foreach(get(repeats, "steps"), i, step)
+    {
+        bool closed = value_get(step, "users") > 0;
+        str_printf(out, "%-7s %8s%s", text(step, "kind"),
+                   number(value_get(step, closed ? "users" : "rate_rps"), buf),
+                   closed ? " users" : "/s");
+        put_pooled(out, step, "TTFT p50", "ttft_p50_ms");
+        put_pooled(out, step, "p99 ms", "ttft_p99_ms");
+        put_pooled(out, step, "out tok/s", "output_tokens_per_s");
+        str_puts(out, "\n");
+    }
 }
 
 static void put_usd(struct str *out, const json_t *o)
@@ -313,8 +395,10 @@ void report_text_table(const json_t *report, int columns, struct str *out)
     put_head(out, report);
     put_saturation(out, get(report, "saturation"));
     put_slo(out, get(report, "slo"));
+    put_concurrency(out, get(report, "concurrency"));
     put_cost(out, get(report, "cost"));
     put_steps(out, get(report, "steps"), columns);
+    put_repeats(out, get(report, "repeats"));
 }
 
 void report_text(const json_t *report, int columns, struct str *out)

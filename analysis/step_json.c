@@ -190,6 +190,8 @@ static void set_identity(json_t *o, const struct measure *m, const struct step_i
     json_object_set_new(o, "reason", json_string(m->verdict.reason));
     json_object_set_new(o, "approximate", json_boolean(measure_approximate(m)));
     json_object_set_new(o, "recovered", json_boolean(info->recovered));
+    json_object_set_new(o, "stopped_early", json_boolean(info->stopped_early));
+    json_object_set_new(o, "repeat", json_integer(info->repeat));
 }
 
 json_t *step_json(const struct measure *m, const struct step_data *d, const struct step_info *info,

@@ -446,7 +446,7 @@ static int run_steps(struct coordinator *c, struct err *e)
     }
     c->is_over = !search_next(&c->search, &s);
     if (c->is_over && !c->o.quiet) {
-        log_info("run", "the sweep ends: %s", search_ending(&c->search));
+        log_info("run", "the search ends: %s", search_ending(&c->search));
     }
     return 0;
 }
