@@ -58,7 +58,7 @@ static int64_t think_ns(const struct dataset *d, uint64_t seed, uint64_t i, uint
     struct dist think = {.kind = d->cfg.think.kind,
                          .mean = (double)d->cfg.think.mean_ns,
                          .sd = (double)d->cfg.think.sd_ns};
-    if (turn == 0 || d->cfg.think.mean_ns == 0) {
+    if (d->cfg.think.mean_ns == 0) {
         return 0;
     }
     return (int64_t)dist_at(&think, rng_uniform(seed, RNG_THINK, i, turn));

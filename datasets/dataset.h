@@ -39,7 +39,7 @@ struct prompt {
     uint32_t redrawn;       // draws that did not fit before this one
     uint32_t turn, n_turns; // of its conversation; 0 of 1 where there is none
     uint64_t conversation;  // 0: none
-    int64_t think_ns;       // before this turn, after the reply to the one before
+    int64_t think_ns;       // after a user's last reply, before this turn
 };
 
 struct dataset_stats { // of one length over the kept requests (or 100,000 draws)

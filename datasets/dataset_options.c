@@ -63,7 +63,7 @@ static const struct opt rows[] = {
     LENGTH_ROWS("load.input_tokens", "every prompt, drawn or cut or repeated", input),
     LENGTH_ROWS("load.output_tokens", "every output", output),
     {ROW("load.think.mean", OPT_DURATION, "0s", 0, 86400e9,
-         "time between a reply and the next turn of its conversation", think.mean_ns),
+         "time between a reply and what the same user sends next", think.mean_ns),
      .short_key = "load.think"},
     {ROW("load.think.kind", OPT_CHOICE, "constant", 0, 0, "how it is spread", think.kind),
      .choices = DIST_CHOICES},

@@ -266,7 +266,7 @@ static void describe(const struct loop *l, const struct plan_event *ev, struct r
     struct turn turn = turns_of_id(ev->id);
     r->load_rank = (uint16_t)comm_rank(l->comm);
     r->turn = turn.turn;
-    r->conversation = ev->n_turns > 1 ? turn.event + 1 : 0;
+    r->conversation = ev->n_turns > 0 ? turn.event + 1 : 0;
 }
 
 static struct live *take(struct loop *l, const struct plan_event *ev, int64_t due_ns)

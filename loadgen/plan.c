@@ -21,7 +21,7 @@ static void hash_event(XXH64_state_t *hash, const struct plan_event *ev)
 {
     uint64_t words[4] = {ev->id, (uint64_t)ev->t_ns, (uint64_t)ev->n_in << 32 | ev->n_out,
                          ev->n_turns};
-    XXH64_update(hash, words, (ev->n_turns > 1 ? 4 : 3) * sizeof words[0]);
+    XXH64_update(hash, words, (ev->n_turns > 0 ? 4 : 3) * sizeof words[0]);
 }
 
 static int reserve(struct builder *b, size_t cap, struct err *e)
@@ -134,7 +134,7 @@ uint32_t plan_turn(const struct dataset *ds, uint64_t seed, uint64_t event, uint
         .id = turns_id(event, turn),
         .n_in = prompt.n_in,
         .n_out = prompt.n_out,
-        .n_turns = prompt.n_turns,
+        .n_turns = prompt.conversation > 0 ? prompt.n_turns : 0,
     };
     return prompt.redrawn;
 }

@@ -19,7 +19,7 @@ struct plan_event {
     int64_t t_ns; // since the step's begin
     uint64_t id;  // i; of a later turn: turns_id
     uint32_t n_in, n_out;
-    uint32_t n_turns; // of its conversation, 1: none
+    uint32_t n_turns; // of its conversation; 0: none
     uint32_t reserved;
 };
 

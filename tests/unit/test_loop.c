@@ -9,6 +9,7 @@
 #include "loadgen/client_null.h"
 #include "loadgen/loop.h"
 #include "loadgen/plan.h"
+#include "loadgen/turns.h"
 
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,8 +17,10 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum {
     CONTEXT = 2048,
@@ -97,9 +100,9 @@ static int on_tick(void *arg, int64_t now_ns, struct err *e)
     return 0;
 }
 
-static int set_up(void **state)
+/* With the settings that `set` has changed. */
+static int set_up_with(void (*set)(void))
 {
-    (void)state;
     struct err e = {0};
     struct layout layout = {.load_ranks = 1};
     memset(&rig, 0, sizeof rig);
@@ -107,11 +110,20 @@ static int set_up(void **state)
     opt_defaults(dataset_options, &rig.dataset);
     opt_defaults(load_options, &rig.load);
     rig.load.max_in_flight = 64;
+    if (set) {
+        set();
+    }
     struct loop_hooks hooks = {.message = on_message, .tick = on_tick};
-    return dataset_open(&rig.ds, &rig.dataset,
-                        &(struct dataset_model){.vocab = 512, .context = CONTEXT}, &e) ||
-           comm_open(&rig.comm, &e) || comm_start(rig.comm, loop_max_message_bytes(CONTEXT), &e) ||
+    struct dataset_model model = {.vocab = 512, .context = CONTEXT, .may_estimate = true};
+    return dataset_open(&rig.ds, &rig.dataset, &model, &e) || comm_open(&rig.comm, &e) ||
+           comm_start(rig.comm, loop_max_message_bytes(CONTEXT), &e) ||
            loop_create(&rig.loop, rig.comm, &layout, &rig.load, rig.ds, CONTEXT, hooks, &e);
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    return set_up_with(NULL);
 }
 
 static int tear_down(void **state)
@@ -315,6 +327,159 @@ static void test_refused_users_wait(void **state)
     }
 }
 
+/* --- the cap ------------------------------------------------------------------------------------------ */
+
+static void set_cap(void)
+{
+    rig.load.max_concurrency = 2;
+}
+
+static int set_up_cap(void **state)
+{
+    (void)state;
+    return set_up_with(set_cap);
+}
+
+/* Two places, never given back: what is due afterwards is held to the end, and nothing of that is lag. */
+static void test_the_cap_holds_back(void **state)
+{
+    (void)state;
+    struct deaf deaf = {.base.ops = &deaf_ops};
+    run_step(&deaf.base, 0, 5 * NS_PER_MS);
+    check_against_plan();
+    assert_int_equal(deaf.n_cancelled, 2);
+    for (uint32_t i = 0; i < rig.n_records; i++) {
+        const struct record *r = &rig.records[i];
+        assert_true((i < 2) == (r->t_send_ns != RECORD_NONE));
+        int64_t waited_ns = i < 2 ? 0 : rig.step.t_drain_ns - r->t_sched_ns;
+        assert_true((int64_t)r->cap_wait_us >= waited_ns / NS_PER_US);
+        assert_true(i >= 2 || r->cap_wait_us == 0);
+        assert_int_equal(r->late, record_lag_ns(r) > RECORD_LATE_NS);
+    }
+}
+
+/* --- conversations ------------------------------------------------------------------------------------ */
+
+#define TALK_PATH "test_loop_talks.json"
+#define THINK_NS  (4 * NS_PER_MS)
+
+/* Conversations of one to four turns. */
+static void set_talks(void)
+{
+    FILE *f = fopen(TALK_PATH, "w");
+    assert_non_null(f);
+    fputs("[", f);
+    for (int n_turns = 1; n_turns <= 4; n_turns++) {
+        fputs(n_turns > 1 ? ",{\"conversations\": [" : "{\"conversations\": [", f);
+        for (int i = 0; i < n_turns; i++) {
+            fprintf(f, "%s{\"from\": \"human\", \"value\": \"what is %d of %d\"},",
+                    i > 0 ? "," : "", i, n_turns);
+            fputs("{\"from\": \"gpt\", \"value\": \"the answer to that\"}", f);
+        }
+        fputs("]}", f);
+    }
+    fputs("]", f);
+    fclose(f);
+    free(rig.dataset.source);
+    rig.dataset.source = xstrdup(TALK_PATH);
+    rig.dataset.turns = DATASET_TURNS_MULTI;
+    rig.dataset.use_cache = false;
+    rig.dataset.think.mean_ns = THINK_NS;
+}
+
+static int set_up_talks(void **state)
+{
+    (void)state;
+    int status = set_up_with(set_talks);
+    unlink(TALK_PATH);
+    return status;
+}
+
+static const struct record *find(uint64_t event, uint32_t turn)
+{
+    struct record key = {.id = turns_id(event, turn)};
+    return bsearch(&key, rig.records, rig.n_records, sizeof key, compare_id);
+}
+
+/* A later turn is due when its user has read the reply before it; what it says was decided before. */
+static void check_turn(const struct record *r)
+{
+    struct plan_event ev;
+    struct turn turn = turns_of_id(r->id);
+    (void)plan_turn(rig.ds, rig.step.seed, turn.event, turn.turn, &ev);
+    assert_true(r->n_in == ev.n_in && r->n_out_req == ev.n_out);
+    assert_true(r->turn == turn.turn && turn.turn < ev.n_turns);
+    assert_true(r->conversation == turn.event + 1);
+    assert_true(r->t_sched_ns < rig.step.t_end_ns);
+    const struct record *before = turn.turn > 0 ? find(turn.event, turn.turn - 1) : NULL;
+    assert_true((turn.turn > 0) == (before != NULL));
+    assert_true(!before || r->t_sched_ns == before->t_last_ns + THINK_NS);
+    if (turn.turn + 1 < ev.n_turns && !find(turn.event, turn.turn + 1)) { // the step was over
+        assert_true(r->t_last_ns + THINK_NS >= rig.step.t_end_ns);
+    }
+}
+
+static void test_conversations_go_on(void **state)
+{
+    (void)state;
+    struct client *c = client_null_create(loop_live_table(rig.loop));
+    for (int i = 0; i < 2; i++) {
+        run_step(c, 0, NS_PER_S);
+        struct plan p;
+        struct err e = {0};
+        assert_int_equal(
+            plan_build(&p, &rig.load, rig.ds, RATE_RPS, STEP_NS, rig.step.seed, 0, 1, &e), 0);
+        assert_true(p.n_conversations > p.n / 2 && rig.done.schedule_hash == p.hash);
+        assert_true(rig.n_records > p.n + p.n / 2 && rig.done.n_scheduled == rig.n_records);
+        for (size_t k = 0; k < p.n; k++) {
+            assert_true(rig.records[k].id == p.events[k].id); // later turns have larger ids
+        }
+        plan_free(&p);
+        for (uint32_t k = 0; k < rig.n_records; k++) {
+            check_turn(&rig.records[k]);
+        }
+    }
+    c->ops->destroy(c);
+}
+
+static void test_a_failed_turn_ends_its_conversation(void **state)
+{
+    (void)state;
+    struct deaf deaf = {.base.ops = &deaf_ops, .refuses = true};
+    run_step(&deaf.base, 0, NS_PER_S);
+    assert_true(rig.n_records > 100 && rig.done.n_scheduled == rig.n_records);
+    for (uint32_t i = 0; i < rig.n_records; i++) {
+        assert_int_equal(rig.records[i].turn, 0);
+    }
+}
+
+/* In a closed loop a user has one conversation after the other, and thinks before each. */
+static void test_users_converse(void **state)
+{
+    (void)state;
+    enum {
+        USERS = 3
+    };
+    struct client *c = client_null_create(loop_live_table(rig.loop));
+    run_step(c, USERS, NS_PER_S);
+    assert_true(rig.n_records > USERS * 5 && rig.done.n_scheduled == rig.n_records);
+    for (uint32_t i = 0; i < rig.n_records; i++) {
+        const struct record *r = &rig.records[i];
+        check_turn(r);
+        struct turn turn = turns_of_id(r->id);
+        if (turn.turn == 0 && turn.event < USERS) {
+            assert_true(r->t_sched_ns == rig.step.t_begin_ns);
+        } else if (turn.turn == 0) {
+            uint32_t last = 0;
+            for (uint32_t k = 1; find(turn.event - USERS, k); k++) {
+                last = k;
+            }
+            assert_true(r->t_sched_ns == find(turn.event - USERS, last)->t_last_ns + THINK_NS);
+        }
+    }
+    c->ops->destroy(c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -323,6 +488,11 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_stopped_step_is_complete, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_closed_loop, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_refused_users_wait, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_the_cap_holds_back, set_up_cap, tear_down),
+        cmocka_unit_test_setup_teardown(test_conversations_go_on, set_up_talks, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_failed_turn_ends_its_conversation, set_up_talks,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(test_users_converse, set_up_talks, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
