@@ -13,8 +13,10 @@
 #include <cmocka.h>
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define RATE_RPS 700.0
 #define STEP_NS  (12 * NS_PER_S)
@@ -57,7 +59,8 @@ static struct plan build(int rank, int n_ranks, uint64_t seed)
 
 static bool same_event(const struct plan_event *a, const struct plan_event *b)
 {
-    return a->id == b->id && a->t_ns == b->t_ns && a->n_in == b->n_in && a->n_out == b->n_out;
+    return a->id == b->id && a->t_ns == b->t_ns && a->n_in == b->n_in && a->n_out == b->n_out &&
+           a->n_turns == b->n_turns;
 }
 
 static void check_whole(const struct plan *p)
@@ -113,6 +116,45 @@ static void test_any_number_of_ranks_offers_the_same(void **state)
     f.load.arrival = LOAD_POISSON;
     f.load.arrival_cv = 1.0;
     f.load.ramp.kind = RAMP_NONE;
+}
+
+/* Of several turns: the schedule has the first ones, and its hash knows how many follow. */
+static void test_conversations_are_shared_out_too(void **state)
+{
+    (void)state;
+    static const char talk[] = "{\"conversations\": [{\"from\": \"human\", \"value\": \"why\"}, "
+                               "{\"from\": \"gpt\", \"value\": \"because\"}]}";
+    static const char talks[] = "{\"conversations\": [{\"from\": \"human\", \"value\": \"why\"}, "
+                                "{\"from\": \"gpt\", \"value\": \"because\"}, "
+                                "{\"from\": \"human\", \"value\": \"then\"}, "
+                                "{\"from\": \"gpt\", \"value\": \"now\"}]}";
+    struct dataset *single = f.ds;
+    uint64_t hash[2];
+    for (int k = 0; k < 2; k++) {
+        char path[] = "test_plan_talks.json";
+        FILE *file = fopen(path, "w");
+        assert_non_null(file);
+        fprintf(file, "[%s,%s]", talk, k == 0 ? talk : talks);
+        fclose(file);
+        struct dataset_config cfg = f.dataset;
+        struct dataset_model model = {.vocab = 512, .context = 2048, .may_estimate = true};
+        struct err e = {0};
+        cfg.source = path;
+        cfg.turns = DATASET_TURNS_MULTI;
+        cfg.use_cache = false;
+        assert_int_equal(dataset_open(&f.ds, &cfg, &model, &e), 0);
+        struct plan whole = build(0, 1, SEED);
+        assert_true((whole.n_conversations > 0) == (k > 0));
+        hash[k] = whole.hash;
+        for (int n_ranks = 1; n_ranks <= 8; n_ranks++) {
+            check_shares(&whole, n_ranks);
+        }
+        plan_free(&whole);
+        dataset_close(f.ds);
+        unlink(path);
+    }
+    assert_true(hash[0] != hash[1]);
+    f.ds = single;
 }
 
 static void test_seeds_differ(void **state)
@@ -244,6 +286,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_any_number_of_ranks_offers_the_same),
+        cmocka_unit_test(test_conversations_are_shared_out_too),
         cmocka_unit_test(test_seeds_differ),
         cmocka_unit_test(test_extreme_rates),
         cmocka_unit_test(test_trace_arrivals_need_a_trace),
