@@ -4,6 +4,7 @@
  */
 #include <jansson.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +13,7 @@
 #include "cli/command.h"
 #include "core/config.h"
 #include "core/httpd.h"
+#include "core/log.h"
 #include "workers/null_server.h"
 #include "workers/serve_config.h"
 #include "version.h"
@@ -78,6 +80,15 @@ static int make_config(const struct command_args *args, struct serve_config *c, 
     return rc ? rc : serve_config_check(c, e);
 }
 
+/* Whoever spins for exact times wants no other thread on its core while it has something to do. */
+static void ask_realtime(const struct serve_config *c)
+{
+    const struct sched_param lowest = {.sched_priority = sched_get_priority_min(SCHED_FIFO)};
+    if (c->spin_ns > 0 && sched_setscheduler(0, SCHED_FIFO, &lowest)) {
+        log_warn("serve", "SCHED_FIFO is not permitted: packets may leave late on a shared core");
+    }
+}
+
 static void say_where(const struct serve_config *c, int port)
 {
     bool v6 = strchr(c->host, ':') != NULL;
@@ -98,6 +109,7 @@ static int serve(const struct serve_config *c, struct err *e)
     if (rc == 0) {
         null_server_started(s, h);
         say_where(c, httpd_port(h));
+        ask_realtime(c);
         rc = httpd_run(h, &stop, e);
         null_server_report(s);
         httpd_close(h);

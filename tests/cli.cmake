@@ -21,6 +21,8 @@ tm_cli_test(determinism TIMEOUT 240)
 tm_cli_test(file TIMEOUT 240)
 tm_cli_test(profiles TIMEOUT 180)
 tm_cli_test(screenshot TIMEOUT 120 LABELS no_asan) # what it adds is the browser's view
+tm_cli_test(serve TIMEOUT 120)
+set_property(TEST cli.serve APPEND PROPERTY ENVIRONMENT "FAULT_SERVER=$<TARGET_FILE:fault_server>")
 tm_cli_test(signals TIMEOUT 180)
 tm_cli_test(crash TIMEOUT 420 LABELS crash)
 

@@ -5,3 +5,7 @@ tm_unit_test(openai_request LIBS tm_workers)
 
 add_executable(fault_server support/fault_server.c support/faults.c)
 target_link_libraries(fault_server PRIVATE tm_workers PkgConfig::JANSSON)
+
+# Not a test: what the null server gives to a bare reader, see tests/perf/serve_speed.sh.
+add_executable(sse_reader EXCLUDE_FROM_ALL perf/sse_reader.c)
+target_link_libraries(sse_reader PRIVATE tm_core)

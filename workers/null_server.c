@@ -488,7 +488,7 @@ void null_server_report(const struct null_server *s)
              "%lld requests: %lld answered, %lld refused, %lld left by their client; %lld tokens",
              (long long)(s->n_requests + s->n_refused), (long long)s->n_ok, (long long)s->n_refused,
              (long long)s->n_gone, (long long)s->generated_tokens);
-    if (l->n) {
+    if (l->n && s->c->ttft_ns + s->c->itl_ns > 0) { // else all are due at once
         log_info("serve",
                  "packets behind their law: p50 %.1f us, p99 %.1f us, p99.9 %.1f us, max %.1f us",
                  (double)hist_quantile(l, 0.5) / 1e3, (double)hist_quantile(l, 0.99) / 1e3,
