@@ -3,7 +3,7 @@
 #include <math.h>
 
 #define ALLOWED_TTFTS 3.0
-#define Z             3.5
+#define Z             4.0
 #define MIN_SHARE     0.1 // of what was offered so far
 #define LOOKS         4
 

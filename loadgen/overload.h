@@ -8,7 +8,7 @@
  * Whitt 2002, Stochastic-Process Limits, 5.4). Overload makes it grow by a constant share of the rate. The
  * step is overloaded when
  *
- *     waiting > 3 rate TTFT + 3.5 sqrt(v rate t)   and   waiting > 0.1 rate t,   v = 1 + cv^2 of the gaps
+ *     waiting > 3 rate TTFT + 4 sqrt(v rate t)   and   waiting > 0.1 rate t,   v = 1 + cv^2 of the gaps
  *
  * at four looks in a row, a quarter of a second apart, after OVERLOAD_MIN_NS or a third of the step,
  * whichever comes first. TTFT is what the last step that was not overloaded had: by Little's law 3 rate

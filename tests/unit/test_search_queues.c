@@ -1,7 +1,7 @@
 /*
  * The searches on simulated queues whose truth is known, through the same analysis as a real run: search ->
- * simulated step, stopped early where overload.h says so -> measure -> verdict -> search. With
- * TIDEMARK_SOAK=1 there are many more seeds, and the figures are printed.
+ * simulated step, stopped early where overload.h says so -> measure -> verdict -> search. The figures are
+ * printed; with TIDEMARK_SOAK=1 they are of a hundred seeds.
  */
 #include <stdarg.h>
 #include <stddef.h>
@@ -50,6 +50,12 @@ struct rig {
 static bool is_soak(void)
 {
     return getenv("TIDEMARK_SOAK") != NULL;
+}
+
+/* Every step as it is offered: TIDEMARK_SHOW=1. */
+static bool is_shown(void)
+{
+    return getenv("TIDEMARK_SHOW") != NULL;
 }
 
 static struct target batch_target(double scale)
@@ -198,20 +204,19 @@ static void rig_run(struct rig *r)
         if (m->verdict.verdict == VERDICT_STABLE) {
             r->ttft_s = m->latency[LATENCY_TTFT].mean * 1e-3;
         }
-        if (getenv("TIDEMARK_SHOW")) {
+        if (is_shown()) {
             printf("%zu kind %d rate %.3g of capacity users %u, %.1f s: %s; slo %s %.3f\n",
                    r->n_steps, step.kind, step.rate_rps / r->target.capacity_rps, step.users,
                    r->spent_s, m->verdict.reason, slo_holds_names[d.holds], d.share.value);
         }
-        search_report(&r->search,
-                      &(struct search_result){
-                          .verdict = m->verdict.verdict,
-                          .output_tokens_per_s = measure_rate(m, m->served_out),
-                          .offered_output_tokens_per_s = measure_rate(m, m->due_out),
-                          .output_tokens_per_request = m->tokens_out / m->n_requests,
-                          .slo = (enum search_slo)d.holds,
-                          .meets = d.meets,
-                      });
+        search_report(&r->search, &(struct search_result){
+                                      .verdict = m->verdict.verdict,
+                                      .output_tokens_per_s = measure_rate(m, m->served_out),
+                                      .offered_output_tokens_per_s = measure_rate(m, m->due_out),
+                                      .output_tokens_per_request = m->tokens_out / m->n_requests,
+                                      .slo = (enum search_slo)d.holds,
+                                      .meets = d.meets,
+                                  });
     }
 }
 
@@ -229,14 +234,6 @@ static void saturate(struct target target, int64_t step_s, uint64_t seed, struct
     r.cfg.step_ns = step_s * NS_PER_S;
     r.cfg.warmup = 0.25;
     r.cfg.drain_ns = 15 * NS_PER_S;
-    if (getenv("LIST")) {
-        static const double rates[] = {0.2, 0.317, 0.433, 0.55, 0.667, 0.783, 0.9, 1.017, 1.133, 1.25};
-        r.cfg.rates_list.n = 10;
-        r.cfg.rates_list.v = xcalloc(10, sizeof(double));
-        for (int i = 0; i < 10; i++) r.cfg.rates_list.v[i] = rates[i] * target.capacity_rps;
-        r.cfg.step_ns = 150 * NS_PER_S; r.cfg.warmup = .2;
-    }
-    if (getenv("NOFILL")) { r.cfg.rates_fill.n = 0; r.cfg.rates_revisit = false; }
     rig_run(&r);
     struct saturation_step steps[MOST_STEPS];
     struct saturation sat;
@@ -253,7 +250,7 @@ static void saturate(struct target target, int64_t step_s, uint64_t seed, struct
     t->most_s = fmax(t->most_s, r.spent_s);
     t->sum += knee;
     t->squares += (knee - 1) * (knee - 1);
-    if (getenv("TIDEMARK_SHOW")) {
+    if (is_shown()) {
         printf("knee %.4f: %s %s; %zu steps, %d stopped, %.0f s\n", knee,
                saturation_names[sat.verdict], sat.reason, r.n_steps, r.n_stopped, r.spent_s);
     }
@@ -269,23 +266,140 @@ static void show(const char *what, const struct tally *t)
            t->spent_s / t->n, t->most_s);
 }
 
+/* Ten rates from 0.2 to 1.25 of capacity, 150 s each (analysis-anchors.md, 2.3) take this long without
+ * their drains. */
+#define SWEEP_S 1500.0
+
 static void the_knee_is_found_in_half_the_time_of_a_sweep(void **state)
 {
     (void)state;
     struct tally batch = {0}, mmc = {0};
-    int seeds = is_soak() ? 100 : 6;
+    int seeds = is_soak() ? 100 : 12;
     for (int seed = 1; seed <= seeds; seed++) {
-        saturate(batch_target(getenv("SC") ? atof(getenv("SC")) : 1), getenv("T") ? atoi(getenv("T")) : 60, (uint64_t)seed, &batch);
-        saturate(mmc_target(16, 2), getenv("T") ? atoi(getenv("T")) : 60, (uint64_t)seed, &mmc);
+        saturate(batch_target(0.25), 45, (uint64_t)seed, &batch);
+        saturate(mmc_target(16, 4), 45, (uint64_t)seed, &mmc);
     }
-    show("batch server", &batch);
-    show("M/M/16", &mmc);
+    show("batch server, 45 s steps", &batch);
+    show("M/M/16, 45 s steps", &mmc);
+    assert_true(batch.within >= 0.95 * seeds && mmc.within >= 0.95 * seeds - 1);
+    assert_true(batch.found >= 0.9 * seeds && mmc.found >= 0.9 * seeds);
+    assert_true(batch.covered >= 0.85 * seeds && mmc.covered >= 0.85 * seeds);
+    assert_true(batch.spent_s / seeds <= 0.5 * SWEEP_S && mmc.spent_s / seeds <= 0.5 * SWEEP_S);
+}
+
+/* --- early stop ----------------------------------------------------------------------------------- */
+
+/* How many of `seeds` steps of a minute at this share of capacity stop; the sum of their lengths. */
+static int stopped(struct target target, double share, int seeds, double ttft_s, double *sum_s)
+{
+    int n = 0;
+    *sum_s = 0;
+    for (int seed = 1; seed <= seeds; seed++) {
+        struct rig r;
+        struct batch_server_run run;
+        rig_open(&r, target, (uint64_t)seed);
+        r.ttft_s = ttft_s;
+        const struct search_step step = {.kind = STEP_SWEEP,
+                                         .rate_rps = share * target.capacity_rps,
+                                         .duration_ns = 60 * NS_PER_S,
+                                         .may_stop = true};
+        simulate(&r, &step, &run);
+        n += r.n_stopped;
+        *sum_s += (double)run.data.info.t_end_ns * 1e-9;
+        batch_server_free(&run);
+        rig_close(&r);
+    }
+    return n;
+}
+
+static void no_step_stops_at_the_knee_or_below(void **state)
+{
+    (void)state;
+    double sum_s;
+    int seeds = is_soak() ? 2000 : 150;
+    const struct target targets[] = {batch_target(1), batch_target(0.1), mmc_target(1, 20),
+                                     mmc_target(16, 4)};
+    const double ttft_s[] = {0.04, 0.004, 0.1, 0.3};
+    int n[2] = {0};
+    for (int i = 0; i < 4; i++) {
+        n[0] += stopped(targets[i], 0.9, seeds, ttft_s[i], &sum_s);
+        n[1] += stopped(targets[i], 1.0, seeds, ttft_s[i], &sum_s);
+    }
+    printf("stopped early of %d steps: %d at 0.9 and %d at 1.0 of capacity\n", 4 * seeds, n[0],
+           n[1]);
+    assert_true(n[0] == 0 && n[1] <= 0.005 * 4 * seeds);
+}
+
+static void overload_stops_soon(void **state)
+{
+    (void)state;
+    double sum_s;
+    int seeds = is_soak() ? 200 : 20;
+    const struct target target = mmc_target(16, 4);
+    for (double share = 1.5; share < 2.5; share *= 1.5) {
+        int n = stopped(target, share, seeds, 0.3, &sum_s);
+        printf("M/M/16 of 64/s at %.3g: %d of %d stopped, after %.1f s\n", share, n, seeds,
+               sum_s / seeds);
+        assert_int_equal(n, seeds);
+        assert_true(sum_s / seeds <= 20.0);
+    }
+}
+
+/* --- objectives ----------------------------------------------------------------------------------- */
+
+/* All steps at each rate decide: the highest rate met, the lowest missed above it. */
+static void decided(struct rig *r, double *met_rps, double *missed_rps)
+{
+    *met_rps = 0;
+    *missed_rps = INFINITY;
+    size_t n_steps = r->n_steps;
+    for (size_t i = 0; i < n_steps; i++) {
+        r->n_steps = i; // decide looks back from there: the last step at a rate has them all
+        enum slo_holds holds = decide(r).holds;
+        if (r->rate_rps[i] > 0 && holds == SLO_MET) {
+            *met_rps = fmax(*met_rps, r->rate_rps[i]);
+        }
+        if (r->rate_rps[i] > 0 && holds == SLO_MISSED) {
+            *missed_rps = fmin(*missed_rps, r->rate_rps[i]);
+        }
+    }
+    r->n_steps = n_steps;
+}
+
+/* M/M/1: P(time <= L) = 1 - exp(-(mu - lambda) L), so that the rate with 90 % within L is known. */
+static void the_objectives_rate_is_enclosed(void **state)
+{
+    (void)state;
+    int seeds = is_soak() ? 200 : 15, enclosed = 0, held = 0;
+    double mu_rps = 40, truth_rps = 28, met_rps, missed_rps, width = 0, spent_s = 0;
+    for (int seed = 1; seed <= seeds; seed++) {
+        struct rig r;
+        rig_open(&r, mmc_target(1, mu_rps), (uint64_t)seed);
+        r.cfg.step_ns = 30 * NS_PER_S;
+        r.cfg.rates_slo = true;
+        r.slo.ttft_ns = (int64_t)(log(10) / (mu_rps - truth_rps) * 1e9);
+        rig_run(&r);
+        decided(&r, &met_rps, &missed_rps);
+        enclosed += met_rps <= truth_rps && missed_rps >= truth_rps;
+        held += met_rps <= truth_rps;
+        width += (fmin(missed_rps, 2 * truth_rps) - met_rps) / truth_rps;
+        spent_s += r.spent_s;
+        rig_close(&r);
+    }
+    printf(
+        "objectives of M/M/1: %d of %d enclosed, the met rate holds in %d, %.1f %% wide, %.0f s\n",
+        enclosed, seeds, held, 100 * width / seeds, spent_s / seeds);
+    assert_true(enclosed >= 0.9 * seeds && held >= 0.93 * seeds);
+    assert_true(width / seeds <= 0.6);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_knee_is_found_in_half_the_time_of_a_sweep),
+        cmocka_unit_test(no_step_stops_at_the_knee_or_below),
+        cmocka_unit_test(overload_stops_soon),
+        cmocka_unit_test(the_objectives_rate_is_enclosed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
