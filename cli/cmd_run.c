@@ -73,9 +73,10 @@ static int make_config(const struct run_args *a, struct run_config *c, struct er
                          arg);
         }
     }
-    if (rc == 0 && !path) {
-        rc =
-            err_set(e, ERR_INPUT, "run: needs a config file (for example configs/quickstart.yaml)");
+    if (rc == 0 && !path && n == 0) {
+        rc = err_set(e, ERR_INPUT,
+                     "run: needs a config file (for example configs/quickstart.yaml) "
+                     "or settings of the form key=value");
     }
     if (output) {
         set[n++] = output;
@@ -226,8 +227,8 @@ static const struct command_flag flags[] = {
 const struct command cmd_run = {
     .name = "run",
     .summary = "the main job: rising traffic until the target saturates, one result file",
-    .usage = "run CONFIG [key=value ...] [-o FILE.h5] [--resume | --force] [--strict] [--quiet]\n"
-             "run CONFIG [key=value ...] --dry-run | --np-only",
+    .usage = "run [CONFIG] [key=value ...] [-o FILE.h5] [--resume | --force] [--strict] [--quiet]\n"
+             "run [CONFIG] [key=value ...] --dry-run | --np-only",
     .details =
         "CONFIG is a YAML file; key=value on the command line overrides it. Started alone\n"
         "it starts its own ranks through mpirun; under mpirun or srun it takes its role from the\n"
