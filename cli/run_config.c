@@ -103,6 +103,18 @@ char *run_config_assign(const char *key, const char *text)
     return s.data;
 }
 
+/* What a search by objectives asks of another section. */
+static int check_objectives(const struct run_config *c, struct err *e)
+{
+    const struct slo_config *s = &c->slo;
+    bool any = s->ttft_ns || s->itl_ns || s->tpot_ns || s->ntpot_ns || s->e2e_ns;
+    return c->load.rates_slo && !any
+               ? err_set(e, ERR_INPUT,
+                         "load.rates.slo: true without an objective (slo.ttft, slo.itl, slo.tpot, "
+                         "slo.ntpot or slo.e2e)")
+               : 0;
+}
+
 int run_config_from_json(struct run_config *c, const struct json_t *root, struct err *e)
 {
     struct opt_set sets[N_SETS];
@@ -112,7 +124,7 @@ int run_config_from_json(struct run_config *c, const struct json_t *root, struct
         opt_defaults(sets[i].table, sets[i].base);
     }
     if (opt_apply_sets(sets, N_SETS, root, e) || load_check(&c->load, e) ||
-        default_model(&c->target, e) ||
+        check_objectives(c, e) || default_model(&c->target, e) ||
         (c->target.kind == TARGET_OPENAI && endpoint_check(&c->endpoint, e))) {
         run_config_free(c);
         return -1;

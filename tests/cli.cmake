@@ -20,9 +20,11 @@ tm_cli_test(generate_golden TIMEOUT 240)
 tm_cli_test(determinism TIMEOUT 240)
 tm_cli_test(file TIMEOUT 240)
 tm_cli_test(profiles TIMEOUT 180)
+tm_cli_test(omission TIMEOUT 60)
 tm_cli_test(screenshot TIMEOUT 120 LABELS no_asan) # what it adds is the browser's view
 tm_cli_test(serve TIMEOUT 120)
 set_property(TEST cli.serve APPEND PROPERTY ENVIRONMENT "FAULT_SERVER=$<TARGET_FILE:fault_server>")
+tm_cli_test(search TIMEOUT 240)
 tm_cli_test(signals TIMEOUT 180)
 tm_cli_test(crash TIMEOUT 420 LABELS crash)
 

@@ -1,0 +1,154 @@
+"""The searches as a user runs them: which steps come, what the file and the report say of them, that an
+overloaded step ends early with the same requests on any number of load ranks, and that a run which was
+stopped goes on with the same steps."""
+
+import json
+import pathlib
+import signal
+
+import tidemark_cli as cli
+
+KINDS = ["base", "sweep", "bisect", "fill", "revisit"]
+NULL = dict(target__kind="null", load__step="400ms", load__drain="200ms", load__probe="200ms")
+
+
+class Search(cli.TestCase):
+    def run_of(self, name, *options, **keys):
+        """(steps of the file, report) of a run; its file is valid, its report fits the schema."""
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        self.good("run", cli.small_run(folder, **keys), "--quiet", *options)
+        self.good("validate", folder / "run.h5")
+        report = self.good("report", folder / "run.h5", "--format", "json").json()
+        self.check_schema(report)
+        return cli.read_steps(folder / "run.h5"), report
+
+    def check_schema(self, report):
+        try:
+            import jsonschema  # noqa: PLC0415
+        except ImportError:
+            return
+        schema = json.loads((cli.ROOT / "docs" / "report.schema.json").read_text())
+        jsonschema.validate(report, schema)
+
+    def texts(self, name):
+        file = self.folder / name / "run.h5"
+        text = self.good("report", file, "--format", "text").out
+        page = self.folder / "page.html"
+        self.good("report", file, "--format", "html", "-o", page)
+        return text, page.read_text()
+
+    def test_ladder(self):
+        steps, report = self.run_of("ladder", load__concurrency=[1, 2, 4], load__rates={}, **NULL)
+        self.assertEqual([(int(s.attrs["users"]), float(s.attrs["rate_rps"])) for s in steps],
+                         [(1, 0), (2, 0), (4, 0)])
+        found = report["concurrency"]
+        self.assertEqual([r["users"] for r in found["rungs"]], [1, 2, 4])
+        self.assertIn(found["best"], [1, 2, 4])
+        self.assertLessEqual(found["lo95"], found["best"])
+        self.assertGreaterEqual(found["hi95"], found["best"])
+        text, page = self.texts("ladder")
+        self.assertIn("concurrency   best limit", text)
+        self.assertIn("Best limit of requests in flight", page)
+
+    def test_best_concurrency(self):
+        """Two rungs without more throughput end the climb; Little's law holds on every rung."""
+        steps, report = self.run_of("best", load__concurrency="best", load__rates={},
+                                    load__step="1s", load__output_tokens=32)
+        users = [int(s.attrs["users"]) for s in steps]
+        self.assertEqual(users[:3], [1, 2, 4])
+        self.assertIsNotNone(report["concurrency"]["best"])
+        for rung in report["concurrency"]["rungs"]:
+            self.assertAlmostEqual(rung["little"], 1, delta=0.35, msg=str(rung))
+
+    def test_repeats(self):
+        steps, report = self.run_of("repeats", load__rates=[200.0, 400.0], load__repeats=3, **NULL)
+        self.assertEqual([(float(s.attrs["rate_rps"]), int(s.attrs["repeat"])) for s in steps],
+                         [(r, k) for k in range(3) for r in (200, 400)])
+        self.assertEqual(len({int(s.attrs["seed"]) for s in steps}), 6)
+        found = report["repeats"]
+        self.assertEqual((found["passes"], len(found["steps"])), (3, 2))
+        first = found["steps"][0]["output_tokens_per_s"]
+        values = [s["tokens_per_s"]["output"]["value"] for s in report["steps"][::2]]
+        self.assertAlmostEqual(first["value"], sum(values) / 3)
+        self.assertLess(first["lo95"], min(values))
+        self.assertGreater(first["hi95"], max(values))
+        text, page = self.texts("repeats")
+        self.assertIn("Over 3 passes", text)
+        self.assertIn("Over 3 passes", page)
+
+    def test_objectives(self):
+        """The null target answers at once: every rate is met, and the text says so."""
+        rates = dict(start=100, factor=2, max_steps=3, slo=True)
+        steps, report = self.run_of("slo", load__rates=rates, slo__ttft="50ms", slo__quantile=0.5,
+                                    **NULL)
+        self.assertEqual([KINDS[s.attrs["kind"]] for s in steps], ["sweep"] * 3 + ["revisit"])
+        decided = report["slo"]["decided"]
+        self.assertEqual([p["holds"] for p in decided["probes"]], ["met"] * 3)
+        self.assertEqual((decided["highest_met_rps"], decided["lowest_missed_rps"]), (400, None))
+        self.assertTrue(decided["monotone"])
+        self.assertEqual((report["drift"]["first_step"], report["drift"]["last_step"]), (0, 3))
+        self.assertIn("decided by 95 %: met at 400/s", self.texts("slo")[0])
+
+    def overload(self, name, stop_early=True, load_ranks=1):
+        rates = dict(start=4, factor=100, max_steps=2, bisect=0, fill=0, revisit=False,
+                     stop_early=stop_early)
+        return self.run_of(name, load__rates=rates, load__output_tokens=512, load__step="6s",
+                           load__drain="500ms", load__ranks=load_ranks)
+
+    def test_overload_stops_early(self):
+        steps, report = self.overload("one")
+        whole, _ = self.overload("whole", stop_early=False)
+        for ranks, found in ((1, steps), (2, self.overload("two", load_ranks=2)[0])):
+            with self.subTest(load_ranks=ranks):
+                self.check_stopped(found[1].attrs)
+                end_ns = found[1].attrs["t_end_ns"] - found[1].attrs["t_begin_ns"]
+                wanted = [row for row in whole[1].schedule() if row[1] < end_ns]
+                self.assertEqual(found[1].schedule(), wanted)
+                self.assertEqual(int(found[1].attrs["n_scheduled"]), len(wanted))
+                self.assertEqual(found[1].attrs["schedule_hash"], whole[1].attrs["schedule_hash"])
+        self.assertIn("stopped early after", report["steps"][1]["reason"])
+        self.assertTrue(report["steps"][1]["stopped_early"])
+
+    def check_stopped(self, attrs):
+        self.assertEqual(int(attrs["stopped_early"]), 1)
+        self.assertLess(attrs["t_end_ns"], attrs["t_planned_ns"])
+        self.assertLess(attrs["t_warm_ns"], attrs["t_end_ns"])
+        self.assertGreater(attrs["t_end_ns"] - attrs["t_begin_ns"], 2e9)  # a third of the step
+
+    def test_resume_goes_on_with_the_same_steps(self):
+        keys = dict(load__rates=dict(start=100, factor=2, max_steps=3), load__repeats=2, **NULL)
+        keys["load__step"] = "700ms"
+        config = cli.small_run(self.folder, **keys)
+        file, journal = self.folder / "run.h5", pathlib.Path(f"{self.folder}/run.h5.journal")
+        process = cli.start("run", config, "--quiet")
+        self.addCleanup(process.end)
+        process.wait_until(lambda: list(journal.glob("*0002*")), "step 2")
+        process.signal(signal.SIGINT)
+        self.assertEqual(process.finish().code, 0)
+        self.assertLess(len(cli.read_steps(file)), 8)
+        self.good("run", config, "--quiet", "--resume")
+        found = [(KINDS[s.attrs["kind"]], float(s.attrs["rate_rps"]), int(s.attrs["repeat"]))
+                 for s in cli.read_steps(file)]
+        one_pass = [("sweep", 100.0), ("sweep", 200.0), ("sweep", 400.0), ("revisit", 100.0)]
+        self.assertEqual(found, [(*s, k) for k in range(2) for s in one_pass])
+
+    def test_dry_run_counts_what_refines(self):
+        config = cli.small_run(self.folder, load__rates=dict(start=100), **NULL)
+        self.assertIn("at most 18 steps", self.good("run", config, "--dry-run").out)
+
+    def test_bad_input(self):
+        for wanted, keys in {
+            "load.concurrency: 1 (whole numbers": dict(load__concurrency=[2, 1], load__rates={}),
+            "load of its own": dict(load__concurrency="best"),
+            "load.rates.slo: not with": dict(load__rates=dict(list=[1.0], slo=True)),
+            "not one of off, best": dict(load__concurrency="most", load__rates={}),
+            "an objective": dict(load__rates=dict(slo=True)),
+        }.items():
+            with self.subTest(wanted=wanted):
+                config = cli.small_run(self.folder, **keys)
+                self.refused(["run", config], wanted)
+
+
+if __name__ == "__main__":
+    cli.main()
