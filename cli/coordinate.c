@@ -20,6 +20,7 @@
 #include "loadgen/client_stages.h"
 #include "loadgen/loop.h"
 #include "loadgen/progress.h"
+#include "loadgen/scrape.h"
 #include "loadgen/search.h"
 #include "results/provenance.h"
 
@@ -42,6 +43,7 @@ struct coordinator {
     struct search search;  // rank 0
     struct loop *loop;
     struct client *client;
+    struct scrape *scrape; // rank 0, of an endpoint with metrics; else NULL
     struct progress progress; // rank 0
     int64_t t0_ns;
     struct wire_step step; // under way
@@ -122,6 +124,19 @@ static int on_message(void *arg, const struct comm_msg *m, struct err *e)
     return bad_message(m, e);
 }
 
+/* The endpoint's queues, as its metrics had them during this step. */
+static void keep_samples(struct coordinator *c)
+{
+    struct series_point samples[16];
+    size_t n = scrape_take(c->scrape, samples, sizeof samples / sizeof *samples), first = 0;
+    while (first < n && samples[first].t_ns < c->step.t_begin_ns) {
+        first++;
+    }
+    if (first < n) {
+        keeper_append(c->keeper, JOURNAL_SERIES, samples + first, (n - first) * sizeof *samples);
+    }
+}
+
 static int on_tick(void *arg, int64_t now_ns, struct err *e)
 {
     struct coordinator *c = arg;
@@ -136,6 +151,7 @@ static int on_tick(void *arg, int64_t now_ns, struct err *e)
     if (stops > 0) {
         take_stop(c, &stop);
     }
+    keep_samples(c);
     progress_draw(&c->progress, c->loop, c->w->layout.load_ranks, now_ns);
     return keeper_check(c->keeper, e);
 }
@@ -238,6 +254,18 @@ static int make_loop(struct coordinator *c, struct err *e)
     return 0;
 }
 
+static int watch_endpoint(struct coordinator *c, struct err *e)
+{
+    const struct endpoint_config *cfg = &c->w->config.endpoint;
+    if (scrape_start(&c->scrape, cfg, e)) {
+        return -1;
+    }
+    if (!c->scrape && strstr(cfg->metrics, "://")) {
+        log_warn("endpoint", "%s: no metrics of known names; queues are not recorded", cfg->metrics);
+    }
+    return 0;
+}
+
 int coordinate_open(struct coordinator **out, struct world *w, const struct coordinate_options *o,
                     int argc, char **argv, struct err *e)
 {
@@ -259,6 +287,9 @@ int coordinate_open(struct coordinator **out, struct world *w, const struct coor
     if (rc == 0 && w->is_load) {
         early_stop_init(&c->early_stop, w->comm, w->layout.load_ranks);
         rc = make_loop(c, e);
+    }
+    if (rc == 0 && w->rank == 0 && !o->dry_run && w->config.target.kind == TARGET_OPENAI) {
+        rc = watch_endpoint(c, e);
     }
     free(ranks);
     CHECK(rc == 0 || e->code != ERR_NONE);
@@ -580,6 +611,7 @@ void coordinate_destroy(struct coordinator *c)
     if (c->client) {
         c->client->ops->destroy(c->client);
     }
+    scrape_stop(c->scrape);
     loop_destroy(c->loop);
     early_stop_free(&c->early_stop);
     evidence_free(&c->evidence);

@@ -620,31 +620,64 @@ static size_t on_body(char *bytes, size_t size, size_t n, void *arg)
     return size * n;
 }
 
-int http_get(const struct http_settings *s, const char *url, struct http_headers *headers,
-             int64_t timeout_ns, int *status, struct str *body, struct err *e)
+struct http_getter {
+    CURL *easy;
+    char message[CURL_ERROR_SIZE];
+};
+
+int http_getter_open(struct http_getter **out, const struct http_settings *s,
+                     struct http_headers *headers, struct err *e)
 {
     if (start_library(e) != 0) {
         return -1;
     }
-    char message[CURL_ERROR_SIZE] = "";
-    CURL *easy = curl_easy_init();
-    CHECK(easy);
-    set_common(easy, s);
-    curl_easy_setopt(easy, CURLOPT_URL, url);
-    curl_easy_setopt(easy, CURLOPT_HTTPHEADER, headers ? headers->list : NULL);
-    curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)(timeout_ns / NS_PER_MS));
-    curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, message);
-    curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
-    curl_easy_setopt(easy, CURLOPT_WRITEDATA, body);
-    CURLcode code = curl_easy_perform(easy);
+    struct http_getter *g = xcalloc(1, sizeof *g);
+    g->easy = curl_easy_init();
+    CHECK(g->easy);
+    set_common(g->easy, s);
+    curl_easy_setopt(g->easy, CURLOPT_HTTPHEADER, headers ? headers->list : NULL);
+    curl_easy_setopt(g->easy, CURLOPT_ERRORBUFFER, g->message);
+    curl_easy_setopt(g->easy, CURLOPT_WRITEFUNCTION, on_body);
+    *out = g;
+    return 0;
+}
+
+int http_getter_get(struct http_getter *g, const char *url, int64_t timeout_ns, int *status,
+                    struct str *body, struct err *e)
+{
     long response = 0;
-    curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &response);
-    curl_easy_cleanup(easy);
+    g->message[0] = '\0';
+    curl_easy_setopt(g->easy, CURLOPT_URL, url);
+    curl_easy_setopt(g->easy, CURLOPT_TIMEOUT_MS, (long)(timeout_ns / NS_PER_MS));
+    curl_easy_setopt(g->easy, CURLOPT_WRITEDATA, body);
+    CURLcode code = curl_easy_perform(g->easy);
+    curl_easy_getinfo(g->easy, CURLINFO_RESPONSE_CODE, &response);
     *status = (int)response;
     if (code != CURLE_OK) {
-        return err_set(e, ERR_ENV, "%s: %s", url, message[0] ? message : curl_easy_strerror(code));
+        return err_set(e, ERR_ENV, "%s: %s", url,
+                       g->message[0] ? g->message : curl_easy_strerror(code));
     }
     return 0;
+}
+
+void http_getter_close(struct http_getter *g)
+{
+    if (g) {
+        curl_easy_cleanup(g->easy);
+        free(g);
+    }
+}
+
+int http_get(const struct http_settings *s, const char *url, struct http_headers *headers,
+             int64_t timeout_ns, int *status, struct str *body, struct err *e)
+{
+    struct http_getter *g;
+    if (http_getter_open(&g, s, headers, e) != 0) {
+        return -1;
+    }
+    int rc = http_getter_get(g, url, timeout_ns, status, body, e);
+    http_getter_close(g);
+    return rc;
 }
 
 uint64_t http_raise_open_files(void)

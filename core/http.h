@@ -112,8 +112,17 @@ struct http_times {
 };
 struct http_times *http_times(struct http *h);
 
-/* A whole answer, waited for: for questions outside of any load. ERR_ENV with the reason. */
+/* Whole answers, waited for, one after the other over one connection: for questions outside of any load.
+ * Of any one thread. ERR_ENV with the reason; `body` is appended to. */
 struct str;
+struct http_getter;
+int http_getter_open(struct http_getter **out, const struct http_settings *s,
+                     struct http_headers *headers, struct err *e) ERR_CHECKED;
+int http_getter_get(struct http_getter *g, const char *url, int64_t timeout_ns, int *status,
+                    struct str *body, struct err *e) ERR_CHECKED;
+void http_getter_close(struct http_getter *g);
+
+/* One of them. */
 int http_get(const struct http_settings *s, const char *url, struct http_headers *headers,
              int64_t timeout_ns, int *status, struct str *body, struct err *e) ERR_CHECKED;
 

@@ -2,6 +2,7 @@
 
 #include "core/clock.h"
 #include "core/str.h"
+#include "loadgen/metrics.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -10,16 +11,6 @@
 
 #define TIMEOUT_NS (15 * NS_PER_S)
 #define SHOWN      200 // bytes of an answer in a message
-
-/* "vllm:" at the start of a line of metrics, and the server that writes them. */
-static const struct {
-    const char *prefix, *server;
-} prefixes[] = {
-    {"vllm:", "vllm"},
-    {"sglang:", "sglang"},
-    {"tgi_", "tgi"},
-    {"llamacpp:", "llama.cpp"},
-};
 
 static int get(const struct endpoint *p, size_t i, const char *path, bool from_root, int *status,
                struct str *body, struct err *e)
@@ -150,22 +141,6 @@ static void ask_version(const struct endpoint *p, struct identity *out)
     str_free(&body);
 }
 
-static const char *server_of_metrics(const char *text)
-{
-    for (const char *line = text; line; line = strchr(line, '\n')) {
-        line += *line == '\n';
-        for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++) {
-            if (strncmp(line, prefixes[i].prefix, strlen(prefixes[i].prefix)) == 0) {
-                return prefixes[i].server;
-            }
-        }
-        if (*line == '\0') {
-            break;
-        }
-    }
-    return NULL;
-}
-
 static void ask_metrics(const struct endpoint *p, struct identity *out)
 {
     struct str body = {0};
@@ -176,10 +151,10 @@ static void ask_metrics(const struct endpoint *p, struct identity *out)
     if (url && strcmp(url, "none") != 0 &&
         http_get(&p->http, url, p->headers, TIMEOUT_NS, &status, &body, &ignored) == 0 &&
         status == 200 && body.len > 0) {
-        const char *server = server_of_metrics(body.data);
-        if (server) {
-            snprintf(out->server, sizeof out->server, "%s", server);
-            snprintf(out->metrics_url, sizeof out->metrics_url, "%s", url);
+        struct metrics m;
+        metrics_parse(body.data, body.len, &m);
+        if (m.server) {
+            snprintf(out->server, sizeof out->server, "%s", m.server);
         }
     }
     free(url);

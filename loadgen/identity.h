@@ -4,7 +4,7 @@
  *
  *   URL/models     ids; "max_model_len" (vLLM, SGLang), "meta.n_ctx_train" (llama.cpp), "owned_by"
  *   /version       {"version": "0.10.1"} (vLLM)
- *   /metrics       the prefix of the names: vllm:, sglang:, tgi_, llamacpp:
+ *   /metrics       whose names they are (loadgen/metrics.h)
  */
 #pragma once
 
@@ -14,7 +14,6 @@
 struct identity {
     char server[32], version[64]; // empty: not said
     int64_t context;              // tokens; 0: not said
-    char metrics_url[512];        // where its metrics are; empty: nowhere
 };
 
 /*
