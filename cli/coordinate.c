@@ -43,7 +43,7 @@ struct coordinator {
     struct search search;  // rank 0
     struct loop *loop;
     struct client *client;
-    struct scrape *scrape; // rank 0, of an endpoint with metrics; else NULL
+    struct scrape *scrape;    // rank 0, of an endpoint with metrics; else NULL
     struct progress progress; // rank 0
     int64_t t0_ns;
     struct wire_step step; // under way
@@ -180,8 +180,8 @@ static json_t *describe_endpoint(const struct world *w)
                      text_or(c->instance, NULL), "accelerator", text_or(c->accelerator, NULL),
                      "accelerators",
                      c->accelerators > 0 ? json_integer((json_int_t)c->accelerators) : json_null(),
-                     "urls", urls, "api", c->api == ENDPOINT_CHAT ? "chat" : "completions", "stream",
-                     (int)c->stream, "context", (json_int_t)c->context);
+                     "urls", urls, "api", c->api == ENDPOINT_CHAT ? "chat" : "completions",
+                     "stream", (int)c->stream, "context", (json_int_t)c->context);
 }
 
 static json_t *describe_target(const struct world *w)
@@ -261,7 +261,8 @@ static int watch_endpoint(struct coordinator *c, struct err *e)
         return -1;
     }
     if (!c->scrape && strstr(cfg->metrics, "://")) {
-        log_warn("endpoint", "%s: no metrics of known names; queues are not recorded", cfg->metrics);
+        log_warn("endpoint", "%s: no metrics of known names; queues are not recorded",
+                 cfg->metrics);
     }
     return 0;
 }

@@ -272,7 +272,8 @@ static void test_a_bracket_is_halved_filled_and_revisited(void **state)
     }
     assert_int_equal(n[STEP_SWEEP], 7); // 1 .. 5.06, 7.59 and 11.4
     assert_true(n[STEP_BISECT] == 4 && low < 6.0 && high > 6.0 && high <= 1.05 * low);
-    assert_true(n[STEP_FILL] == 1 && n[STEP_REVISIT] == 1); // near 0.85 and 0.95 of the knee: measured
+    assert_true(n[STEP_FILL] == 1 &&
+                n[STEP_REVISIT] == 1); // near 0.85 and 0.95 of the knee: measured
     assert_true(s.past[s.n_past - 1].step.rate_rps == 1.0);
     assert_true((int64_t)s.n_past <= search_most_steps(&s));
     assert_string_equal(search_ending(&s), "two overloaded steps in a row");
