@@ -137,6 +137,11 @@ static json_t *warnings(const struct answers *a)
 {
     json_t *list = json_array();
     double slope = a->saturation.n_steps ? a->saturation.fit.stick.slope : STATS_NONE;
+    const json_t *imported = json_object_get(a->meta.provenance, "imported");
+    if (imported) {
+        const char *note = json_string_value(json_object_get(imported, "note"));
+        say(list, "%s", note ? note : "imported from another tool's results");
+    }
     if (!a->meta.complete) {
         say(list, "the run did not finish: the answers rest on the steps that did");
     }

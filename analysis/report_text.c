@@ -69,9 +69,11 @@ static void put_target(struct str *out, const json_t *target)
         str_printf(out, ", %s", text(target, "model"));
     }
     if (json_is_string(get(target, "backend"))) {
-        str_printf(out, " on %s: %.0f replica(s) x %.0f stage(s) x %.0f", text(target, "backend"),
-                   value_get(target, "replicas"), value_get(target, "pipeline"),
-                   value_get(target, "tensor"));
+        str_printf(out, " on %s", text(target, "backend"));
+    }
+    if (json_is_number(get(target, "replicas"))) {
+        str_printf(out, ": %.0f replica(s) x %.0f stage(s) x %.0f", value_get(target, "replicas"),
+                   value_get(target, "pipeline"), value_get(target, "tensor"));
     }
     str_puts(out, "\n");
 }

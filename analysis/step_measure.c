@@ -1,34 +1,17 @@
 #include "analysis/step_measure.h"
 
-#include <stdlib.h>
+#include "analysis/step_tokens.h"
 
-#define RECORDS_AT_A_TIME 4096 // of token times in memory: a few MiB
-
-static int read_piece(struct store *s, const struct step_data *d, size_t first, size_t n,
-                      struct measure *m, struct err *e)
+static void take(void *measure, const struct record *r, const uint32_t *dt_us, size_t n)
 {
-    uint64_t *offsets;
-    uint32_t *dt_us;
-    if (store_read_tokens(s, d->info.index, first, n, &offsets, &dt_us, e)) {
-        return -1;
-    }
-    for (size_t i = 0; i < n; i++) {
-        measure_tokens(m, &d->records[first + i], dt_us + offsets[i], offsets[i + 1] - offsets[i]);
-    }
-    free(offsets);
-    free(dt_us);
-    return 0;
+    measure_tokens(measure, r, dt_us, n);
 }
 
 int step_measure(struct store *s, const struct step_data *d, const struct slo_config *slo,
                  struct measure *m, struct err *e)
 {
-    int rc = 0;
     measure_begin(m, d, slo);
-    for (size_t first = 0; rc == 0 && first < d->n; first += RECORDS_AT_A_TIME) {
-        size_t n = d->n - first < RECORDS_AT_A_TIME ? d->n - first : RECORDS_AT_A_TIME;
-        rc = read_piece(s, d, first, n, m, e);
-    }
+    int rc = step_tokens_each(s, d, take, m, e);
     measure_end(m); // frees what it gathered, whatever happened
-    return rc ? err_wrap(e, "step %u", d->info.index) : 0;
+    return rc;
 }

@@ -12,8 +12,7 @@
 
 #include "analysis/report.h"
 #include "cli/command.h"
-#include "cli/run_config.h"
-#include "results/store.h"
+#include "cli/result_file.h"
 
 struct report_args {
     const char *format, *output;
@@ -26,19 +25,6 @@ static int terminal_columns(void)
     return isatty(STDOUT_FILENO) && ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 40
                ? w.ws_col
                : 120;
-}
-
-/* slo.* and cost.* as the run had them, with what the command line says instead. */
-static int read_config(struct store *s, const struct command_args *args, struct run_config *c,
-                       struct err *e)
-{
-    struct store_meta meta;
-    if (store_read_meta(s, &meta, e)) {
-        return -1;
-    }
-    int rc = run_config_override(c, meta.config, &args->positional[1], args->n - 1, e);
-    store_meta_free(&meta);
-    return rc;
 }
 
 /* A price is asked for, not only how it is split. */
@@ -92,10 +78,10 @@ static int report_file(const struct report_args *a, struct err *e)
     struct run_config c = {0};
     json_t *report = NULL;
     struct str out = {0};
-    if (store_open(&s, a->files.positional[0], false, e)) {
+    if (result_file_open(&s, a->files.positional[0], e)) {
         return -1;
     }
-    int rc = read_config(s, &a->files, &c, e);
+    int rc = result_file_config(s, &c, &a->files.positional[1], a->files.n - 1, e);
     if (rc == 0) {
         const struct report_config rcfg = {
             .slo = c.slo, .cost = c.cost, .reprice = asks_price(&a->files)};
@@ -137,7 +123,9 @@ const struct command cmd_report = {
     .usage = "report FILE.h5 [key=value ...] [--format text|json|html] [-o FILE]",
     .details =
         "Objectives and prices are taken from the file, the price as it was when the run began. Keys\n"
-        "given here ask anew; the file stays as it is. docs/measurement.md defines each number.\n",
+        "given here ask anew; the file stays as it is. docs/measurement.md defines each number.\n"
+        "What `vllm bench serve --save-detailed` wrote (FILE.json, FILE.jsonl) is taken as well; see\n"
+        "`tidemark import`.\n",
     .flags = flags,
     .n_flags = sizeof flags / sizeof flags[0],
     .config_parts = RUN_CONFIG_SLO | RUN_CONFIG_COST,
