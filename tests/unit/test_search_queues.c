@@ -98,13 +98,12 @@ static void serve(const struct target *t, const struct batch_server_step *s,
 }
 
 /* When overload.h stops the step, or its end. */
-static double stop_s(const struct rig *r, const struct search_step *step,
-                     const struct batch_server_run *run, double ttft_s)
+static double stop_s(const struct search_step *step, const struct batch_server_run *run,
+                     double ttft_s)
 {
     struct overload o;
     double end_s = (double)step->duration_ns * 1e-9;
     size_t n_due = 0;
-    (void)r;
     overload_begin(&o, step->rate_rps, 1.0, ttft_s, 0, step->duration_ns);
     for (int64_t t_ns = 0; t_ns < step->duration_ns; t_ns += OVERLOAD_PERIOD_NS) {
         uint64_t waiting = 0;
@@ -147,7 +146,7 @@ static void simulate(struct rig *r, const struct search_step *step, struct batch
         .index = (uint32_t)r->n_steps,
     };
     serve(&r->target, &s, run);
-    double end_s = step->may_stop ? stop_s(r, step, run, r->ttft_s) : planned_s;
+    double end_s = step->may_stop ? stop_s(step, run, r->ttft_s) : planned_s;
     if (end_s < planned_s) {
         batch_server_free(run);
         s.warm_s = fmin(warm_s, end_s / 2);
