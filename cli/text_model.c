@@ -18,7 +18,7 @@ int text_model_open(const struct run_config *c, struct arch *a, struct err *e)
 int text_model_tokenizer(const struct run_config *c, struct arch *a, struct tokenizer **out,
                          struct err *e)
 {
-    const char *folder = is_endpoint(c)                     ? c->endpoint.tokenizer
+    const char *folder = is_endpoint(c)                    ? c->endpoint.tokenizer
                          : arch_is_preset(c->target.model) ? NULL
                                                            : c->target.model;
     *out = NULL;

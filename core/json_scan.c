@@ -298,7 +298,7 @@ bool json_scan_end(struct json_scan *s)
     return peek(s) == '\0' && s->at == s->end && !s->bad && s->depth == 0;
 }
 
-bool json_text_is(struct json_text t, const char *word)
+bool json_scan_is(struct json_text t, const char *word)
 {
     return strlen(word) == t.len && memcmp(t.data, word, t.len) == 0;
 }
@@ -352,7 +352,7 @@ static size_t unescape_one(const char *at, const char *end, struct str *out)
     return 5;
 }
 
-void json_text_unescape(struct json_text t, struct str *out)
+void json_scan_unescape(struct json_text t, struct str *out)
 {
     const char *at = t.data, *end = t.data + t.len;
     while (at < end) {

@@ -6,7 +6,7 @@
  *     json_scan_init(&s, text, len);
  *     json_scan_object(&s);
  *     for (struct json_text key; json_scan_key(&s, &key);) {
- *         if (json_text_is(key, "id")) { json_scan_string(&s, &id); } else { json_scan_skip(&s); }
+ *         if (json_scan_is(key, "id")) { json_scan_string(&s, &id); } else { json_scan_skip(&s); }
  *     }
  *     if (!json_scan_end(&s)) { ... not JSON, or not of that shape ... }
  *
@@ -61,8 +61,8 @@ void json_scan_whole(struct json_scan *s, int64_t *out);
 bool json_scan_end(struct json_scan *s);
 
 /* Compared as it stands: a key written with escapes is not recognised. */
-bool json_text_is(struct json_text t, const char *word);
+bool json_scan_is(struct json_text t, const char *word);
 
 /* Append what the string says, in UTF-8; halves of surrogate pairs that stand alone become U+FFFD. */
 struct str;
-void json_text_unescape(struct json_text t, struct str *out);
+void json_scan_unescape(struct json_text t, struct str *out);

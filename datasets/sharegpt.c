@@ -376,10 +376,10 @@ static int keep_turns(struct reader *r)
 
 static enum prompt_role role_of(struct json_text t)
 {
-    if (json_text_is(t, "human") || json_text_is(t, "user")) {
+    if (json_scan_is(t, "human") || json_scan_is(t, "user")) {
         return PROMPT_USER;
     }
-    return json_text_is(t, "system") ? PROMPT_SYSTEM : PROMPT_ASSISTANT;
+    return json_scan_is(t, "system") ? PROMPT_SYSTEM : PROMPT_ASSISTANT;
 }
 
 /* The keys of ShareGPT win over their other names. */
@@ -390,12 +390,12 @@ static void scan_turn(struct json_scan *s, struct raw_turn *turn)
     *turn = (struct raw_turn){0};
     for (json_scan_object(s); json_scan_key(s, &key);) {
         bool is_text = json_scan_type(s) == JSON_SCAN_STRING;
-        if (is_text && (json_text_is(key, "from") || json_text_is(key, "role"))) {
+        if (is_text && (json_scan_is(key, "from") || json_scan_is(key, "role"))) {
             json_scan_string(s, &role);
-        } else if (is_text && json_text_is(key, "value")) {
+        } else if (is_text && json_scan_is(key, "value")) {
             json_scan_string(s, &turn->text);
             has_value = turn->has_text = true;
-        } else if (is_text && !has_value && json_text_is(key, "content")) {
+        } else if (is_text && !has_value && json_scan_is(key, "content")) {
             json_scan_string(s, &turn->text);
             turn->has_text = true;
         } else {
@@ -433,7 +433,7 @@ static bool scan_conversation(struct reader *r, struct json_scan *s)
         return false;
     }
     for (json_scan_object(s); json_scan_key(s, &key);) {
-        bool is_list = json_text_is(key, "conversations") || json_text_is(key, "conversation");
+        bool is_list = json_scan_is(key, "conversations") || json_scan_is(key, "conversation");
         if (is_list && json_scan_type(s) == JSON_SCAN_LIST) {
             scan_turns(r, s);
             has_list = true;

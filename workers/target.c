@@ -19,8 +19,10 @@ static const struct opt rows[] = {
          "tidemark itself",
          kind),
      .choices = "stages|openai|null"},
-    {ROW("target.model", OPT_STRING, NULL, 0, 0,
-         "folder in Hugging Face layout, preset:NAME (random weights), or an endpoint's name for it", model)},
+    {ROW(
+        "target.model", OPT_STRING, NULL, 0, 0,
+        "folder in Hugging Face layout, preset:NAME (random weights), or an endpoint's name for it",
+        model)},
     {ROW("target.backend", OPT_CHOICE, "auto", 0, 0,
          "what computes in a stage; auto: the fastest this machine has", backend),
      .choices = "auto|cpu"},

@@ -141,7 +141,8 @@ static void offer(int rank)
     memset(&load, 0, sizeof load);
     opt_defaults(dataset_options, &dataset);
     opt_defaults(load_options, &load);
-    must(dataset_open(&ds, &dataset, NULL, 512, CONTEXT, &e), &e);
+    struct dataset_model model = {.vocab = 512, .context = CONTEXT};
+    must(dataset_open(&ds, &dataset, &model, &e), &e);
     must(plan_build(&whole, &load, ds, RATE_RPS, STEP_NS, 11, 0, 1, &e), &e);
     n_expected = whole.n;
     schedule_hash = whole.hash;

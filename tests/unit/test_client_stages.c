@@ -21,21 +21,28 @@ enum {
     N_SLOTS = 8,
     N_STAGES = 3,
     MAX_MESSAGE = 4096,
+    SEED = 7,
 };
 
 static struct comm *comm;
 static struct live_table *table;
 static struct client *client;
+static struct dataset *ds;
 
 static int set_up(void **state)
 {
     struct err e = {0};
+    struct dataset_config config = {0};
+    struct dataset_model model = {.vocab = 512, .context = 8192};
+    opt_defaults(dataset_options, &config);
     struct layout layout = {.replicas = 1, .pipeline = 1, .tensor = 1}; // its leader is rank 0
     bool ignore_eos = !*state;
     if (comm_open(&comm, &e) || comm_start(comm, MAX_MESSAGE, &e) ||
-        live_create(&table, N_SLOTS, CONTEXT, &e) || live_reserve(table, 100, &e)) {
+        live_create(&table, N_SLOTS, CONTEXT, &e) || live_reserve(table, 100, &e) ||
+        dataset_open(&ds, &config, &model, &e)) {
         return -1;
     }
+    opt_free(dataset_options, &config);
     client = client_stages_create(comm, &layout, table, CONTEXT, ignore_eos);
     return 0;
 }
@@ -44,6 +51,7 @@ static int tear_down(void **state)
 {
     (void)state;
     client->ops->destroy(client);
+    dataset_close(ds);
     live_destroy(table);
     comm_close(comm);
     return 0;
@@ -52,13 +60,9 @@ static int tear_down(void **state)
 static struct live *submit(uint64_t id, uint32_t n_in, uint32_t n_out)
 {
     struct plan_event ev = {.id = id, .n_in = n_in, .n_out = n_out};
-    struct wire_request q = {.n_in = n_in, .n_out = n_out};
+    struct prompt prompt = {.n_in = n_in, .n_out = n_out};
     struct str payload = {0};
-    str_append(&payload, &q, sizeof q);
-    for (uint32_t i = 0; i < n_in; i++) {
-        int32_t token = (int32_t)(id * 100 + i);
-        str_append(&payload, &token, sizeof token);
-    }
+    client->ops->prepare(client, ds, SEED, id, &prompt, &payload);
     struct live *l = live_take(table, &ev, 1);
     client->ops->submit(client, l, &payload);
     str_free(&payload);
@@ -136,9 +140,9 @@ static void test_the_leader_gets_the_request(void **state)
     assert_int_equal(m.n_bytes, sizeof *q + 4 * sizeof(int32_t));
     assert_memory_equal(&q->ticket, &l->ticket, sizeof q->ticket);
     assert_true(q->n_in == 4 && q->n_out == 10 && q->flags == 0);
-    for (int i = 0; i < 4; i++) {
-        assert_int_equal(q->ids[i], 300 + i);
-    }
+    struct prompt prompt = {.n_in = 4, .n_out = 10};
+    int32_t scratch[4];
+    assert_memory_equal(q->ids, dataset_ids(ds, SEED, 3, &prompt, scratch), sizeof scratch);
     assert_true(l->rec.t_send_ns != RECORD_NONE && l->busy);
     client->ops->cancel(client, l);
     assert_int_equal(comm_poll(comm, &m, &e), 1);

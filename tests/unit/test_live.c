@@ -111,7 +111,7 @@ static void test_token_times(void **state)
     assert_int_equal(l->rec.itl_max_us, 2);
     assert_true(l->rec.t_byte_ns == 2000 && l->rec.t_first_ns == 2500);
     assert_true(l->rec.t_content_ns == 2500 && l->rec.t_last_ns == t_ns);
-    assert_false(live_tokens(t, l, 1, t_ns)); // one more than asked for
+    assert_false(live_tokens(t, l, live_room(MAX_TOKENS) - MAX_TOKENS + 1, t_ns)); // no room
     assert_int_equal(l->rec.n_out, MAX_TOKENS);
     live_copy_tokens(t, l, dt_us);
     int64_t sum_us = 0;
