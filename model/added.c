@@ -1,6 +1,7 @@
 #include "model/added.h"
 
 #include "core/mem.h"
+#include "model/unicode.h"
 #include "model/utf8.h"
 
 #include <jansson.h>
@@ -11,7 +12,7 @@
 /* A trie over bytes: nodes of one level are a list of siblings, but for the first byte. */
 struct node {
     uint8_t byte;
-    bool lstrip, rstrip;
+    bool lstrip, rstrip, single_word;
     int32_t id;              // of the token that ends here, or -1
     uint32_t child, sibling; // indices of nodes, 0: none
 };
@@ -20,6 +21,7 @@ struct trie {
     struct node *nodes; // (n); nodes[0] is unused
     size_t n, cap;
     uint32_t first[256];
+    int only_first; // the byte with which all tokens begin, -1 when there are several
 };
 
 struct added {
@@ -79,6 +81,17 @@ static void trie_add(struct trie *t, const char *text, size_t len, struct node f
         t->nodes[at].id = flags.id;
         t->nodes[at].lstrip = flags.lstrip;
         t->nodes[at].rstrip = flags.rstrip;
+        t->nodes[at].single_word = flags.single_word;
+    }
+}
+
+static void note_first(struct trie *t)
+{
+    unsigned n_first = 0;
+    for (int byte = 0; byte < 256; byte++) {
+        if (t->first[byte] != 0) {
+            t->only_first = ++n_first == 1 ? byte : -1;
+        }
     }
 }
 
@@ -95,9 +108,6 @@ static int add_token(struct added *a, const json_t *token, const struct normaliz
     if (!json_is_string(content) || json_string_length(content) == 0 || !json_is_integer(id)) {
         return err_set(e, ERR_INPUT, "an \"id\" and a \"content\" are needed");
     }
-    if (flag(token, "single_word")) {
-        return err_set(e, ERR_INPUT, "single_word is not supported");
-    }
     const char *text = json_string_value(content);
     size_t len = json_string_length(content);
     if (vocab_add(v, text, len, json_integer_value(id), e) != 0) {
@@ -107,6 +117,7 @@ static int add_token(struct added *a, const json_t *token, const struct normaliz
         .id = (int32_t)json_integer_value(id),
         .lstrip = flag(token, "lstrip"),
         .rstrip = flag(token, "rstrip"),
+        .single_word = flag(token, "single_word"),
     };
     v->tokens[flags.id].special |= flag(token, "special");
     bool normalized = flag(token, "normalized");
@@ -139,6 +150,8 @@ int added_parse(struct added **out, const struct json_t *list, const struct norm
         added_destroy(a);
         return -1;
     }
+    note_first(&a->tries[ADDED_RAW]);
+    note_first(&a->tries[ADDED_NORMALIZED]);
     *out = a;
     return 0;
 }
@@ -172,31 +185,33 @@ static uint32_t longest_at(const struct trie *t, const char *text, size_t len, s
     return best;
 }
 
-static size_t spaces_after(const char *text, size_t len, size_t at)
+static bool is_word(uint32_t code)
 {
-    while (at < len) {
-        uint32_t code;
-        size_t n = utf8_next(text + at, len - at, &code);
-        if (!utf8_is_space(code)) {
-            break;
-        }
-        at += n;
-    }
-    return at;
+    return (unicode_of(code) & UNICODE_WORD) != 0;
 }
 
-static size_t spaces_before(const char *text, size_t at, size_t floor)
+/* Whether text[at .. end) has characters of words on neither side. */
+static bool stands_alone(const char *text, size_t len, size_t at, size_t end)
 {
-    while (at > floor) {
-        size_t start = at - 1;
-        while (start > floor && at - start < 4 && ((uint8_t)text[start] & 0xC0) == 0x80) {
-            start--;
-        }
-        uint32_t code;
-        if (utf8_next(text + start, at - start, &code) != at - start || !utf8_is_space(code)) {
-            break;
-        }
-        at = start;
+    uint32_t before = 0, behind = 0;
+    if (at > 0) {
+        utf8_before(text, at, 0, &before);
+    }
+    if (end < len) {
+        utf8_next(text + end, len - end, &behind);
+    }
+    return !is_word(before) && !is_word(behind);
+}
+
+/* The first byte at or after `at` with which a token begins. */
+static size_t find_first(const struct trie *t, const char *text, size_t len, size_t at)
+{
+    if (t->only_first >= 0) {
+        const char *hit = memchr(text + at, t->only_first, len - at);
+        return hit != NULL ? (size_t)(hit - text) : len;
+    }
+    while (at < len && t->first[(uint8_t)text[at]] == 0) {
+        at++;
     }
     return at;
 }
@@ -208,16 +223,18 @@ bool added_next(const struct added *a, enum added_stage stage, const char *text,
     if (t->n == 0) {
         return false;
     }
-    for (size_t at = from; at < len; at++) {
+    size_t at = from;
+    while ((at = at < len ? find_first(t, text, len, at) : len) < len) {
         size_t end = at;
-        uint32_t found = t->first[(uint8_t)text[at]] != 0 ? longest_at(t, text, len, at, &end) : 0;
-        if (found == 0) {
+        uint32_t found = longest_at(t, text, len, at, &end);
+        const struct node *node = &t->nodes[found];
+        if (found == 0 || (node->single_word && !stands_alone(text, len, at, end))) {
+            at = found == 0 ? at + 1 : end;
             continue;
         }
-        const struct node *node = &t->nodes[found];
         size_t begin = at > floor ? at : floor;
-        m->begin = node->lstrip && at > floor ? spaces_before(text, at, floor) : begin;
-        m->end = node->rstrip ? spaces_after(text, len, end) : end;
+        m->begin = node->lstrip && at > floor ? utf8_spaces_before(text, at, floor) : begin;
+        m->end = node->rstrip ? utf8_spaces_after(text, len, end) : end;
         m->resume = end;
         m->id = node->id;
         return true;

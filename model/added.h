@@ -24,7 +24,7 @@ enum added_stage {
 
 /*
  * From the "added_tokens" list (NULL or null: none); adds to v those that it lacks. ERR_INPUT: an
- * id that contradicts the vocabulary, "single_word" (not supported).
+ * id that contradicts the vocabulary. Needs unicode_init before use.
  */
 int added_parse(struct added **out, const struct json_t *list, const struct normalizer *n,
                 struct vocab *v, struct err *e) ERR_CHECKED;

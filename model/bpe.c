@@ -1,32 +1,17 @@
 #include "model/bpe.h"
 
 #include "core/mem.h"
+#include "model/bytelevel.h"
 #include "model/token_ids.h"
 #include "model/utf8.h"
 
 #include <jansson.h>
 
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define N_PAGES     (0x110000 / 256) // of the character table
-#define NO_RANK     UINT32_MAX
-#define NO_SYMBOL   UINT32_MAX
-#define SCAN_MAX    32         // symbols of a segment that is merged by scanning
-#define SEGMENT_MAX (1u << 30) // symbols; positions are 32-bit
-
-/* Open addressing over pairs of symbols. */
-struct pair {
-    uint64_t key; // left << 32 | right
-    uint32_t rank;
-    int32_t merged; // -1: free slot
-};
-struct pairs {
-    struct pair *slots; // (mask + 1)
-    size_t mask, n;
-};
+#define N_PAGES (0x110000 / 256) // of the character table
 
 /*
  * A set of symbols that may hold more than was put in: ids that differ by a multiple of 256 share a
@@ -38,64 +23,17 @@ struct joint_mask {
 
 struct bpe {
     const struct vocab *vocab;
-    struct pairs merges;
+    struct merges merges;
     struct joint_mask *joints; // (vocab->n_ids) by left symbol: right ones that may join it
-    bool never_split;          // merges touch byte or unknown symbols: joints would be incomplete
+    bool is_byte_level;
+    bool may_cut;       // joints tell where
+    bool has_all_bytes; // byte_fallback has a stand-in for every byte
     bool fuse_unk, ignore_merges;
     int32_t unk;             // -1: characters that nothing stands for vanish
+    int32_t raw[256];        // byte-level: symbol by byte, or -1
     int32_t bytes[256];      // byte_fallback: id of <0xNN>, or -1
     int32_t *chars[N_PAGES]; // (256) each: id by character, -1 none; NULL: page without any
 };
-
-/* One possible merge at a position of a long segment. */
-struct bpe_candidate {
-    uint64_t order; // rank << 32 | position: lowest rank first, then leftmost
-    int32_t merged;
-};
-
-/* --- pairs ------------------------------------------------------------------------------------ */
-
-static uint64_t pair_key(int32_t left, int32_t right)
-{
-    return (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
-}
-
-static size_t pair_hash(uint64_t key)
-{
-    uint64_t h = key * 0x9E3779B97F4A7C15ULL;
-    return (size_t)(h ^ h >> 32);
-}
-
-static void pairs_init(struct pairs *p, size_t n_max)
-{
-    size_t n_slots = 16;
-    while (n_slots < 2 * n_max) {
-        n_slots *= 2;
-    }
-    *p = (struct pairs){.slots = xmalloc(n_slots * sizeof *p->slots), .mask = n_slots - 1};
-    for (size_t i = 0; i < n_slots; i++) {
-        p->slots[i] = (struct pair){.merged = -1, .rank = NO_RANK};
-    }
-}
-
-/* The pair's slot, or the free slot where it would go. */
-static struct pair *pairs_at(const struct pairs *p, int32_t left, int32_t right)
-{
-    uint64_t key = pair_key(left, right);
-    size_t i = pair_hash(key) & p->mask;
-    while (p->slots[i].merged >= 0 && p->slots[i].key != key) {
-        i = (i + 1) & p->mask;
-    }
-    return &p->slots[i];
-}
-
-static void pairs_set(struct pairs *p, int32_t left, int32_t right, uint32_t rank, int32_t merged)
-{
-    struct pair *at = pairs_at(p, left, right);
-    p->n += at->merged < 0;
-    CHECK(2 * p->n <= p->mask + 1);
-    *at = (struct pair){.key = pair_key(left, right), .rank = rank, .merged = merged};
-}
 
 /* --- from JSON -------------------------------------------------------------------------------- */
 
@@ -166,6 +104,9 @@ static void map_bytes(struct bpe *b, bool has_fallback)
         char text[8];
         int n = snprintf(text, sizeof text, "<0x%02X>", i);
         b->bytes[i] = has_fallback ? vocab_find(b->vocab, text, (size_t)n) : -1;
+        b->has_all_bytes = (i == 0 || b->has_all_bytes) && b->bytes[i] >= 0;
+        n = (int)bytelevel_put((uint8_t)i, text);
+        b->raw[i] = vocab_find(b->vocab, text, (size_t)n);
     }
 }
 
@@ -215,6 +156,7 @@ static bool split_merge(const json_t *merge, struct text part[2])
     return true;
 }
 
+/* The symbol of a character, -1 when it has none. */
 static int32_t char_id(const struct bpe *b, uint32_t code)
 {
     const int32_t *page = code != UTF8_INVALID ? b->chars[code / 256] : NULL;
@@ -247,12 +189,12 @@ static bool is_stand_in(const struct bpe *b, int32_t id)
 /*
  * Where text may be cut without changing the result: between two symbols that no merge can ever
  * join, because none has a left part that ends in the one and a right part that begins with the
- * other. So words become segments of their own, and long texts stay linear.
+ * other. So long texts stay linear.
  */
 static void note_joint(struct bpe *b, int32_t left, int32_t right)
 {
     if (is_stand_in(b, left) || is_stand_in(b, right)) {
-        b->never_split = true;
+        b->may_cut = false;
     }
     int32_t last = edge_symbol(b, &b->vocab->tokens[left], true);
     int32_t first = edge_symbol(b, &b->vocab->tokens[right], false);
@@ -282,18 +224,18 @@ static int add_merge(struct bpe *b, const json_t *merge, uint32_t rank, struct e
         return err_set(e, ERR_INPUT, "model.merges[%u]: %s is not in the vocabulary", rank,
                        left < 0 ? "its left part" : (right < 0 ? "its right part" : "its result"));
     }
-    pairs_set(&b->merges, left, right, rank, merged);
+    merges_add(&b->merges, left, right, rank, merged);
     note_joint(b, left, right);
     return 0;
 }
 
 static int add_merges(struct bpe *b, const json_t *list, struct err *e)
 {
-    if (!json_is_array(list) || json_array_size(list) >= NO_RANK) {
+    if (!json_is_array(list) || json_array_size(list) >= INT32_MAX) {
         return err_set(e, ERR_INPUT, "model.merges: not a list");
     }
     size_t n = json_array_size(list);
-    pairs_init(&b->merges, n);
+    merges_init(&b->merges, n);
     b->joints = xcalloc((size_t)b->vocab->n_ids, sizeof *b->joints);
     for (size_t i = 0; i < n; i++) {
         if (add_merge(b, json_array_get(list, i), (uint32_t)i, e) != 0) {
@@ -303,7 +245,8 @@ static int add_merges(struct bpe *b, const json_t *list, struct err *e)
     return 0;
 }
 
-int bpe_parse(struct bpe **out, const struct json_t *model, struct vocab *v, struct err *e)
+int bpe_parse(struct bpe **out, const struct json_t *model, bool is_byte_level, struct vocab *v,
+              struct err *e)
 {
     if (check_features(model, e) != 0 ||
         add_vocabulary(v, json_object_get(model, "vocab"), e) != 0) {
@@ -313,6 +256,8 @@ int bpe_parse(struct bpe **out, const struct json_t *model, struct vocab *v, str
     b->vocab = v;
     b->fuse_unk = json_is_true(json_object_get(model, "fuse_unk"));
     b->ignore_merges = json_is_true(json_object_get(model, "ignore_merges"));
+    b->is_byte_level = is_byte_level;
+    b->may_cut = !is_byte_level && !b->ignore_merges;
     map_chars(b);
     map_bytes(b, json_is_true(json_object_get(model, "byte_fallback")));
     if (find_unknown(b, json_object_get(model, "unk_token"), e) != 0 ||
@@ -332,235 +277,162 @@ void bpe_destroy(struct bpe *b)
     for (size_t i = 0; i < N_PAGES; i++) {
         free(b->chars[i]);
     }
-    free(b->merges.slots);
+    merges_free(&b->merges);
     free(b->joints);
     free(b);
 }
 
-/* --- merging: short segments ------------------------------------------------------------------ */
+/* --- cutting ---------------------------------------------------------------------------------- */
 
-/* Scan for the lowest rank, merge, close the gap: quadratic, and the fastest for words. */
-static size_t merge_by_scan(const struct bpe *b, int32_t *symbols, size_t n)
+/*
+ * Between characters without a symbol (-1) nothing joins if all of them become bytes; else they
+ * may be unknown, and those fuse.
+ */
+static bool may_join(const struct bpe *b, int32_t left, int32_t right)
 {
-    uint32_t rank[SCAN_MAX]; // (n - 1) of the pairs (i, i + 1)
-    int32_t merged[SCAN_MAX];
-    for (size_t i = 0; i + 1 < n; i++) {
-        const struct pair *p = pairs_at(&b->merges, symbols[i], symbols[i + 1]);
-        rank[i] = p->rank;
-        merged[i] = p->merged;
+    if (left < 0 || right < 0) {
+        return !b->has_all_bytes;
     }
-    for (;;) {
-        size_t best = 0;
-        uint32_t lowest = NO_RANK;
-        for (size_t i = 0; i + 1 < n; i++) {
-            if (rank[i] < lowest) {
-                lowest = rank[i];
-                best = i;
-            }
-        }
-        if (lowest == NO_RANK) {
-            return n;
-        }
-        symbols[best] = merged[best];
-        n--;
-        for (size_t i = best + 1; i < n; i++) {
-            symbols[i] = symbols[i + 1];
-            rank[i - 1] = rank[i];
-            merged[i - 1] = merged[i];
-        }
-        for (size_t i = best > 0 ? best - 1 : 0; i <= best && i + 1 < n; i++) {
-            const struct pair *p = pairs_at(&b->merges, symbols[i], symbols[i + 1]);
-            rank[i] = p->rank;
-            merged[i] = p->merged;
-        }
-    }
+    return (b->joints[left].bits[right / 64 % 4] >> (right % 64) & 1) != 0;
 }
 
-/* --- merging: long segments ------------------------------------------------------------------- */
-
-static void heap_push(struct bpe_work *w, struct bpe_candidate c)
+size_t bpe_cut(const struct bpe *b, const char *text, size_t len)
 {
-    if (w->n_heap == w->heap_cap) {
-        w->heap_cap = w->heap_cap != 0 ? 2 * w->heap_cap : 256;
-        w->heap = xrealloc(w->heap, w->heap_cap * sizeof *w->heap);
+    if (!b->may_cut) {
+        return len;
     }
-    size_t i = w->n_heap++;
-    while (i > 0 && w->heap[(i - 1) / 2].order > c.order) {
-        w->heap[i] = w->heap[(i - 1) / 2];
-        i = (i - 1) / 2;
-    }
-    w->heap[i] = c;
-}
-
-static struct bpe_candidate heap_pop(struct bpe_work *w)
-{
-    struct bpe_candidate top = w->heap[0], last = w->heap[--w->n_heap];
-    size_t i = 0;
-    for (;;) {
-        size_t child = 2 * i + 1;
-        if (child >= w->n_heap) {
+    uint32_t code;
+    size_t at = utf8_next(text, len, &code);
+    int32_t left = char_id(b, code);
+    while (at < len) {
+        size_t n = 1;
+        code = (uint8_t)text[at];
+        if (code >= 0x80) {
+            n = utf8_next(text + at, len - at, &code);
+        }
+        int32_t right = char_id(b, code);
+        if (!may_join(b, left, right)) {
             break;
         }
-        if (child + 1 < w->n_heap && w->heap[child + 1].order < w->heap[child].order) {
-            child++;
-        }
-        if (w->heap[child].order >= last.order) {
-            break;
-        }
-        w->heap[i] = w->heap[child];
-        i = child;
+        left = right;
+        at += n;
     }
-    w->heap[i] = last;
-    return top;
+    return at;
 }
 
-/* Offer the pair that begins at position i, if there is a merge for it. */
-static void offer_pair(const struct bpe *b, struct bpe_work *w, uint32_t i)
-{
-    if (i == NO_SYMBOL || w->next[i] == NO_SYMBOL) {
-        return;
-    }
-    const struct pair *p = pairs_at(&b->merges, w->symbols[i], w->symbols[w->next[i]]);
-    if (p->merged >= 0) {
-        heap_push(w, (struct bpe_candidate){(uint64_t)p->rank << 32 | i, p->merged});
-    }
-}
+/* --- encoding --------------------------------------------------------------------------------- */
 
-static void link_symbols(struct bpe_work *w)
+/* The symbols of a word as it is read; room for two per byte. */
+struct symbols {
+    int32_t *v;
+    size_t n;
+    bool unknown; // characters before wait to become one unknown token
+};
+
+static void close_unknown(const struct bpe *b, struct symbols *s)
 {
-    if (w->n > w->list_cap) {
-        w->list_cap = w->cap;
-        w->prev = xrealloc(w->prev, w->list_cap * sizeof *w->prev);
-        w->next = xrealloc(w->next, w->list_cap * sizeof *w->next);
-    }
-    for (uint32_t i = 0; i < w->n; i++) {
-        w->prev[i] = i > 0 ? i - 1 : NO_SYMBOL;
-        w->next[i] = i + 1 < w->n ? i + 1 : NO_SYMBOL;
+    if (s->unknown) {
+        s->v[s->n++] = b->unk;
+        s->unknown = false;
     }
 }
 
 /*
- * A heap of candidates over a linked list of symbols: n log n. A candidate is stale when its symbol
- * is gone or its pair now makes another token; the text of a pair only grows, so the same token
- * means the same pair.
+ * A character that has no symbol: all its bytes by their stand-ins, or the unknown token. Bytes
+ * overtake an unknown token that waits, as in `tokenizers`.
  */
-static size_t merge_by_heap(const struct bpe *b, struct bpe_work *w)
+static void push_missing(const struct bpe *b, struct symbols *s, const char *text, size_t len)
 {
-    link_symbols(w);
-    w->n_heap = 0;
-    for (uint32_t i = 0; i < w->n; i++) {
-        offer_pair(b, w, i);
-    }
-    while (w->n_heap > 0) {
-        struct bpe_candidate c = heap_pop(w);
-        uint32_t i = (uint32_t)c.order, right = w->next[i];
-        if (w->symbols[i] < 0 || right == NO_SYMBOL ||
-            pairs_at(&b->merges, w->symbols[i], w->symbols[right])->merged != c.merged) {
-            continue;
-        }
-        w->symbols[i] = c.merged;
-        w->symbols[right] = -1;
-        w->next[i] = w->next[right];
-        if (w->next[i] != NO_SYMBOL) {
-            w->prev[w->next[i]] = i;
-        }
-        offer_pair(b, w, w->prev[i]);
-        offer_pair(b, w, i);
-    }
-    size_t n = 0;
-    for (uint32_t i = 0; i != NO_SYMBOL; i = w->next[i]) {
-        w->symbols[n++] = w->symbols[i];
-    }
-    return n;
-}
-
-/* --- text to symbols -------------------------------------------------------------------------- */
-
-static void flush_segment(const struct bpe *b, struct bpe_work *w, struct token_ids *ids)
-{
-    size_t n = w->n;
-    if (n > SCAN_MAX) {
-        n = merge_by_heap(b, w);
-    } else if (n > 1) {
-        n = merge_by_scan(b, w->symbols, n);
-    }
-    for (size_t i = 0; i < n; i++) {
-        token_ids_push(ids, w->symbols[i]);
-    }
-    w->n = 0;
-}
-
-static bool may_join(const struct bpe *b, int32_t left, int32_t right)
-{
-    return b->never_split || (b->joints[left].bits[right / 64 % 4] >> (right % 64) & 1) != 0;
-}
-
-static void push_symbol(const struct bpe *b, struct bpe_work *w, int32_t symbol,
-                        struct token_ids *ids)
-{
-    if (w->n == SEGMENT_MAX || (w->n > 0 && !may_join(b, w->symbols[w->n - 1], symbol))) {
-        flush_segment(b, w, ids);
-    }
-    if (w->n == w->cap) {
-        w->cap = w->cap != 0 ? 2 * w->cap : 256;
-        w->symbols = xrealloc(w->symbols, w->cap * sizeof *w->symbols);
-    }
-    w->symbols[w->n++] = symbol;
-}
-
-/* All bytes of a character by their stand-ins, or none. */
-static bool push_bytes(const struct bpe *b, struct bpe_work *w, const char *s, size_t len,
-                       struct token_ids *ids)
-{
+    bool has_bytes = true;
     for (size_t i = 0; i < len; i++) {
-        if (b->bytes[(uint8_t)s[i]] < 0) {
-            return false;
+        has_bytes = has_bytes && b->bytes[(uint8_t)text[i]] >= 0;
+    }
+    if (has_bytes) {
+        for (size_t i = 0; i < len; i++) {
+            s->v[s->n++] = b->bytes[(uint8_t)text[i]];
         }
+    } else if (b->unk >= 0) {
+        if (!b->fuse_unk) {
+            close_unknown(b, s);
+        }
+        s->unknown = true;
     }
-    for (size_t i = 0; i < len; i++) {
-        push_symbol(b, w, b->bytes[(uint8_t)s[i]], ids);
-    }
-    return true;
 }
 
-void bpe_encode(const struct bpe *b, struct bpe_work *w, const char *text, size_t len,
-                struct token_ids *ids)
+static void push_symbol(const struct bpe *b, struct symbols *s, int32_t symbol)
 {
-    int32_t whole = b->ignore_merges ? vocab_find(b->vocab, text, len) : -1;
-    if (whole >= 0) {
-        token_ids_push(ids, whole);
-        return;
-    }
-    bool unknown = false; // characters before this one wait to become one unknown token
+    close_unknown(b, s);
+    s->v[s->n++] = symbol;
+}
+
+static void push_chars(const struct bpe *b, struct symbols *s, const char *text, size_t len)
+{
     for (size_t i = 0; i < len;) {
         uint32_t code;
         size_t n = utf8_next(text + i, len - i, &code);
         int32_t id = char_id(b, code);
-        if (id < 0 && !push_bytes(b, w, text + i, n, ids) && b->unk >= 0) {
-            if (unknown && !b->fuse_unk) {
-                push_symbol(b, w, b->unk, ids);
-            }
-            unknown = true;
-        } else if (id >= 0) {
-            if (unknown) {
-                push_symbol(b, w, b->unk, ids);
-                unknown = false;
-            }
-            push_symbol(b, w, id, ids);
+        if (id >= 0) {
+            push_symbol(b, s, id);
+        } else {
+            push_missing(b, s, text + i, n);
         }
         i += n;
     }
-    if (unknown) {
-        push_symbol(b, w, b->unk, ids);
-    }
-    flush_segment(b, w, ids);
 }
 
-void bpe_work_free(struct bpe_work *w)
+static void push_raw(const struct bpe *b, struct symbols *s, const char *text, size_t len)
 {
-    free(w->symbols);
-    free(w->prev);
-    free(w->next);
-    free(w->heap);
-    *w = (struct bpe_work){0};
+    for (size_t i = 0; i < len; i++) {
+        uint8_t byte = (uint8_t)text[i];
+        if (b->raw[byte] >= 0) {
+            push_symbol(b, s, b->raw[byte]);
+        } else {
+            char as_char[BYTELEVEL_MAX];
+            push_missing(b, s, as_char, bytelevel_put(byte, as_char));
+        }
+    }
+}
+
+/* The token that is the word as a whole, or -1. */
+static int32_t find_whole(const struct bpe *b, const char *text, size_t len)
+{
+    if (!b->is_byte_level) {
+        return vocab_find(b->vocab, text, len);
+    }
+    char small[256] = "", *spelt = small;
+    if (len > b->vocab->max_len) {
+        return -1;
+    }
+    if (len > sizeof small / BYTELEVEL_MAX) {
+        spelt = xmalloc(len * BYTELEVEL_MAX);
+    }
+    size_t n = 0;
+    for (size_t i = 0; i < len; i++) {
+        n += bytelevel_put((uint8_t)text[i], spelt + n);
+    }
+    int32_t id = vocab_find(b->vocab, spelt, n);
+    if (spelt != small) {
+        free(spelt);
+    }
+    return id;
+}
+
+void bpe_encode(const struct bpe *b, struct merges_work *w, const char *text, size_t len,
+                struct token_ids *ids)
+{
+    int32_t whole = b->ignore_merges ? find_whole(b, text, len) : -1;
+    if (whole >= 0) {
+        token_ids_push(ids, whole);
+        return;
+    }
+    CHECK(len <= BPE_MAX_BYTES);
+    token_ids_reserve(ids, 2 * len + 1);
+    struct symbols s = {.v = ids->v + ids->n};
+    if (b->is_byte_level) {
+        push_raw(b, &s, text, len);
+    } else {
+        push_chars(b, &s, text, len);
+    }
+    close_unknown(b, &s);
+    ids->n += merges_apply(&b->merges, w, s.v, s.n);
 }

@@ -1,6 +1,8 @@
 #include "model/normalizer.h"
 
 #include "core/mem.h"
+#include "model/normal_form.h"
+#include "model/utf8.h"
 
 #include <jansson.h>
 
@@ -9,9 +11,22 @@
 
 #define MAX_STEPS 32
 
-/* A Prepend has an empty pattern. */
+enum kind {
+    KIND_REPLACE,
+    KIND_PREPEND,
+    KIND_STRIP,
+    KIND_FORM,
+};
+
+struct step {
+    enum kind kind;
+    struct normalizer_rule rule; // Replace; Prepend: its content
+    bool left, right;            // Strip
+    enum normal_form form;
+};
+
 struct normalizer {
-    struct normalizer_rule steps[MAX_STEPS];
+    struct step steps[MAX_STEPS];
     size_t n_steps;
     struct arena text; // of the rules
 };
@@ -33,41 +48,59 @@ int normalizer_parse_replace(struct normalizer_rule *r, const struct json_t *jso
     return 0;
 }
 
-static int add_step(struct normalizer *n, struct normalizer_rule r, struct err *e)
+static int add_step(struct normalizer *n, struct step step, struct err *e)
 {
+    struct normalizer_rule *r = &step.rule;
     if (n->n_steps == MAX_STEPS) {
         return err_set(e, ERR_INPUT, "more than %d steps", MAX_STEPS);
     }
-    r.pattern = arena_strdup(&n->text, r.pattern, r.pattern_len);
-    r.content = arena_strdup(&n->text, r.content, r.content_len);
-    if (r.pattern == NULL || r.content == NULL) {
+    r->pattern = arena_strdup(&n->text, r->pattern != NULL ? r->pattern : "", r->pattern_len);
+    r->content = arena_strdup(&n->text, r->content != NULL ? r->content : "", r->content_len);
+    if (r->pattern == NULL || r->content == NULL) {
         return err_set(e, ERR_ENV, "out of memory");
     }
-    n->steps[n->n_steps++] = r;
+    n->steps[n->n_steps++] = step;
+    return 0;
+}
+
+static int parse_prepend(struct step *step, const json_t *json, struct err *e)
+{
+    const json_t *prepend = json_object_get(json, "prepend");
+    if (!json_is_string(prepend)) {
+        return err_set(e, ERR_INPUT, "Prepend: no \"prepend\" text");
+    }
+    step->kind = KIND_PREPEND;
+    step->rule.content = json_string_value(prepend);
+    step->rule.content_len = json_string_length(prepend);
     return 0;
 }
 
 static int parse_step(struct normalizer *n, const json_t *json, struct err *e)
 {
     const char *type = json_string_value(json_object_get(json, "type"));
-    struct normalizer_rule r = {.pattern = ""};
+    struct step step = {.kind = KIND_REPLACE};
+    int form = type != NULL ? normal_form_find(type) : -1, rc = 0;
     if (type == NULL) {
         return err_set(e, ERR_INPUT, "a step has no \"type\"");
     }
     if (strcmp(type, "Replace") == 0) {
-        return normalizer_parse_replace(&r, json, e) == 0 ? add_step(n, r, e) : -1;
+        rc = normalizer_parse_replace(&step.rule, json, e);
+    } else if (strcmp(type, "Prepend") == 0) {
+        rc = parse_prepend(&step, json, e);
+    } else if (strcmp(type, "Strip") == 0) {
+        step.kind = KIND_STRIP;
+        step.left = json_is_true(json_object_get(json, "strip_left"));
+        step.right = json_is_true(json_object_get(json, "strip_right"));
+    } else if (form >= 0) {
+        step.kind = KIND_FORM;
+        step.form = (enum normal_form)form;
+    } else {
+        return err_set(e, ERR_INPUT,
+                       "type %.40s is not supported (Sequence, Prepend, Replace, Strip, NFC, NFD, "
+                       "NFKC and NFKD are)",
+                       type);
     }
-    if (strcmp(type, "Prepend") == 0) {
-        const json_t *prepend = json_object_get(json, "prepend");
-        if (!json_is_string(prepend)) {
-            return err_set(e, ERR_INPUT, "Prepend: no \"prepend\" text");
-        }
-        r.content = json_string_value(prepend);
-        r.content_len = json_string_length(prepend);
-        return add_step(n, r, e);
-    }
-    return err_set(e, ERR_INPUT, "type %.40s is not supported (Sequence, Prepend and Replace are)",
-                   type);
+    return rc == 0 ? add_step(n, step, e) : -1;
 }
 
 /* Sequences do not nest in practice: one level is read. */
@@ -108,9 +141,36 @@ void normalizer_destroy(struct normalizer *n)
     }
 }
 
+/* A pattern of one byte, most often a space: one pass to size the result, one to write it. */
+static void replace_byte(const struct normalizer_rule *r, const char *text, size_t len,
+                         struct str *out)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < len; i++) {
+        n += text[i] == r->pattern[0];
+    }
+    str_reserve(out, len + n * r->content_len);
+    char *to = out->data + out->len;
+    for (size_t i = 0; i < len; i++) {
+        if (text[i] != r->pattern[0]) {
+            *to++ = text[i];
+            continue;
+        }
+        for (size_t k = 0; k < r->content_len; k++) {
+            *to++ = r->content[k];
+        }
+    }
+    out->len = (size_t)(to - out->data);
+    *to = '\0';
+}
+
 void normalizer_replace(const struct normalizer_rule *r, const char *text, size_t len,
                         struct str *out)
 {
+    if (r->pattern_len == 1) {
+        replace_byte(r, text, len, out);
+        return;
+    }
     size_t done = 0;
     while (done < len) {
         const char *hit = memmem(text + done, len - done, r->pattern, r->pattern_len);
@@ -124,24 +184,55 @@ void normalizer_replace(const struct normalizer_rule *r, const char *text, size_
     str_append(out, text + done, len - done);
 }
 
-static void apply_step(const struct normalizer_rule *r, const char *text, size_t len,
-                       struct str *out)
+static void strip(const struct step *step, const char *text, size_t len, struct str *out)
 {
-    if (r->pattern_len > 0) {
-        normalizer_replace(r, text, len, out);
+    size_t from = step->left ? utf8_spaces_after(text, len, 0) : 0;
+    size_t to = step->right ? utf8_spaces_before(text, len, from) : len;
+    str_append(out, text + from, to - from);
+}
+
+static void apply_step(const struct step *step, const char *text, size_t len, struct str *out)
+{
+    switch (step->kind) {
+    case KIND_REPLACE:
+        normalizer_replace(&step->rule, text, len, out);
         return;
+    case KIND_PREPEND:
+        if (len > 0) { // as in `tokenizers`: nothing is put before nothing
+            str_append(out, step->rule.content, step->rule.content_len);
+        }
+        str_append(out, text, len);
+        return;
+    case KIND_STRIP:
+        strip(step, text, len, out);
+        return;
+    case KIND_FORM:
+        normal_form_apply(step->form, text, len, out);
     }
-    if (len > 0) { // as in `tokenizers`: nothing is put before nothing
-        str_append(out, r->content, r->content_len);
+}
+
+/* Whether a step leaves a text as it is, so that it need not be copied. */
+static bool is_idle(const struct step *step, const char *text, size_t len)
+{
+    if (step->kind != KIND_FORM) {
+        return false;
     }
-    str_append(out, text, len);
+    size_t i = 0;
+    while (i < len && (uint8_t)text[i] < 0x80) {
+        i++;
+    }
+    return i == len;
 }
 
 size_t normalizer_apply(const struct normalizer *n, struct normalizer_work *w, const char *text,
                         size_t len, const char **normal)
 {
-    for (size_t i = 0; i < n->n_steps; i++) {
-        struct str *out = &w->text[i % 2];
+    for (size_t i = 0, used = 0; i < n->n_steps; i++) {
+        if (is_idle(&n->steps[i], text, len)) {
+            continue;
+        }
+        struct str *out = &w->text[used++ % 2];
+        str_reserve(out, 0);
         str_clear(out);
         apply_step(&n->steps[i], text, len, out);
         text = out->data;

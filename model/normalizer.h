@@ -1,7 +1,7 @@
 /*
  * What a tokenizer does to text before it looks for tokens: the "normalizer" of a tokenizer.json.
- * Supported are Prepend, Replace of a literal String, and Sequences of them (the SentencePiece
- * families); others are an error with the type's name. Immutable once made.
+ * Supported are Prepend, Replace of a literal String, Strip, the Unicode forms NFC, NFD, NFKC and
+ * NFKD, and Sequences of them; others are an error with the type's name. Immutable once made.
  */
 #pragma once
 
@@ -18,7 +18,7 @@ struct normalizer_work { // scratch of one caller, reused; a zeroed one is ready
 };
 void normalizer_work_free(struct normalizer_work *w);
 
-/* json may be NULL or null: text stays as it is. */
+/* json may be NULL or null: text stays as it is. Needs unicode_init before use. */
 int normalizer_parse(struct normalizer **out, const struct json_t *json, struct err *e) ERR_CHECKED;
 void normalizer_destroy(struct normalizer *n);
 

@@ -12,4 +12,8 @@ struct token_ids {
 };
 
 void token_ids_push(struct token_ids *t, int32_t id);
+void token_ids_append(struct token_ids *t, const int32_t *ids, size_t n);
+
+/* Make room for n more, so that they can be written at v + n. */
+void token_ids_reserve(struct token_ids *t, size_t n);
 void token_ids_free(struct token_ids *t);

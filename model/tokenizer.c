@@ -5,7 +5,11 @@
 #include "model/bpe.h"
 #include "model/detok.h"
 #include "model/normalizer.h"
+#include "model/postprocessor.h"
+#include "model/pretokenizer.h"
+#include "model/unicode.h"
 #include "model/vocab.h"
+#include "model/word_cache.h"
 
 #include <jansson.h>
 
@@ -14,102 +18,19 @@
 #include <xxhash.h>
 
 #define MAX_FILE_BYTES ((size_t)256 << 20)
-#define MAX_TEMPLATE   16 // special tokens before or after a text
-#define MAX_VOCAB      (1 << 24)
-
-struct template_ids {
-    int32_t v[MAX_TEMPLATE]; // (n)
-    size_t n;
-};
 
 struct tokenizer {
     struct vocab vocab;
     struct normalizer *normalizer;
     struct added *added;
+    struct pretokenizer pretokenizer;
     struct bpe *bpe;
+    struct postprocessor postprocessor;
     struct detok *detok;
-    struct template_ids before, after; // the text
     uint64_t hash;
 };
 
 /* --- from JSON -------------------------------------------------------------------------------- */
-
-/* Add the ids of one special token of the template, as its table "special_tokens" gives them. */
-static int add_template_ids(struct template_ids *t, const json_t *table, const char *name,
-                            const struct vocab *v, struct err *e)
-{
-    const json_t *ids = json_object_get(json_object_get(table, name), "ids");
-    if (json_array_size(ids) == 0) {
-        return err_set(e, ERR_INPUT, "special_tokens has no ids for %.40s", name);
-    }
-    for (size_t i = 0; i < json_array_size(ids); i++) {
-        const json_t *id = json_array_get(ids, i);
-        json_int_t value = json_integer_value(id);
-        if (!json_is_integer(id) || value < 0 || value >= v->cap) {
-            return err_set(
-                e, ERR_INPUT,
-                "an id of %.40s does not match the vocabulary of config.json (ids 0..%d)", name,
-                v->cap - 1);
-        }
-        if (t->n == MAX_TEMPLATE) {
-            return err_set(e, ERR_INPUT, "more than %d special tokens on one side", MAX_TEMPLATE);
-        }
-        t->v[t->n++] = (int32_t)value;
-    }
-    return 0;
-}
-
-static int parse_template(struct tokenizer *t, const json_t *json, struct err *e)
-{
-    const json_t *table = json_object_get(json, "special_tokens");
-    const json_t *single = json_object_get(json, "single");
-    bool after = false;
-    for (size_t i = 0; i < json_array_size(single); i++) {
-        const json_t *item = json_array_get(single, i);
-        const char *name =
-            json_string_value(json_object_get(json_object_get(item, "SpecialToken"), "id"));
-        if (name == NULL) {
-            if (json_object_get(item, "Sequence") == NULL || after) {
-                return err_set(e, ERR_INPUT,
-                               "TemplateProcessing: \"single\" is not one Sequence "
-                               "among SpecialTokens");
-            }
-            after = true;
-        } else if (add_template_ids(after ? &t->after : &t->before, table, name, &t->vocab, e) !=
-                   0) {
-            return err_wrap(e, "TemplateProcessing");
-        }
-    }
-    if (!after) {
-        return err_set(e, ERR_INPUT, "TemplateProcessing: \"single\" has no Sequence");
-    }
-    return 0;
-}
-
-static bool is_absent(const json_t *v)
-{
-    return v == NULL || json_is_null(v);
-}
-
-static const char *type_of(const json_t *v)
-{
-    const char *type = json_string_value(json_object_get(v, "type"));
-    return type != NULL ? type : "(none)";
-}
-
-static int parse_post_processor(struct tokenizer *t, const json_t *json, struct err *e)
-{
-    if (is_absent(json)) {
-        return 0;
-    }
-    if (strcmp(type_of(json), "TemplateProcessing") != 0) {
-        return err_set(
-            e, ERR_INPUT,
-            "post_processor: type %.40s is not supported (TemplateProcessing and null are)",
-            type_of(json));
-    }
-    return parse_template(t, json, e) == 0 ? 0 : err_wrap(e, "post_processor");
-}
 
 /* Truncation and padding are left aside: nothing here cuts or fills a prompt. */
 static int parse_parts(struct tokenizer *t, const json_t *root, struct err *e)
@@ -117,16 +38,15 @@ static int parse_parts(struct tokenizer *t, const json_t *root, struct err *e)
     if (!json_is_object(root)) {
         return err_set(e, ERR_INPUT, "not an object (the tokenizer.json of a model is)");
     }
-    const json_t *pre = json_object_get(root, "pre_tokenizer");
-    if (!is_absent(pre)) {
-        return err_set(e, ERR_INPUT, "pre_tokenizer: type %.40s is not supported (null is)",
-                       type_of(pre));
-    }
+    unicode_init();
     if (normalizer_parse(&t->normalizer, json_object_get(root, "normalizer"), e) != 0 ||
-        bpe_parse(&t->bpe, json_object_get(root, "model"), &t->vocab, e) != 0 ||
+        pretokenizer_parse(&t->pretokenizer, json_object_get(root, "pre_tokenizer"), e) != 0 ||
+        bpe_parse(&t->bpe, json_object_get(root, "model"), t->pretokenizer.is_byte_level, &t->vocab,
+                  e) != 0 ||
         added_parse(&t->added, json_object_get(root, "added_tokens"), t->normalizer, &t->vocab,
                     e) != 0 ||
-        parse_post_processor(t, json_object_get(root, "post_processor"), e) != 0) {
+        postprocessor_parse(&t->postprocessor, json_object_get(root, "post_processor"),
+                            t->vocab.cap, e) != 0) {
         return -1;
     }
     return detok_parse(&t->detok, json_object_get(root, "decoder"), &t->vocab, e);
@@ -135,8 +55,8 @@ static int parse_parts(struct tokenizer *t, const json_t *root, struct err *e)
 int tokenizer_parse(struct tokenizer **out, const char *json, size_t len, const char *where,
                     int vocab, struct err *e)
 {
-    if (vocab < 1 || vocab > MAX_VOCAB) {
-        return err_set(e, ERR_INPUT, "%s: vocabulary of %d (1..%d)", where, vocab, MAX_VOCAB);
+    if (vocab < 1 || vocab > TOKENIZER_MAX_VOCAB) {
+        return err_set(e, ERR_INPUT, "%s: vocabulary of %d (1..%d)", where, vocab, TOKENIZER_MAX_VOCAB);
     }
     json_error_t je;
     json_t *root = json_loadb(json, len, JSON_REJECT_DUPLICATES, &je);
@@ -177,6 +97,7 @@ void tokenizer_close(struct tokenizer *t)
     detok_destroy(t->detok);
     added_destroy(t->added);
     bpe_destroy(t->bpe);
+    pretokenizer_free(&t->pretokenizer);
     normalizer_destroy(t->normalizer);
     vocab_free(&t->vocab);
     free(t);
@@ -184,70 +105,175 @@ void tokenizer_close(struct tokenizer *t)
 
 /* --- encoding --------------------------------------------------------------------------------- */
 
-struct work {
+struct tokenizer_encoder {
+    const struct tokenizer *t;
     struct normalizer_work normal;
-    struct bpe_work bpe;
+    struct str prepared;
+    struct merges_work merges;
+    struct word_cache cache; // without slots: nothing is remembered
 };
+
+/* `end`: how far the memory behind the word may be read. */
+static void encode_piece(struct tokenizer_encoder *e, const char *word, size_t len, const char *end,
+                         struct token_ids *ids)
+{
+    const struct bpe *bpe = e->t->bpe;
+    if (len > WORD_CACHE_TEXT_MAX || e->cache.slots == NULL) {
+        bpe_encode(bpe, &e->merges, word, len, ids);
+        return;
+    }
+    bool found;
+    struct word_cache_entry *known = word_cache_at(&e->cache, word, len, end, &found);
+    if (found) {
+        token_ids_reserve(ids, WORD_CACHE_IDS_MAX);
+        memcpy(ids->v + ids->n, known->ids, sizeof known->ids);
+        ids->n += known->n_ids;
+        return;
+    }
+    size_t from = ids->n;
+    bpe_encode(bpe, &e->merges, word, len, ids);
+    size_t n = ids->n - from;
+    known->n_ids = n <= WORD_CACHE_IDS_MAX ? (uint32_t)n : 0;
+    memcpy(known->ids, ids->v + from, known->n_ids * sizeof *ids->v);
+}
+
+/* Text without any added token: word by word, and those by what may be encoded apart. */
+static void encode_words(struct tokenizer_encoder *e, const char *text, size_t len, bool is_first,
+                         struct token_ids *ids)
+{
+    const struct tokenizer *t = e->t;
+    struct pretokenizer_words words;
+    size_t word_len;
+    len = pretokenizer_prepare(&t->pretokenizer, &e->prepared, text, len, is_first, &text);
+    pretokenizer_begin(&words, &t->pretokenizer, text, len);
+    for (const char *word; (word = pretokenizer_next(&words, &word_len)) != NULL;) {
+        for (size_t done = 0, n; done < word_len; done += n) {
+            size_t most = word_len - done < BPE_MAX_BYTES ? word_len - done : BPE_MAX_BYTES;
+            n = bpe_cut(t->bpe, word + done, most);
+            encode_piece(e, word + done, n, text + len, ids);
+        }
+    }
+}
 
 /*
  * Text without raw added tokens: normalise it, take the added tokens out of that, encode the rest.
  */
-static void encode_raw(const struct tokenizer *t, struct work *w, const char *raw, size_t raw_len,
+static void encode_raw(struct tokenizer_encoder *e, const char *raw, size_t raw_len, bool is_first,
                        struct token_ids *ids)
 {
+    const struct tokenizer *t = e->t;
     const char *text;
-    size_t len = normalizer_apply(t->normalizer, &w->normal, raw, raw_len, &text);
+    size_t len = normalizer_apply(t->normalizer, &e->normal, raw, raw_len, &text);
     size_t done = 0;
     struct added_match m = {0};
     while (added_next(t->added, ADDED_NORMALIZED, text, len, m.resume, done, &m)) {
         if (m.begin > done) {
-            bpe_encode(t->bpe, &w->bpe, text + done, m.begin - done, ids);
+            encode_words(e, text + done, m.begin - done, is_first && done == 0, ids);
         }
         token_ids_push(ids, m.id);
         done = m.end;
     }
     if (len > done) {
-        bpe_encode(t->bpe, &w->bpe, text + done, len - done, ids);
+        encode_words(e, text + done, len - done, is_first && done == 0, ids);
     }
 }
 
-static void push_all(struct token_ids *ids, const struct template_ids *t)
+void tokenizer_encoder_add(struct tokenizer_encoder *e, const char *text, size_t len,
+                           bool with_special, struct token_ids *ids)
 {
-    for (size_t i = 0; i < t->n; i++) {
-        token_ids_push(ids, t->v[i]);
+    const struct postprocessor *post = &e->t->postprocessor;
+    struct added_match m = {0};
+    size_t done = 0;
+    if (with_special) {
+        token_ids_append(ids, post->before.v, post->before.n);
+    }
+    while (added_next(e->t->added, ADDED_RAW, text, len, m.resume, done, &m)) {
+        if (m.begin > done) {
+            encode_raw(e, text + done, m.begin - done, done == 0, ids);
+        }
+        token_ids_push(ids, m.id);
+        done = m.end;
+    }
+    if (len > done) {
+        encode_raw(e, text + done, len - done, done == 0, ids);
+    }
+    if (with_special) {
+        token_ids_append(ids, post->after.v, post->after.n);
+    }
+}
+
+static void free_scratch(struct tokenizer_encoder *e)
+{
+    normalizer_work_free(&e->normal);
+    str_free(&e->prepared);
+    merges_work_free(&e->merges);
+    word_cache_free(&e->cache);
+}
+
+struct tokenizer_encoder *tokenizer_encoder_new(const struct tokenizer *t)
+{
+    struct tokenizer_encoder *e = xcalloc(1, sizeof *e);
+    e->t = t;
+    word_cache_init(&e->cache);
+    return e;
+}
+
+void tokenizer_encoder_free(struct tokenizer_encoder *e)
+{
+    if (e != NULL) {
+        free_scratch(e);
+        free(e);
     }
 }
 
 void tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, bool with_special,
                       struct token_ids *ids)
 {
-    struct work w = {0};
-    struct added_match m = {0};
-    size_t done = 0;
-    if (with_special) {
-        push_all(ids, &t->before);
+    struct tokenizer_encoder e = {.t = t};
+    tokenizer_encoder_add(&e, text, len, with_special, ids);
+    free_scratch(&e);
+}
+
+/* --- decoding --------------------------------------------------------------------------------- */
+
+struct tokenizer_stream {
+    const struct detok *detok;
+    struct detok_stream state;
+};
+
+struct tokenizer_stream *tokenizer_stream_new(const struct tokenizer *t)
+{
+    struct tokenizer_stream *s = xcalloc(1, sizeof *s);
+    s->detok = t->detok;
+    return s;
+}
+
+void tokenizer_stream_free(struct tokenizer_stream *s)
+{
+    if (s != NULL) {
+        detok_stream_free(&s->state);
+        free(s);
     }
-    while (added_next(t->added, ADDED_RAW, text, len, m.resume, done, &m)) {
-        if (m.begin > done) {
-            encode_raw(t, &w, text + done, m.begin - done, ids);
-        }
-        token_ids_push(ids, m.id);
-        done = m.end;
-    }
-    if (len > done) {
-        encode_raw(t, &w, text + done, len - done, ids);
-    }
-    if (with_special) {
-        push_all(ids, &t->after);
-    }
-    normalizer_work_free(&w.normal);
-    bpe_work_free(&w.bpe);
+}
+
+void tokenizer_stream_push(struct tokenizer_stream *s, const int32_t *ids, size_t n,
+                           struct str *text)
+{
+    detok_push(s->detok, &s->state, ids, n, text);
+    detok_settle(s->detok, &s->state, text);
+}
+
+void tokenizer_stream_finish(struct tokenizer_stream *s, struct str *text)
+{
+    detok_finish(s->detok, &s->state, text);
 }
 
 void tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, bool continues,
                       struct str *text)
 {
-    detok_append(t->detok, ids, n, continues, text);
+    struct detok_stream s = {.is_begun = continues, .is_stripped = continues};
+    detok_push(t->detok, &s, ids, n, text);
+    detok_finish(t->detok, &s, text);
 }
 
 uint64_t tokenizer_hash(const struct tokenizer *t)

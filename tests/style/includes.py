@@ -37,6 +37,7 @@ OWNERS = {
     "cublas*.h": ["workers/cuda/*"],
     "jansson.h": ["*"],  # JSON is spoken in many places: its values are the common language
     "xxhash.h": ["*"],
+    "utf8proc.h": ["model/normal_form.c"],
     "cmocka.h": ["tests/*"],
 }
 SYSTEM = """

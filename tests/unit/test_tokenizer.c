@@ -310,6 +310,71 @@ static void test_against_plain_merging(void **state)
     tokenizer_close(t);
 }
 
+/* --- streams and encoders ---------------------------------------------------------------------- */
+
+#define BYTE_LEVEL                                                                                 \
+    "{\"pre_tokenizer\":{\"type\":\"ByteLevel\"},\"decoder\":{\"type\":\"ByteLevel\"},"            \
+    "\"model\":{\"vocab\":{\"a\":0,\"\\u00C3\":1,\"\\u00A9\":2,\"\\u00F0\":3,\"\\u0141\":4,"       \
+    "\"\\u013A\":5,\"\\u0122\":6},\"merges\":[]}}"
+
+/* A character is shown when its last byte is known, a broken one when the next byte tells. */
+static void test_stream_holds_back(void **state)
+{
+    (void)state;
+    struct tokenizer *t = parse_ok(BYTE_LEVEL, 7);
+    struct tokenizer_stream *s = tokenizer_stream_new(t);
+    static const struct {
+        int32_t id;
+        const char *so_far;
+    } steps[] = {
+        {0, "a"},
+        {1, "a"},
+        {2, "a\u00E9"},
+        {1, "a\u00E9"},
+        {0, "a\u00E9\uFFFDa"},
+        {3, "a\u00E9\uFFFDa"},
+    };
+    struct str text = {0};
+    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
+        tokenizer_stream_push(s, &steps[i].id, 1, &text);
+        assert_string_equal(text.data, steps[i].so_far);
+    }
+    tokenizer_stream_finish(s, &text);
+    assert_string_equal(text.data, "a\u00E9\uFFFDa\uFFFD");
+    str_clear(&text);
+    tokenizer_stream_push(s, &steps[2].id, 1, &text); // a new text: the end left nothing behind
+    assert_string_equal(text.data, "\uFFFD");
+    str_free(&text);
+    tokenizer_stream_free(s);
+    tokenizer_close(t);
+}
+
+/* An encoder remembers words; what it gives is what a text alone gives, again and again. */
+static void test_encoder_remembers(void **state)
+{
+    (void)state;
+    struct tokenizer *t = parse_ok(BYTE_LEVEL, 7);
+    struct tokenizer_encoder *e = tokenizer_encoder_new(t);
+    static const char *const texts[] = {"a",           "aa",   "\u00E9a", "aaaaaaaa",
+                                        "a\u00E9 a a", "\xC3", ""};
+    struct token_ids alone = {0}, ids = {0};
+    for (size_t round = 0; round < 3; round++) {
+        for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+            char *copy = xstrdup(texts[i]); // its end is the end of the memory
+            alone.n = ids.n = 0;
+            tokenizer_encode(t, copy, strlen(copy), true, &alone);
+            tokenizer_encoder_add(e, copy, strlen(copy), true, &ids);
+            assert_int_equal(ids.n, alone.n);
+            assert_true(ids.n == 0 || memcmp(ids.v, alone.v, ids.n * sizeof *ids.v) == 0);
+            free(copy);
+        }
+    }
+    token_ids_free(&alone);
+    token_ids_free(&ids);
+    tokenizer_encoder_free(e);
+    tokenizer_close(t);
+}
+
 /* --- refused ---------------------------------------------------------------------------------- */
 
 static void check_refused(const char *json, int vocab, const char *says)
@@ -335,9 +400,9 @@ static void test_refused(void **state)
     check_refused("{}", 9, "model");
     check_refused(HEAD BOS MODEL_BYTES DECODER, 8, "does not match the vocabulary");
     check_refused("{\"model\":{\"type\":\"Unigram\"}}", 9, "Unigram is not supported (BPE is)");
-    check_refused("{\"pre_tokenizer\":{\"type\":\"ByteLevel\"}}", 9,
-                  "pre_tokenizer: type ByteLevel is not supported");
-    check_refused("{\"normalizer\":{\"type\":\"NFC\"}}", 9, "type NFC is not supported");
+    check_refused("{\"pre_tokenizer\":{\"type\":\"Bert\"}}", 9,
+                  "pre_tokenizer: type Bert is not supported");
+    check_refused("{\"normalizer\":{\"type\":\"Nmt\"}}", 9, "type Nmt is not supported");
     check_refused("{\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"x\"}}}", 9,
                   "String");
     check_refused("{\"model\":{\"vocab\":{\"a\":0,\"b\":0},\"merges\":[]}}", 9, "two tokens");
@@ -362,21 +427,43 @@ static void test_refused(void **state)
     check_refused("{\"added_tokens\":[{\"id\":5,\"content\":\"a\"}],\"model\":{" VOCAB
                   ",\"merges\":[]}}",
                   9, "have the same text");
-    check_refused(
-        "{\"added_tokens\":[{\"id\":5,\"content\":\"z\",\"single_word\":true}],\"model\":{" VOCAB
-        ",\"merges\":[]}}",
-        9, "single_word");
     check_refused("{\"model\":{" VOCAB ",\"merges\":[]},\"post_processor\":{\"type\":\"Bert\"}}", 9,
                   "post_processor: type Bert");
     check_refused("{\"model\":{" VOCAB ",\"merges\":[]},\"post_processor\":{\"type\":"
                   "\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<s>\"}},"
                   "{\"Sequence\":{\"id\":\"A\"}}],\"special_tokens\":{\"<s>\":{\"ids\":[9]}}}}",
                   9, "does not match the vocabulary");
+    check_refused("{\"model\":{" VOCAB ",\"merges\":[]},\"decoder\":{\"type\":\"WordPiece\"}}", 9,
+                  "decoder: type WordPiece is not supported");
     check_refused("{\"model\":{" VOCAB ",\"merges\":[]},\"decoder\":{\"type\":\"Metaspace\"}}", 9,
-                  "decoder: type Metaspace is not supported");
+                  "Metaspace: no \"replacement\"");
     check_refused("{\"model\":{" VOCAB ",\"merges\":[]},\"decoder\":{\"type\":\"Sequence\","
                   "\"decoders\":[{\"type\":\"Fuse\"},{\"type\":\"ByteFallback\"}]}}",
                   9, "ByteFallback after Fuse");
+}
+
+#define SPLIT(pattern, rest)                                                                       \
+    "{\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{" pattern "}," rest "}}"
+
+static void test_refused_pretokenizers(void **state)
+{
+    (void)state;
+    check_refused(SPLIT("\"Regex\":\"a+\\n\"", "\"behavior\":\"Isolated\""), 9,
+                  "pre_tokenizer: Split: not a known regular expression "
+                  "(docs/extending.md tells how to add one): a+");
+    check_refused(SPLIT("\"Regex\":\"\\\\p{N}{1,3}\"", "\"behavior\":\"Removed\",\"invert\":true"),
+                  9, "Removed, inverted, is not supported");
+    check_refused(SPLIT("\"String\":\"\"", "\"behavior\":\"Isolated\""), 9, "some text");
+    check_refused(SPLIT("\"String\":\"a\"", "\"behavior\":\"Contiguous\""), 9, "Isolated");
+    check_refused("{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":["
+                  "{\"type\":\"ByteLevel\"},{\"type\":\"Digits\"}]}}",
+                  9, "after ByteLevel");
+    check_refused("{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":["
+                  "{\"type\":\"Digits\"},{\"type\":\"ByteLevel\",\"add_prefix_space\":true}]}}",
+                  9, "a prefix after another step");
+    check_refused("{\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"_\","
+                  "\"prepend_scheme\":\"second\"}}",
+                  9, "always, first, never");
 }
 
 static void test_missing_file(void **state)
@@ -392,10 +479,12 @@ static void test_missing_file(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_oracle_cases),     cmocka_unit_test(test_golden_prompts),
-        cmocka_unit_test(test_any_bytes),        cmocka_unit_test(test_decode_ids_from_outside),
-        cmocka_unit_test(test_decode_continues), cmocka_unit_test(test_against_plain_merging),
-        cmocka_unit_test(test_refused),          cmocka_unit_test(test_missing_file),
+        cmocka_unit_test(test_oracle_cases),      cmocka_unit_test(test_golden_prompts),
+        cmocka_unit_test(test_any_bytes),         cmocka_unit_test(test_decode_ids_from_outside),
+        cmocka_unit_test(test_decode_continues),  cmocka_unit_test(test_against_plain_merging),
+        cmocka_unit_test(test_stream_holds_back), cmocka_unit_test(test_encoder_remembers),
+        cmocka_unit_test(test_refused),           cmocka_unit_test(test_refused_pretokenizers),
+        cmocka_unit_test(test_missing_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
