@@ -19,6 +19,7 @@ tm_cli_test(dataset TIMEOUT 120)
 tm_cli_test(generate_golden TIMEOUT 240)
 tm_cli_test(determinism TIMEOUT 240)
 tm_cli_test(file TIMEOUT 240)
+tm_cli_test(exports TIMEOUT 240)
 tm_cli_test(profiles TIMEOUT 180)
 tm_cli_test(omission TIMEOUT 60)
 tm_cli_test(screenshot TIMEOUT 120 LABELS no_asan) # what it adds is the browser's view
