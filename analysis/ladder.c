@@ -32,7 +32,7 @@ static struct same gather(const struct step_info *info, const struct measure *m,
         if (is_rung(&info[i], &m[i]) && info[i].users == users) {
             s.m[s.n] = &m[i];
             s.through[s.n] = measure_rate_interval(&m[i], m[i].served_out);
-            s.slo[s.n++] = slo_sample_of(&m[i]);
+            s.slo[s.n++] = slo_test_sample(&m[i]);
         }
     }
     return s;

@@ -16,4 +16,4 @@ struct slo_sample {
     double ttft_ms; // mean; NAN: nothing came
 };
 
-struct slo_sample slo_sample_of(const struct measure *m);
+struct slo_sample slo_test_sample(const struct measure *m);

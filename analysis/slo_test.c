@@ -8,9 +8,9 @@
 #define MOST_AUTOCORRELATION 0.8
 #define PLAIN                0.25 // of the misses that the objective allows: one step is enough to see it
 
-const char *const slo_holds_names[3] = {"undecided", "met", "missed"};
+const char *const slo_test_holds_names[3] = {"undecided", "met", "missed"};
 
-struct slo_sample slo_sample_of(const struct measure *m)
+struct slo_sample slo_test_sample(const struct measure *m)
 {
     struct slo_sample s = {.ttft_ms = m->latency[LATENCY_TTFT].mean};
     for (int k = 0; k < LATENCY_N; k++) {

@@ -32,7 +32,7 @@ enum slo_holds {
     SLO_MET,
     SLO_MISSED,
 };
-extern const char *const slo_holds_names[3]; // "undecided", "met", "missed"
+extern const char *const slo_test_holds_names[3]; // "undecided", "met", "missed"
 
 struct slo_decision {
     enum slo_holds holds;
