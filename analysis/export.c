@@ -13,7 +13,7 @@
 const struct export_format export_formats[] = {
     {"vllm", export_vllm},         {"inference-perf", export_inference_perf},
     {"guidellm", export_guidellm}, {"br0.2", export_br02},
-    {"csv", export_csv},           {"requests-csv", export_requests_csv},
+    {"csv", export_csv},           {"requests-csv", export_csv_requests},
 };
 const size_t export_n_formats = sizeof export_formats / sizeof export_formats[0];
 

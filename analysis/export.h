@@ -44,7 +44,7 @@ int export_inference_perf(const struct export_run *x, struct err *e) ERR_CHECKED
 int export_guidellm(const struct export_run *x, struct err *e) ERR_CHECKED;
 int export_br02(const struct export_run *x, struct err *e) ERR_CHECKED;
 int export_csv(const struct export_run *x, struct err *e) ERR_CHECKED;
-int export_requests_csv(const struct export_run *x, struct err *e) ERR_CHECKED;
+int export_csv_requests(const struct export_run *x, struct err *e) ERR_CHECKED;
 
 /* Calls `write` with every step in turn; one is in memory at a time. */
 typedef int export_step(const struct export_run *x, const struct step_data *d, void *arg,

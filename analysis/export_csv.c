@@ -150,7 +150,7 @@ static int write_requests(const struct export_run *x, const struct step_data *d,
     return 0;
 }
 
-int export_requests_csv(const struct export_run *x, struct err *e)
+int export_csv_requests(const struct export_run *x, struct err *e)
 {
     struct export_file file;
     if (export_create(&file, x, "requests-csv", "requests.csv", e)) {
