@@ -222,6 +222,122 @@ static void test_nul_bytes(void **state)
     assert_non_null(strstr(e.msg, "t.csv:2: TIMESTAMP"));
 }
 
+/* --- BurstGPT --------------------------------------------------------------------------------- */
+
+#define BURSTGPT "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
+
+static void test_burstgpt(void **state)
+{
+    (void)state;
+    struct entries s = parse_ok(&plain, BURSTGPT "5,ChatGPT,472,18,490,Conversation log\n"
+                                                 "45,GPT-4,12,0,12,API log\n" // failed
+                                                 "45.25,ChatGPT,30,40,70,API log\n");
+    assert_int_equal(s.n, 2);
+    assert_int_equal(s.filtered[ENTRIES_ZERO_TOKENS], 1);
+    check_entry(&s, 0, 0, 0, 472, 18);
+    check_entry(&s, 1, 2, 40 * SECOND + SECOND / 4, 30, 40);
+    entries_free(&s);
+    s = parse_ok(&plain, "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,"
+                         "Total tokens,Log Type\n7,abc,1.5,GPT-4,3,4,7,API log\n");
+    check_entry(&s, 0, 0, 0, 3, 4); // columns are found by name
+    entries_free(&s);
+    check_refused(&plain, BURSTGPT "soon,ChatGPT,1,1,2,x\n", "t.csv:2: Timestamp is not seconds");
+    check_refused(&plain, BURSTGPT "1,ChatGPT,,1,2,x\n", "t.csv:2: Request tokens");
+    check_refused(&plain, BURSTGPT "1,ChatGPT,1,x,2,x\n", "t.csv:2: Response tokens");
+    check_refused(&plain, BURSTGPT "1,ChatGPT,1,1,2\n", "t.csv:2: 5 fields where the header has 6");
+}
+
+/* --- Mooncake --------------------------------------------------------------------------------- */
+
+#define LINE(ms, in, out, ids)                                                                     \
+    "{\"timestamp\": " ms ", \"input_length\": " in ", \"output_length\": " out                    \
+    ", \"hash_ids\": [" ids "]}\n"
+
+static void test_mooncake(void **state)
+{
+    (void)state;
+    struct entries s =
+        parse_ok(&plain, LINE("1000", "600", "10", "7, 8") LINE("1500", "512", "20", "7")
+                             LINE("1500", "900", "101", "7, 9"));
+    assert_int_equal(s.n, 2);
+    assert_int_equal(s.filtered[ENTRIES_CONTEXT], 1);
+    check_entry(&s, 0, 0, 0, 600, 10);
+    check_entry(&s, 1, 1, SECOND / 2, 512, 20);
+    const uint64_t blocks[] = {7, 8, 7};
+    assert_int_equal(s.n_blocks, 3);
+    assert_memory_equal(s.blocks, blocks, sizeof blocks);
+    assert_int_equal(s.v[1].data_at, 2);
+    assert_int_equal(s.v[1].n_data, 1);
+    entries_free(&s);
+    check_refused(&plain, LINE("0", "513", "1", "7"),
+                  "t.csv:1: 1 \"hash_ids\" for 513 tokens: one for each 512 is 2 of them");
+    check_refused(&plain, LINE("0", "1", "1", "1") LINE("0", "1", "1", "x"), "t.csv:2: not {");
+    check_refused(&plain, LINE("5", "1", "1", "1") LINE("4", "1", "1", "1"),
+                  "t.csv:2: its time is");
+    check_refused(&plain, LINE("-1", "1", "1", "1"), "t.csv:1: \"timestamp\"");
+    check_refused(&plain, "{\"timestamp\": 1}\n", "t.csv:1: \"input_length\" or");
+}
+
+/* The first k tokens of two prompts are the same just as long as their blocks are. */
+static void check_shared(const struct dataset *d, const struct entries *s, uint64_t i, uint64_t k)
+{
+    static int32_t a[1 << 17], b[1 << 17];
+    const struct entry *x = &s->v[i], *y = &s->v[k];
+    struct prompt p, q;
+    dataset_get(d, 1, i, 0, &p);
+    dataset_get(d, 9, k, 0, &q);
+    dataset_ids(d, 1, i, &p, a);
+    dataset_ids(d, 9, k, &q, b); // under another seed
+    uint32_t n_blocks = 0, shorter = p.n_in < q.n_in ? p.n_in : q.n_in, n = 0;
+    while (n_blocks < x->n_data && n_blocks < y->n_data &&
+           s->blocks[x->data_at + n_blocks] == s->blocks[y->data_at + n_blocks]) {
+        n_blocks++;
+    }
+    uint32_t shared = n_blocks * 512 < shorter ? n_blocks * 512 : shorter;
+    assert_memory_equal(a, b, shared * sizeof *a);
+    for (n = shared; n < shorter && a[n] == b[n];) { // two draws of 100,000 ids may meet
+        n++;
+    }
+    assert_true(n - shared <= 1);
+}
+
+static void test_real_blocks(void **state)
+{
+    (void)state;
+    const char *shared = getenv("TIDEMARK_SHARED"), *source = getenv("TIDEMARK_SOURCE");
+    const char *file = "data/traces/mooncake_conversation_trace.jsonl";
+    char *path = shared != NULL ? xasprintf("%s/%s", shared, file)
+                                : xasprintf("%s/../shared/%s", source != NULL ? source : ".", file);
+    if (access(path, R_OK) != 0) {
+        print_message("skipped: no %s (shared data; set TIDEMARK_SHARED)\n", path);
+        free(path);
+        skip();
+    }
+    struct str text = {0};
+    struct err e = {0};
+    struct dataset_config c = plain;
+    struct lengths in, out;
+    struct trace_input input = {.cfg = &c, .in = &in, .out = &out, .context = 1 << 17};
+    struct entries s;
+    struct dataset *d;
+    c.source = path;
+    assert_int_equal(str_read_file(&text, path, 1 << 24, &e), 0);
+    assert_int_equal(lengths_init(&in, &c.input, &quantile_sharegpt_input, &e), 0);
+    assert_int_equal(lengths_init(&out, &c.output, &quantile_sharegpt_output, &e), 0);
+    assert_int_equal(trace_parse(&s, &input, text.data, text.len, path, &e), 0);
+    assert_int_equal(s.n, 12031);
+    struct dataset_model model = {.vocab = 100000, .context = 1 << 17};
+    assert_int_equal(dataset_open(&d, &c, &model, &e), 0);
+    for (uint64_t i = 1; i < s.n; i += 7) { // with one of its neighbours, and with the first
+        check_shared(d, &s, i, i - 1);
+        check_shared(d, &s, i, 0);
+    }
+    dataset_close(d);
+    entries_free(&s);
+    str_free(&text);
+    free(path);
+}
+
 /* --- the real trace --------------------------------------------------------------------------- */
 
 static struct dataset *open_real(char *path, int context)
@@ -292,7 +408,10 @@ int main(void)
         cmocka_unit_test(test_bad_lines),
         cmocka_unit_test(test_bad_files),
         cmocka_unit_test(test_nul_bytes),
+        cmocka_unit_test(test_burstgpt),
+        cmocka_unit_test(test_mooncake),
         cmocka_unit_test(test_real_trace),
+        cmocka_unit_test(test_real_blocks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
