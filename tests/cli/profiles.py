@@ -2,6 +2,7 @@
 cap on concurrency holds requests back and says so; a client that was stopped sends what was due at once,
 marks it late, and counts the lateness as latency."""
 
+import json
 import signal
 import struct
 import time
@@ -43,6 +44,47 @@ class Offered(cli.TestCase):
         quarters = [sum(k * 250 * MS <= t < (k + 1) * 250 * MS for t in due) for k in range(4)]
         for got, wanted in zip(quarters, (125, 375, 625, 875)):
             self.assertLess(abs(got - wanted), 5 * wanted**0.5)
+
+
+class Conversations(cli.TestCase):
+    THINK_NS = 100 * MS
+
+    def converse(self, name, **keys):
+        model = cli.shared("models/stories260K")
+        data = self.folder / "talks.json"
+        talks = [{"conversations": [{"from": ("human", "gpt")[i % 2], "value": f"once upon a day {k}"}
+                                    for i in range(2 * (1 + k % 3))]} for k in range(30)]
+        data.write_text(json.dumps(talks))
+        path = self.folder / f"{name}.h5"
+        config = cli.small_run(self.folder, target__model=str(model), load__rates=[6.0],
+                               load__dataset={"source": str(data), "turns": "multi"},
+                               load__input_tokens=0, load__output_tokens=6,
+                               load__think="100ms", load__step="3s", results=str(path), **keys)
+        self.good("run", config, "--quiet")
+        return cli.read_steps(path)[0]
+
+    def test_turns_follow_replies_and_stay_on_their_rank(self):
+        contents = {}
+        for n_ranks in (1, 2):
+            step = self.converse(f"ranks{n_ranks}", load__ranks=n_ranks)
+            r, outcomes = step.requests, step.outcomes()
+            self.assertEqual(len(r["id"]), step.attrs["n_scheduled"])
+            at = {int(request): i for i, request in enumerate(r["id"])}
+            for request, i in at.items():
+                turn, event = request >> 40, request & (1 << 40) - 1
+                self.assertEqual((r["turn"][i], r["conversation"][i]), (turn, event + 1))
+                self.assertEqual(r["load_rank"][i], event % n_ranks)
+                what = (r["n_in"][i], r["n_out_req"][i])
+                self.assertEqual(contents.setdefault(request, what), what, f"request {request}")
+                if turn > 0:
+                    before = at[request - (1 << 40)]
+                    self.assertEqual(outcomes[int(r["id"][before])], "ok")
+                    self.assertEqual(r["t_sched_ns"][i] - r["t_last_ns"][before], self.THINK_NS)
+                    self.assertGreater(r["n_in"][i], r["n_in"][before], "the history is there")
+            if n_ranks == 1:
+                first = step
+            self.assertEqual(step.attrs["schedule_hash"], first.attrs["schedule_hash"])
+        self.assertTrue(any(request >> 40 for request in contents), "some conversation went on")
 
 
 class Cap(cli.TestCase):
