@@ -65,9 +65,8 @@ const struct hist *loop_ttft(const struct loop *l); // us since due, own request
 struct live_table *loop_live_table(struct loop *l); // for clients: ticket -> live request
 
 /*
- * Ask for SCHED_FIFO, priority 1, or give it back: what is in force afterwards. With it the loop sleeps
- * up to a due time instead of spinning, and is woken within microseconds even where others keep every
- * core busy. Threads created later inherit it: start helpers first.
+ * Ask for SCHED_FIFO, priority 1, or give it back: what is in force afterwards. With it the loop is
+ * woken within tens of microseconds even where others keep every core busy (pace.h has how it waits). Threads created later inherit it: start helpers first.
  */
 bool loop_realtime(bool want);
 
