@@ -56,7 +56,8 @@ int tokenizer_parse(struct tokenizer **out, const char *json, size_t len, const 
                     int vocab, struct err *e)
 {
     if (vocab < 1 || vocab > TOKENIZER_MAX_VOCAB) {
-        return err_set(e, ERR_INPUT, "%s: vocabulary of %d (1..%d)", where, vocab, TOKENIZER_MAX_VOCAB);
+        return err_set(e, ERR_INPUT, "%s: vocabulary of %d (1..%d)", where, vocab,
+                       TOKENIZER_MAX_VOCAB);
     }
     json_error_t je;
     json_t *root = json_loadb(json, len, JSON_REJECT_DUPLICATES, &je);
