@@ -71,6 +71,7 @@ struct reader { // of one thread
     size_t pos;             // where it begins
     struct raw_turn *turns; // (n_turns)
     size_t n_turns, turns_cap;
+    struct tokenizer_encoder *encoder; // NULL without a tokenizer
     struct str plain;
     struct token_ids scratch; // of a completion
     struct err *e;
@@ -152,7 +153,7 @@ static int encode(struct reader *r, const struct raw_turn *t, bool is_first, str
     for (size_t i = 0; is_first && i < r->p->special.n; i++) {
         token_ids_push(ids, r->p->special.v[i]);
     }
-    tokenizer_encode(r->p->in->tok, plain.data, plain.len, false, ids);
+    tokenizer_encoder_add(r->encoder, plain.data, plain.len, false, ids);
     *n = ids->n - before;
     return 0;
 }
@@ -477,11 +478,13 @@ static void read_batches(void *arg, int member, int n_members)
 {
     struct parser *p = arg;
     struct reader r = {.p = p};
+    r.encoder = p->in->tok != NULL ? tokenizer_encoder_new(p->in->tok) : NULL;
     (void)member;
     (void)n_members;
     for (size_t i; (i = atomic_fetch_add(&p->next, 1)) < p->n_batches;) {
         read_batch(&r, &p->batches[i]);
     }
+    tokenizer_encoder_free(r.encoder);
     free(r.turns);
     str_free(&r.plain);
     token_ids_free(&r.scratch);

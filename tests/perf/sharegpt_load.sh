@@ -1,0 +1,24 @@
+#!/bin/sh
+# How long, and in how much memory, a ShareGPT-shaped file of 700 MB is loaded: read, checked, filtered,
+# tokenised; then once more from the cache of ids. The file is made of the real conversations of the
+# shared data (generated words where that is absent), each with words of its own so that no cache of
+# words makes it easy.
+#
+# usage: sharegpt_load.sh BUILD_FOLDER MODEL_FOLDER [MEGABYTES] [key=value ...]
+#   MODEL_FOLDER has config.json and tokenizer.json; key=value goes to `dataset stats`
+set -eu
+build=$1
+model=$2
+megabytes=${3:-700}
+[ $# -le 3 ] && shift $# || shift 3
+root=$(cd "$(dirname "$0")/../.." && pwd)
+shared=${TIDEMARK_SHARED:-$root/../shared}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+python3 "$root/tests/perf/make_sharegpt.py" "$shared" "$megabytes" > "$work/sharegpt.json"
+echo "file: $(stat -c %s "$work/sharegpt.json") bytes, cores: $(nproc)"
+for what in "tokenised" "from the cache"; do
+    TIDEMARK_CACHE="$work" python3 "$root/tests/perf/timed.py" "$what" \
+        "$build/tidemark" dataset stats "$work/sharegpt.json" --model "$model" "$@"
+done
