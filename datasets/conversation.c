@@ -11,8 +11,12 @@
 static int parse(void *arg, struct entries *out, struct err *e)
 {
     struct source *s = arg;
-    struct sharegpt_input in = {
-        .cfg = &s->cfg, .tok = s->tok, .in = &s->in, .out = &s->out, .context = s->context};
+    struct sharegpt_input in = {.cfg = &s->cfg,
+                                .tok = s->tok,
+                                .in = &s->in,
+                                .out = &s->out,
+                                .context = s->context,
+                                .is_mapped = true};
     return sharegpt_parse(out, &in, s->file.data, s->file.len, s->cfg.source, e);
 }
 

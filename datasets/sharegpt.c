@@ -10,6 +10,7 @@
 #include "core/pool.h"
 #include "datasets/json_text.h"
 #include "datasets/prompt_text.h"
+#include "datasets/text_file.h"
 #include "model/utf8.h"
 
 #include <sched.h>
@@ -471,6 +472,10 @@ static void read_batch(struct reader *r, struct batch *b)
     for (size_t i = 0; i < b->n && b->rc == 0; i++) {
         r->index = b->first + i;
         b->rc = read_conversation(r, r->p->elements[r->index]);
+    }
+    if (r->p->in->is_mapped) {
+        size_t begin = r->p->elements[b->first].begin;
+        text_file_release(r->p->text + begin, r->p->elements[b->first + b->n - 1].end - begin);
     }
 }
 

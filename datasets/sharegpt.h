@@ -18,6 +18,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -34,7 +35,8 @@ struct sharegpt_input {
     const struct tokenizer *tok; // NULL: lengths are estimated, there are no ids
     const struct lengths *in, *out;
     uint32_t context;
-    int n_threads; // 0: one for each core that is ours
+    int n_threads;  // 0: one for each core that is ours
+    bool is_mapped; // the text is a text_file's: what has been read need not stay in memory
 };
 
 /*

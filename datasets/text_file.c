@@ -8,6 +8,17 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+void text_file_release(const char *bytes, size_t len)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t begin = ((uintptr_t)bytes + page - 1) / page * page;
+    uintptr_t end = ((uintptr_t)bytes + len) / page * page;
+    if (begin < end) {
+        madvise((void *)begin, end - begin,
+                MADV_DONTNEED); // read again from the file when asked for
+    }
+}
+
 static int map(struct text_file *f, int fd, const char *path, struct err *e)
 {
     struct stat st;
@@ -24,6 +35,7 @@ static int map(struct text_file *f, int fd, const char *path, struct err *e)
     }
     f->data = f->map = data;
     f->hash = XXH64(f->data, f->len, 0);
+    text_file_release(f->data, f->len);
     return 0;
 }
 

@@ -19,3 +19,6 @@ struct text_file {
 /* ERR_INPUT: missing, not a regular file, empty. */
 int text_file_open(struct text_file *f, const char *path, struct err *e) ERR_CHECKED;
 void text_file_close(struct text_file *f);
+
+/* These bytes of it will not be needed for long: their pages need not count as our memory. */
+void text_file_release(const char *bytes, size_t len);
