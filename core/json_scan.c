@@ -354,6 +354,9 @@ static size_t unescape_one(const char *at, const char *end, struct str *out)
 
 void json_scan_unescape(struct json_text t, struct str *out)
 {
+    if (t.len == 0) {
+        return; // its data may be NULL
+    }
     const char *at = t.data, *end = t.data + t.len;
     while (at < end) {
         const char *escape = memchr(at, '\\', (size_t)(end - at));

@@ -30,5 +30,8 @@ struct reply {
     struct json_text message; // of the error
 };
 
-/* False when it is neither JSON of an object nor [DONE]. Choices other than the first are passed over. */
+/*
+ * False when it is neither JSON of an object nor [DONE], or a token count is no whole number. Choices
+ * other than the first are passed over.
+ */
 bool reply_scan(const char *text, size_t len, struct reply *out);

@@ -83,7 +83,8 @@ static int keep(struct sse *s, const char *at, const char *end)
     if (at < end) {
         str_append(&s->line, at, (size_t)(end - at));
     }
-    return is_over(s, s->line.len) ? -1 : 0;
+    size_t bom = s->is_begun ? 0 : strlen(BOM); // no part of the line
+    return s->line.len > bom && is_over(s, s->line.len - bom) ? -1 : 0;
 }
 
 int sse_feed(struct sse *s, const char *bytes, size_t n, sse_event_fn *fn, void *arg)

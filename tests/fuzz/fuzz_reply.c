@@ -1,0 +1,151 @@
+/*
+ * Any bytes as an event's data, against jansson: an object is an object, and what the scanner took out
+ * of it is what the tree says. What differs on purpose, beside fuzz_json_scan: token counts must be
+ * whole numbers of at most 18 digits, a key with escapes is not recognised, and of keys that come twice
+ * each one counts.
+ */
+#include "core/err.h"
+#include "core/str.h"
+#include "loadgen/reply.h"
+
+#include <jansson.h>
+#include <stdint.h>
+#include <string.h>
+
+#define WHOLE_MAX 999999999999999999LL
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+/* What a reply says, by a walk over jansson's tree. */
+struct expected {
+    const json_t *content, *reasoning, *message; // strings
+    int64_t prompt_tokens, completion_tokens;
+    bool has_choice, is_finished, is_error;
+    bool bad_count; // a token count that is no whole number
+};
+
+static bool is_key(const char *key, const char *word)
+{
+    return strcmp(key, word) == 0;
+}
+
+static void expect_message(struct expected *x, const json_t *message)
+{
+    const char *key;
+    json_t *v;
+    json_object_foreach((json_t *)message, key, v)
+    {
+        if (is_key(key, "content") && json_is_string(v)) {
+            x->content = v;
+        } else if ((is_key(key, "reasoning_content") || is_key(key, "reasoning")) &&
+                   json_is_string(v)) {
+            x->reasoning = v;
+        }
+    }
+}
+
+static void expect_choice(struct expected *x, const json_t *choice)
+{
+    const char *key;
+    json_t *v;
+    x->has_choice = json_is_object(choice);
+    json_object_foreach((json_t *)choice, key, v)
+    {
+        if (is_key(key, "text") && json_is_string(v)) {
+            x->content = v;
+        } else if (is_key(key, "delta") || is_key(key, "message")) {
+            expect_message(x, v);
+        } else if (is_key(key, "finish_reason")) {
+            x->is_finished = json_is_string(v);
+        }
+    }
+}
+
+static void expect_count(struct expected *x, const json_t *v, int64_t *out)
+{
+    if (json_is_integer(v)) {
+        *out = json_integer_value(v);
+        x->bad_count = x->bad_count || *out > WHOLE_MAX || *out < -WHOLE_MAX;
+    }
+    x->bad_count = x->bad_count || json_is_real(v);
+}
+
+static void expect_error(struct expected *x, const json_t *error)
+{
+    const json_t *inner = json_object_get(error, "message");
+    x->is_error = x->is_error || json_is_object(error) || json_is_string(error);
+    x->message = json_is_string(inner) ? inner : json_is_string(error) ? error : x->message;
+}
+
+static struct expected expect(const json_t *root)
+{
+    struct expected x = {.prompt_tokens = -1, .completion_tokens = -1};
+    const char *key;
+    json_t *v;
+    json_object_foreach((json_t *)root, key, v)
+    {
+        if (is_key(key, "choices")) {
+            expect_choice(&x, json_array_get(v, 0));
+        } else if (is_key(key, "usage")) {
+            expect_count(&x, json_object_get(v, "prompt_tokens"), &x.prompt_tokens);
+            expect_count(&x, json_object_get(v, "completion_tokens"), &x.completion_tokens);
+        } else if (is_key(key, "error")) {
+            expect_error(&x, v);
+        } else if (is_key(key, "message") && json_is_string(v)) {
+            x.message = v;
+        } else if (is_key(key, "object") && json_is_string(v)) {
+            x.is_error = x.is_error || is_key(json_string_value(v), "error");
+        }
+    }
+    return x;
+}
+
+static void check_text(struct json_text t, const json_t *wanted)
+{
+    struct str said = {0};
+    json_scan_unescape(t, &said);
+    CHECK(said.len == (wanted ? json_string_length(wanted) : 0));
+    CHECK(said.len == 0 || memcmp(said.data, json_string_value(wanted), said.len) == 0);
+    str_free(&said);
+}
+
+static void check_reply(const struct reply *r, const struct expected *x)
+{
+    check_text(r->content, x->content);
+    check_text(r->reasoning, x->reasoning);
+    check_text(r->message, x->message);
+    CHECK(r->prompt_tokens == x->prompt_tokens && r->completion_tokens == x->completion_tokens);
+    CHECK(r->has_choice == x->has_choice && r->is_finished == x->is_finished);
+    CHECK(r->is_error == x->is_error && !r->is_done);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    const char *text = (const char *)data;
+    struct reply r;
+    json_error_t why;
+    if (memchr(text, '\0', size)) {
+        return 0; // jansson 2.14 passes over one behind a number
+    }
+    bool taken = reply_scan(text, size, &r);
+    if (r.is_done) {
+        CHECK(taken && size >= 6 && memcmp(text, "[DONE]", 6) == 0);
+        return 0;
+    }
+    // Escapes are fuzz_json_scan's: without a backslash every key is recognised.
+    json_t *root = json_loadb(text, size, JSON_ALLOW_NUL | JSON_REJECT_DUPLICATES, &why);
+    enum json_error_code code = root ? json_error_unknown : json_error_code(&why);
+    if (json_is_object(root) && taken && !memchr(text, '\\', size)) {
+        struct expected x = expect(root);
+        CHECK(!x.bad_count);
+        check_reply(&r, &x);
+    }
+    CHECK(!taken || json_is_object(root) || code == json_error_duplicate_key ||
+          code == json_error_invalid_utf8 || code == json_error_null_byte_in_key ||
+          code == json_error_numeric_overflow || strstr(why.text, "invalid Unicode"));
+    if (json_is_object(root) && !taken) { // nested too deep needs that many brackets
+        CHECK(expect(root).bad_count || size > 2 * JSON_SCAN_DEPTH);
+    }
+    json_decref(root);
+    return 0;
+}
