@@ -1,5 +1,5 @@
 tm_unit_test(hist LIBS tm_core)
-foreach(name ramp arrival plan turns cap live search progress loop client_stages)
+foreach(name ramp arrival plan turns cap live search progress loop client_stages sse)
   tm_unit_test(${name} LIBS tm_loadgen tm_results)
 endforeach()
 
