@@ -16,6 +16,9 @@ endfunction()
 
 tm_cli_test(bad_input TIMEOUT 240)
 tm_cli_test(dataset TIMEOUT 120)
+add_test(NAME tokenizers.prompts COMMAND ${TM_PYTHON}
+  ${CMAKE_CURRENT_SOURCE_DIR}/tokenizers/prompts.py $<TARGET_FILE:tidemark>)
+set_tests_properties(tokenizers.prompts PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 240)
 tm_cli_test(generate_golden TIMEOUT 240)
 tm_cli_test(determinism TIMEOUT 240)
 tm_cli_test(file TIMEOUT 240)
@@ -25,6 +28,8 @@ tm_cli_test(omission TIMEOUT 60)
 tm_cli_test(screenshot TIMEOUT 120 LABELS no_asan) # what it adds is the browser's view
 tm_cli_test(serve TIMEOUT 120)
 set_property(TEST cli.serve APPEND PROPERTY ENVIRONMENT "FAULT_SERVER=$<TARGET_FILE:fault_server>")
+tm_cli_test(foreign TIMEOUT 240)
+tm_cli_test(tls TIMEOUT 120)
 tm_cli_test(search TIMEOUT 240)
 tm_cli_test(signals TIMEOUT 180)
 tm_cli_test(crash TIMEOUT 420 LABELS crash)

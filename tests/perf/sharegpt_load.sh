@@ -10,7 +10,7 @@ set -eu
 build=$1
 model=$2
 megabytes=${3:-700}
-[ $# -le 3 ] && shift $# || shift 3
+if [ $# -le 3 ]; then shift $#; else shift 3; fi
 root=$(cd "$(dirname "$0")/../.." && pwd)
 shared=${TIDEMARK_SHARED:-$root/../shared}
 work=$(mktemp -d)
