@@ -37,14 +37,14 @@ static void check_text(struct json_text t, const char *wanted, size_t len)
     str_free(&said);
 }
 
-static void walk(struct json_scan *s, const json_t *v);
+static void walk(struct json_scan *s, json_t *v);
 
-static void walk_object(struct json_scan *s, const json_t *v)
+static void walk_object(struct json_scan *s, json_t *v)
 {
     struct json_text key;
-    void *at = json_object_iter((json_t *)v);
+    void *at = json_object_iter(v);
     json_scan_object(s);
-    for (; json_scan_key(s, &key); at = json_object_iter_next((json_t *)v, at)) {
+    for (; json_scan_key(s, &key); at = json_object_iter_next(v, at)) {
         CHECK(at);
         check_text(key, json_object_iter_key(at), strlen(json_object_iter_key(at)));
         walk(s, json_object_iter_value(at));
@@ -52,7 +52,7 @@ static void walk_object(struct json_scan *s, const json_t *v)
     CHECK(!at);
 }
 
-static void walk_list(struct json_scan *s, const json_t *v)
+static void walk_list(struct json_scan *s, json_t *v)
 {
     size_t i = 0;
     json_scan_list(s);
@@ -63,7 +63,7 @@ static void walk_list(struct json_scan *s, const json_t *v)
     CHECK(i == json_array_size(v));
 }
 
-static void walk_number(struct json_scan *s, const json_t *v)
+static void walk_number(struct json_scan *s, json_t *v)
 {
     int64_t got, wanted = json_integer_value(v);
     if (json_is_integer(v) && wanted <= WHOLE_MAX && wanted >= -WHOLE_MAX) {
@@ -74,7 +74,7 @@ static void walk_number(struct json_scan *s, const json_t *v)
     }
 }
 
-static void walk(struct json_scan *s, const json_t *v)
+static void walk(struct json_scan *s, json_t *v)
 {
     struct json_text text;
     switch (json_scan_type(s)) {
@@ -104,13 +104,13 @@ static void walk(struct json_scan *s, const json_t *v)
     }
 }
 
-static int depth_of(const json_t *v)
+static int depth_of(json_t *v)
 {
     const char *key;
     json_t *child;
     size_t i;
     int deepest = 0;
-    json_object_foreach((json_t *)v, key, child)
+    json_object_foreach(v, key, child)
     {
         int d = depth_of(child);
         deepest = d > deepest ? d : deepest;
