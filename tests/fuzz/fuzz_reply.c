@@ -18,7 +18,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 /* What a reply says, by a walk over jansson's tree. */
 struct expected {
-    const json_t *content, *reasoning, *message; // strings
+    json_t *content, *reasoning, *message; // strings
     int64_t prompt_tokens, completion_tokens;
     bool has_choice, is_finished, is_error;
     bool bad_count; // a token count that is no whole number
@@ -29,11 +29,11 @@ static bool is_key(const char *key, const char *word)
     return strcmp(key, word) == 0;
 }
 
-static void expect_message(struct expected *x, const json_t *message)
+static void expect_message(struct expected *x, json_t *message)
 {
     const char *key;
     json_t *v;
-    json_object_foreach((json_t *)message, key, v)
+    json_object_foreach(message, key, v)
     {
         if (is_key(key, "content") && json_is_string(v)) {
             x->content = v;
@@ -44,12 +44,12 @@ static void expect_message(struct expected *x, const json_t *message)
     }
 }
 
-static void expect_choice(struct expected *x, const json_t *choice)
+static void expect_choice(struct expected *x, json_t *choice)
 {
     const char *key;
     json_t *v;
     x->has_choice = json_is_object(choice);
-    json_object_foreach((json_t *)choice, key, v)
+    json_object_foreach(choice, key, v)
     {
         if (is_key(key, "text") && json_is_string(v)) {
             x->content = v;
@@ -61,7 +61,7 @@ static void expect_choice(struct expected *x, const json_t *choice)
     }
 }
 
-static void expect_count(struct expected *x, const json_t *v, int64_t *out)
+static void expect_count(struct expected *x, json_t *v, int64_t *out)
 {
     if (json_is_integer(v)) {
         *out = json_integer_value(v);
@@ -70,19 +70,19 @@ static void expect_count(struct expected *x, const json_t *v, int64_t *out)
     x->bad_count = x->bad_count || json_is_real(v);
 }
 
-static void expect_error(struct expected *x, const json_t *error)
+static void expect_error(struct expected *x, json_t *error)
 {
-    const json_t *inner = json_object_get(error, "message");
+    json_t *inner = json_object_get(error, "message");
     x->is_error = x->is_error || json_is_object(error) || json_is_string(error);
     x->message = json_is_string(inner) ? inner : json_is_string(error) ? error : x->message;
 }
 
-static struct expected expect(const json_t *root)
+static struct expected expect(json_t *root)
 {
     struct expected x = {.prompt_tokens = -1, .completion_tokens = -1};
     const char *key;
     json_t *v;
-    json_object_foreach((json_t *)root, key, v)
+    json_object_foreach(root, key, v)
     {
         if (is_key(key, "choices")) {
             expect_choice(&x, json_array_get(v, 0));
@@ -100,7 +100,7 @@ static struct expected expect(const json_t *root)
     return x;
 }
 
-static void check_text(struct json_text t, const json_t *wanted)
+static void check_text(struct json_text t, json_t *wanted)
 {
     struct str said = {0};
     json_scan_unescape(t, &said);
