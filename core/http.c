@@ -77,7 +77,7 @@ static size_t on_data(char *bytes, size_t size, size_t n, void *arg)
     }
     h->counts.n_reads++;
     h->counts.n_bytes += n;
-    if (c->request.data && c->request.data(c->request.arg, bytes, n, h->t_socket_ns) != 0) {
+    if (c->request.data && c->request.data(c->request.arg, c, bytes, n, h->t_socket_ns) != 0) {
         c->is_stopped = true;
         return CURL_WRITEFUNC_ERROR;
     }
@@ -276,7 +276,6 @@ static struct http_call *make_call(struct http *h)
     CHECK(c->easy);
     set_common(c->easy, s);
     curl_easy_setopt(c->easy, CURLOPT_SHARE, h->share);
-    curl_easy_setopt(c->easy, CURLOPT_BUFFERSIZE, READ_BYTES);
     curl_easy_setopt(c->easy, CURLOPT_PRIVATE, c);
     curl_easy_setopt(c->easy, CURLOPT_ERRORBUFFER, c->message);
     curl_easy_setopt(c->easy, CURLOPT_WRITEFUNCTION, on_data);
@@ -393,6 +392,12 @@ static void forget_waiting(struct http_call *c)
 
 /* --- starting and ending calls ------------------------------------------------------------------ */
 
+/* What libcurl reads at a time: memory of every call in flight, so less when there are many. */
+static long read_bytes(const struct http *h)
+{
+    return h->n_running < 256 ? 65536L : h->n_running < 2048 ? 16384L : 2048L;
+}
+
 static void set_request(struct http_call *c, const struct http_request *r)
 {
     struct curl_slist *headers = r->headers ? r->headers->list : NULL;
@@ -401,6 +406,7 @@ static void set_request(struct http_call *c, const struct http_request *r)
         c->id_header = (struct curl_slist){.data = c->id, .next = headers};
         headers = &c->id_header;
     }
+    curl_easy_setopt(c->easy, CURLOPT_BUFFERSIZE, read_bytes(c->h));
     curl_easy_setopt(c->easy, CURLOPT_URL, r->url);
     curl_easy_setopt(c->easy, CURLOPT_HTTPHEADER, headers);
     curl_easy_setopt(c->easy, CURLOPT_TIMEOUT_MS, (long)(r->timeout_ns / NS_PER_MS));

@@ -70,8 +70,9 @@ struct http_request { // everything borrowed until `end` has been called, or htt
     size_t n_body_bytes;
     int64_t timeout_ns; // for all of it; 0: none
     void *arg;
-    /* Bytes of the answer's body, read at t_ns (clock_now_ns). -1 ends the call. */
-    int (*data)(void *arg, const char *bytes, size_t n, int64_t t_ns);
+    /* Bytes of the answer's body, read at t_ns (clock_now_ns); may come before http_start has returned.
+     * -1 ends the call. */
+    int (*data)(void *arg, const struct http_call *c, const char *bytes, size_t n, int64_t t_ns);
     /* The call is over and its slot free; not called for a cancelled one. */
     void (*end)(void *arg, const struct http_end *end);
 };
@@ -83,7 +84,7 @@ void http_close(struct http *h); // forgets all calls in flight
 struct http_headers *http_headers_create(const char *const *lines, size_t n);
 void http_headers_free(struct http_headers *headers);
 
-/* Begin a call; `end` may be called before this returns, and NULL is returned then. */
+/* Begin a call. `data` may be called before this returns, `end` only later. */
 struct http_call *http_start(struct http *h, const struct http_request *r);
 /* Drop it: nothing is called any more, its connection is closed. */
 void http_cancel(struct http_call *c);

@@ -194,25 +194,26 @@ static bool is_event_stream(const char *type)
     return strncasecmp(type, "text/event-stream", strlen("text/event-stream")) == 0;
 }
 
-static void begin_answer(struct call *c)
+static void begin_answer(struct call *c, const struct http_call *http)
 {
     c->is_begun = true;
     release_payload(c);
     live_byte(c->live, c->t_ns);
-    c->live->rec.http_status = (uint16_t)http_status(c->http);
+    c->live->rec.http_status = (uint16_t)http_status(http);
     if (c->live->rec.http_status == 200 && c->client->cfg->stream &&
-        !is_event_stream(http_content_type(c->http))) {
+        !is_event_stream(http_content_type(http))) {
         c->bad = "not a stream of events";
     }
     c->is_text = c->live->rec.http_status == 200 && !c->bad;
 }
 
-static int on_data(void *arg, const char *bytes, size_t n, int64_t t_ns)
+static int on_data(void *arg, const struct http_call *http, const char *bytes, size_t n,
+                   int64_t t_ns)
 {
     struct call *c = arg;
     c->t_ns = t_ns;
     if (!c->is_begun) {
-        begin_answer(c);
+        begin_answer(c, http);
     }
     if (c->is_text && c->client->cfg->stream) {
         if (sse_feed(&c->sse, bytes, n, take_event, c) != 0) {
