@@ -16,9 +16,6 @@ endfunction()
 
 tm_cli_test(bad_input TIMEOUT 240)
 tm_cli_test(dataset TIMEOUT 120)
-add_test(NAME tokenizers.prompts COMMAND ${TM_PYTHON}
-  ${CMAKE_CURRENT_SOURCE_DIR}/tokenizers/prompts.py $<TARGET_FILE:tidemark>)
-set_tests_properties(tokenizers.prompts PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 240)
 tm_cli_test(generate_golden TIMEOUT 240)
 tm_cli_test(determinism TIMEOUT 240)
 tm_cli_test(file TIMEOUT 240)

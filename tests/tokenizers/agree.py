@@ -7,7 +7,6 @@ usage: agree.py DRIVER [--bytes N] [--vocab N] [--family NAME]... [--speed] [--k
 """
 import argparse
 import array
-import os
 import pathlib
 import struct
 import subprocess
@@ -15,12 +14,7 @@ import sys
 import tempfile
 import time
 
-os.environ["TOKENIZERS_PARALLELISM"] = "false"
-try:
-    import tokenizers
-except ImportError:
-    print("skipped: needs the Python package tokenizers (tests/requirements.txt; could not be installed)")
-    sys.exit(77)
+from library import tokenizers
 
 import corpus
 import families

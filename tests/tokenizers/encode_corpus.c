@@ -49,7 +49,7 @@ static bool next_text(const struct str *corpus, size_t *at, const char **text, u
 static void write_counted(FILE *out, const void *v, size_t n, size_t each)
 {
     uint32_t count = (uint32_t)n;
-    if (fwrite(&count, sizeof count, 1, out) != 1 || fwrite(v, each, n, out) != n) {
+    if (fwrite(&count, sizeof count, 1, out) != 1 || (n > 0 && fwrite(v, each, n, out) != n)) {
         fail("cannot write");
     }
 }

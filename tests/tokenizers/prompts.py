@@ -6,18 +6,12 @@ usage: prompts.py TIDEMARK [--family NAME]...
 """
 import argparse
 import json
-import os
 import pathlib
 import subprocess
 import sys
 import tempfile
 
-os.environ["TOKENIZERS_PARALLELISM"] = "false"
-try:
-    import tokenizers
-except ImportError:
-    print("skipped: needs the Python package tokenizers (tests/requirements.txt; could not be installed)")
-    sys.exit(77)
+from library import tokenizers
 
 import corpus
 import families
