@@ -399,6 +399,7 @@ static void end_overdue(struct client_openai *o, struct sent_list *list, int64_t
         if (now_ns - c->live->rec.t_send_ns < timeout_ns) {
             return;
         }
+        c->live->rec.http_status = (uint16_t)http_status(c->http);
         http_cancel(c->http);
         finish(c, outcome, 0, "the time set for it is over");
     }
@@ -468,8 +469,11 @@ static int openai_poll(struct client *client, struct err *e)
 
 static int openai_wait(struct client *client, int64_t wait_ns, struct err *e)
 {
+    struct client_openai *o = openai_of(client);
     (void)e;
-    return http_wait(openai_of(client)->http, wait_ns);
+    int n = http_wait(o->http, wait_ns);
+    check_timeouts(o);
+    return n;
 }
 
 static void openai_begin_step(struct client *client, const struct wire_step *step)
@@ -558,14 +562,17 @@ int client_openai_create(struct client **out, const struct endpoint_config *cfg,
     o->gaps_us = malloc(live_room(context) * sizeof *o->gaps_us);
     if (o->calls == MAP_FAILED || !o->gaps_us) {
         err_set(e, ERR_ENV, "no memory for %" PRIu32 " requests in flight", n_slots);
-        goto close_http;
+        goto free_memory;
     }
     sent_list_init(&o->unanswered);
     sent_list_init(&o->unfinished);
     body_init(&o->body, cfg, model, ignore_eos);
     *out = &o->base;
     return 0;
-close_http:
+free_memory:
+    if (o->calls != MAP_FAILED) {
+        munmap(o->calls, n_slots * sizeof *o->calls);
+    }
     free(o->gaps_us);
     http_close(o->http);
 close_endpoint:

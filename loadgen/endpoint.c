@@ -4,11 +4,13 @@
 #include "core/mem.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <jansson.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 #define KEY_MAX_BYTES 65536
 
@@ -201,33 +203,57 @@ int endpoint_check(const struct endpoint_config *c, struct err *e)
 
 /* --- secrets --------------------------------------------------------------------------------------- */
 
-static int read_key(const struct endpoint_config *c, char **key, struct err *e)
+static int key_of_environment(const char *name, char **key, struct err *e)
 {
-    *key = NULL;
-    if (c->api_key_env) {
-        const char *value = getenv(c->api_key_env);
-        if (!value || !value[0]) {
-            return err_set(e, ERR_INPUT, "target.api_key_env: %s is not set in the environment",
-                           c->api_key_env);
-        }
-        *key = xstrdup(value);
+    const char *value = getenv(name);
+    size_t len = value ? strcspn(value, "\r\n") : 0;
+    if (len == 0) {
+        return err_set(e, ERR_INPUT, "target.api_key_env: %s is not set in the environment", name);
     }
-    if (c->api_key_file) {
-        struct str text = {0};
-        if (str_read_file(&text, c->api_key_file, KEY_MAX_BYTES, e) != 0) {
-            return err_wrap(e, "target.api_key_file");
-        }
-        *key = xstrdup(text.len > 0 ? text.data : "");
-        str_free(&text);
+    *key = xasprintf("%.*s", (int)len, value);
+    return 0;
+}
+
+/* The first line. */
+static int key_of_file(const char *path, char **key, struct err *e)
+{
+    struct str text = {0};
+    if (str_read_file(&text, path, KEY_MAX_BYTES, e) != 0) {
+        return err_wrap(e, "target.api_key_file");
     }
-    if (*key) {
-        (*key)[strcspn(*key, "\r\n")] = '\0';
+    size_t len = text.len > 0 ? strcspn(text.data, "\r\n") : 0;
+    if (len == 0) {
+        err_set(e, ERR_INPUT, "target.api_key_file: %s: its first line is empty (the key)", path);
+    } else {
+        *key = xasprintf("%.*s", (int)len, text.data);
+    }
+    str_free(&text);
+    return len > 0 ? 0 : -1;
+}
+
+static void add_secret(struct endpoint *p, const char *value)
+{
+    if (strlen(value) >= ENDPOINT_SECRET_BYTES) {
+        p->secrets = xrealloc(p->secrets, (p->n_secrets + 1) * sizeof *p->secrets);
+        p->secrets[p->n_secrets++] = xstrdup(value);
+    }
+}
+
+static int read_key(struct endpoint *p, struct err *e)
+{
+    const struct endpoint_config *c = p->cfg;
+    if ((c->api_key_env && key_of_environment(c->api_key_env, &p->key, e) != 0) ||
+        (c->api_key_file && key_of_file(c->api_key_file, &p->key, e) != 0)) {
+        return -1;
+    }
+    if (p->key) {
+        add_secret(p, p->key);
     }
     return 0;
 }
 
 /* "Name: ${VAR}" with the environment's value in its place. */
-static int expand(const char *line, struct str *out, struct err *e)
+static int expand(struct endpoint *p, const char *line, struct str *out, struct err *e)
 {
     while (*line) {
         const char *end = strncmp(line, "${", 2) == 0 ? strchr(line, '}') : NULL;
@@ -244,6 +270,7 @@ static int expand(const char *line, struct str *out, struct err *e)
             return -1;
         }
         str_puts(out, value);
+        add_secret(p, value);
         free(name);
         line = end + 1;
     }
@@ -264,7 +291,7 @@ static int make_headers(struct endpoint *p, struct err *e)
         lines[n++] = authorization;
     }
     for (size_t i = 0; i < more->n && rc == 0; i++) {
-        rc = expand(more->v[i], &expanded[i], e);
+        rc = expand(p, more->v[i], &expanded[i], e);
         lines[n++] = expanded[i].data;
     }
     if (rc == 0) {
@@ -277,6 +304,20 @@ static int make_headers(struct endpoint *p, struct err *e)
     free(expanded);
     free(lines);
     return rc;
+}
+
+/* Files that libcurl would open at the first connection. */
+static int check_files(const struct endpoint_config *c, struct err *e)
+{
+    const char *const files[][2] = {{"target.ca_file", c->ca_file},
+                                    {"target.cert_file", c->cert_file},
+                                    {"target.key_file", c->key_file}};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        if (files[i][1] && access(files[i][1], R_OK) != 0) {
+            return err_set(e, ERR_INPUT, "%s: %s: %s", files[i][0], files[i][1], strerror(errno));
+        }
+    }
+    return 0;
 }
 
 /* --- opening --------------------------------------------------------------------------------------- */
@@ -314,7 +355,7 @@ int endpoint_open(struct endpoint *p, const struct endpoint_config *c, struct er
         .connect_timeout_ns = c->connect_timeout_ns,
         .connects_rps = c->connects_rps,
     };
-    if (read_key(c, &p->key, e) != 0 || make_headers(p, e) != 0) {
+    if (check_files(c, e) != 0 || read_key(p, e) != 0 || make_headers(p, e) != 0) {
         endpoint_close(p);
         return -1;
     }
@@ -330,6 +371,10 @@ void endpoint_close(struct endpoint *p)
     http_headers_free(p->headers);
     free(p->urls);
     free(p->shares);
+    for (size_t i = 0; i < p->n_secrets; i++) {
+        free(p->secrets[i]);
+    }
+    free(p->secrets);
     free(p->key);
     *p = (struct endpoint){0};
 }
@@ -357,14 +402,28 @@ char *endpoint_sibling(const struct endpoint *p, size_t i, const char *path, boo
     return xasprintf("%.*s%s", (int)len, url, path);
 }
 
+/* Bytes of the longest secret that text begins with; 0: of none. */
+static size_t secret_len(const struct endpoint *p, const char *text, size_t len)
+{
+    size_t longest = 0;
+    for (size_t i = 0; i < p->n_secrets; i++) {
+        size_t n = strlen(p->secrets[i]);
+        if (n > longest && n <= len && memcmp(text, p->secrets[i], n) == 0) {
+            longest = n;
+        }
+    }
+    return longest;
+}
+
 void endpoint_quote(const struct endpoint *p, const char *text, size_t len, size_t max_bytes,
                     struct str *out)
 {
-    size_t key_len = p->key ? strlen(p->key) : 0, end = out->len + max_bytes;
+    size_t end = out->len + max_bytes;
     for (size_t i = 0; i < len && out->len < end;) {
-        if (key_len > 0 && len - i >= key_len && memcmp(text + i, p->key, key_len) == 0) {
+        size_t secret = secret_len(p, text + i, len - i);
+        if (secret > 0) {
             str_puts(out, "***");
-            i += key_len;
+            i += secret;
             continue;
         }
         char c = iscntrl((unsigned char)text[i]) ? ' ' : text[i];

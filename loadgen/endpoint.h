@@ -71,12 +71,15 @@ struct endpoint {
     const struct endpoint_config *cfg; // borrowed
     struct http_settings http;         // borrows from cfg
     struct http_headers *headers;      // with the key, if there is one
-    char *key;                         // the secret, or NULL
-    char **urls;                       // (cfg->urls.n) that requests go to
+    char *key;                         // or NULL
+    char **secrets;                    // (n_secrets) the key, and what ${VAR} stood for in headers
+    size_t n_secrets;
+    char **urls;    // (cfg->urls.n) that requests go to
     double *shares; // (cfg->urls.n) rising to 1: which part of requests goes up to here
 };
 
-/* Read the secrets, make headers and URLs. ERR_INPUT: a variable is not set, a file cannot be read. */
+/* Read the secrets, make headers and URLs. ERR_INPUT: a variable is not set or empty, a file cannot be
+ * read or holds no key. */
 int endpoint_open(struct endpoint *p, const struct endpoint_config *c, struct err *e) ERR_CHECKED;
 void endpoint_close(struct endpoint *p);
 
@@ -86,6 +89,10 @@ size_t endpoint_pick(const struct endpoint *p, double u);
 /* URL of another thing on the server of urls[i]: "/models" below the base, or from the root. Caller frees. */
 char *endpoint_sibling(const struct endpoint *p, size_t i, const char *path, bool from_root);
 
-/* Text that came from outside, fit to be shown: one line, at most max_bytes, the key masked. */
+/*
+ * Text that came from outside, fit to be shown: one line, at most max_bytes, secrets masked. Shorter ones
+ * than ENDPOINT_SECRET_BYTES are not: they would hide half of what the server says, and none is so short.
+ */
+#define ENDPOINT_SECRET_BYTES 4
 void endpoint_quote(const struct endpoint *p, const char *text, size_t len, size_t max_bytes,
                     struct str *out);

@@ -233,9 +233,12 @@ void live_recount(struct live_table *t, struct live *l, const uint32_t *counts, 
     live_copy_tokens(t, l, gaps_us);
     free_chunks(t, l);
     r->n_out = 0;
+    uint64_t gap_us = 0;
     for (uint32_t i = 0; i < r->n_chunks; i++) {
+        gap_us += gaps_us[i];
         for (uint32_t k = 0; k < counts[i] && r->n_out < room; k++) {
-            *next_entry(t, l) = k == 0 ? gaps_us[i] : 0;
+            *next_entry(t, l) = gap_us < UINT32_MAX ? (uint32_t)gap_us : UINT32_MAX;
+            gap_us = 0;
             r->n_out++;
         }
     }

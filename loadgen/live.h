@@ -66,7 +66,8 @@ void live_byte(struct live *l, int64_t t_ns);
 bool live_tokens(struct live_table *t, struct live *l, uint32_t n, int64_t t_ns);
 /*
  * Every message so far was taken for one token, and turns out to have had counts[i] (rec.n_chunks):
- * the first of them came after the message's gap, the others at once. What exceeds the room is dropped.
+ * the first of them came after the message's gap, the others at once. The gap of a message that had none
+ * is part of the next one's. What exceeds the room is dropped.
  * gaps_us: (rec.n_chunks) of scratch.
  */
 void live_recount(struct live_table *t, struct live *l, const uint32_t *counts, uint32_t *gaps_us);

@@ -66,11 +66,17 @@ static void scan_choices(struct json_scan *s, struct reply *r)
 
 static void scan_count(struct json_scan *s, int64_t *out)
 {
+    const struct json_scan before = *s;
+    int64_t count;
     if (json_scan_type(s) == JSON_SCAN_NUMBER) {
-        json_scan_whole(s, out);
-    } else {
-        json_scan_skip(s);
+        json_scan_whole(s, &count);
+        if (!s->bad) {
+            *out = count;
+            return;
+        }
+        *s = before; // 7.0, or more than fits: no count that can be used
     }
+    json_scan_skip(s);
 }
 
 static void scan_usage(struct json_scan *s, struct reply *r)

@@ -31,7 +31,7 @@ struct reply {
 };
 
 /*
- * False when it is neither JSON of an object nor [DONE], or a token count is no whole number. Choices
- * other than the first are passed over.
+ * False when it is neither JSON of an object nor [DONE]. Choices other than the first are passed over,
+ * and so is a token count that is no whole number.
  */
 bool reply_scan(const char *text, size_t len, struct reply *out);

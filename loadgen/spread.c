@@ -32,7 +32,7 @@ const uint32_t *spread_tokens(struct spread *s, uint32_t n_tokens)
         sum += total > 0 ? s->weights[i] : 1;
         uint64_t of = total > 0 ? total : s->n;
         uint64_t up_to = (uint64_t)((double)n_tokens * (double)sum / (double)of + 0.5);
-        up_to = i == 0 && up_to == 0 ? 1 : up_to;
+        up_to = up_to == 0 ? 1 : up_to; // the first event had text, so it had a token
         up_to = i + 1 == s->n ? n_tokens : up_to;
         s->weights[i] = (uint32_t)(up_to - given);
         given = up_to;

@@ -1,7 +1,7 @@
 /*
  * The null server with faults, for tests of clients: a request that names a fault, in the header
  * X-Fault or as the model "fault:NAME", gets that; every other one is answered as `tidemark serve`
- * would. One server serves a whole test.
+ * would. "NAME/20" is for every 20th request that says so. One server serves a whole test.
  *
  * usage: fault_server [key=value ...]     keys of `tidemark serve`; serve.port is 0 by default
  *        fault_server --list              "NAME<tab>what it does", one line each
@@ -33,6 +33,7 @@ struct session {
 struct fault_server {
     struct httpd_app null;
     struct session *sessions;
+    long n_named; // requests so far that named a fault
 };
 
 static volatile sig_atomic_t stop;
@@ -60,17 +61,30 @@ static void session_end(struct session **at)
     free(x);
 }
 
-/* The fault that the request names, or NULL. */
-static const char *fault_name(const struct http_request *q, const struct openai_request *body,
-                              char *buf, size_t cap)
+/* The fault that the request names into buf. False: none. */
+static bool fault_name(const struct http_request *q, const struct openai_request *body, char *buf,
+                       size_t cap)
 {
     struct http_request_text given = http_request_header(q, "X-Fault");
+    size_t n = strlen(MODEL_PREFIX);
     if (given.s) {
         snprintf(buf, cap, "%.*s", (int)given.n, given.s);
-        return buf;
+    } else if (body->model && strncmp(body->model, MODEL_PREFIX, n) == 0) {
+        snprintf(buf, cap, "%s", body->model + n);
     }
-    size_t n = strlen(MODEL_PREFIX);
-    return body->model && strncmp(body->model, MODEL_PREFIX, n) == 0 ? body->model + n : NULL;
+    return given.s || (body->model && strncmp(body->model, MODEL_PREFIX, n) == 0);
+}
+
+/* Whether it is this request's turn; the share is cut from the name. */
+static bool is_turn(struct fault_server *s, char *name)
+{
+    char *share = strchr(name, '/');
+    if (!share) {
+        return true;
+    }
+    *share = '\0';
+    long every = strtol(share + 1, NULL, 10);
+    return every > 0 && ++s->n_named % every == 0;
 }
 
 static bool begin_fault(struct fault_server *s, struct httpd_conn *c, const struct http_request *q)
@@ -88,9 +102,9 @@ static bool begin_fault(struct fault_server *s, struct httpd_conn *c, const stru
         .prompt_tokens = body.prompt_tokens,
         .model = body.model ? body.model : "fault",
     };
-    const char *name = fault_name(q, &body, buf, sizeof buf);
-    struct session *x = name ? xcalloc(1, sizeof *x) : NULL;
-    bool known = x && faults_write(&x->script, name, &r);
+    bool is_named = fault_name(q, &body, buf, sizeof buf) && is_turn(s, buf);
+    struct session *x = is_named ? xcalloc(1, sizeof *x) : NULL;
+    bool known = x && faults_write(&x->script, buf, &r);
     if (known) {
         x->conn = c;
         x->next = s->sessions;
