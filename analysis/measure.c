@@ -109,11 +109,12 @@ static void count_record(struct measure *m, const struct record *r)
     uint32_t n_out = ok ? r->n_out : r->n_out_req; // what a reply that stopped by itself took
     m->n_requests++;
     m->n_late += r->late != 0;
-    m->tokens_in += r->n_in;
+    uint32_t n_in = latency_tokens_in(r);
+    m->tokens_in += n_in;
     m->tokens_out += n_out;
     m->by_outcome[r->outcome < OUTCOME_N ? r->outcome : OUTCOME_LOST]++;
     m->n_sends += bin_of(m, r->t_send_ns) >= 0;
-    count(m, m->served_in, r->t_first_ns, r->n_in);
+    count(m, m->served_in, r->t_first_ns, n_in);
     if (ok) {
         count(m, m->done, r->t_last_ns, 1);
     }
@@ -130,7 +131,7 @@ static void count_record(struct measure *m, const struct record *r)
     m->n_starved += r->outcome == OUTCOME_CANCELLED && r->t_first_ns == RECORD_NONE;
     m->n_good += is_good(m, r);
     m->due[bin]++;
-    m->due_in[bin] += r->n_in;
+    m->due_in[bin] += n_in;
     m->due_out[bin] += n_out;
 }
 

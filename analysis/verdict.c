@@ -52,7 +52,7 @@ static bool is_client_limited(const struct verdict_evidence *v, struct verdict_r
     uint64_t n_free = v->n_due - v->n_held;
     if (n_free && share(v->n_sent, n_free) < MIN_SENT) {
         return decide(out, VERDICT_CLIENT_LIMITED, "only %.1f %% of %llu due requests were sent",
-                      100 * share(v->n_sent, v->n_due), (unsigned long long)v->n_due);
+                      100 * share(v->n_sent, n_free), (unsigned long long)n_free);
     }
     return v->lag_p99_lo_ms > limit_ms &&
            decide(out, VERDICT_CLIENT_LIMITED,
