@@ -298,11 +298,6 @@ bool json_scan_end(struct json_scan *s)
     return peek(s) == '\0' && s->at == s->end && !s->bad && s->depth == 0;
 }
 
-bool json_scan_is(struct json_text t, const char *word)
-{
-    return strlen(word) == t.len && memcmp(t.data, word, t.len) == 0;
-}
-
 /* --- what a string says ------------------------------------------------------------------------------ */
 
 static uint32_t hex4(const char *p)

@@ -18,6 +18,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #define JSON_SCAN_DEPTH 64
 
@@ -60,8 +61,13 @@ void json_scan_whole(struct json_scan *s, int64_t *out);
 /* Whether all went well and nothing but space is left. */
 bool json_scan_end(struct json_scan *s);
 
-/* Compared as it stands: a key written with escapes is not recognised. */
-bool json_scan_is(struct json_text t, const char *word);
+/* Compared as it stands: a key written with escapes is not recognised. Inline, so that the length of a
+ * literal is known. */
+static inline bool json_scan_is(struct json_text t, const char *word)
+{
+    size_t len = strlen(word);
+    return len == t.len && memcmp(t.data, word, len) == 0;
+}
 
 /* Append what the string says, in UTF-8; halves of surrogate pairs that stand alone become U+FFFD. */
 struct str;

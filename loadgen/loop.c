@@ -43,6 +43,7 @@ struct loop {
     struct wire_step step;
     struct client *client;
     bool is_planned, is_stopped;
+    bool has_looked; // the client has just waited for its news
     struct pace pace;
     struct cap cap;
     struct plan plan;   // open loop
@@ -395,6 +396,7 @@ static int wait_long(struct loop *l, int64_t left_ns, struct err *e)
     if (comm_pause(l->comm, 0, e) != 0) {
         return -1;
     }
+    l->has_looked = true;
     return l->client->ops->wait(l->client, most_ns, e) < 0 ? -1 : 0;
 }
 
@@ -432,7 +434,9 @@ static int turn(struct loop *l, struct err *e)
     note_gap(l, now_ns);
     int n_sent = send_due(l, now_ns);
     int n_messages = take_messages(l, e);
-    int n_polled = l->client->ops->poll ? l->client->ops->poll(l->client, e) : 0;
+    bool polls = l->client->ops->poll && !l->has_looked;
+    int n_polled = polls ? l->client->ops->poll(l->client, e) : 0;
+    l->has_looked = false;
     if (n_messages < 0 || n_polled < 0) {
         return -1;
     }
