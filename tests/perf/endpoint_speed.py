@@ -1,0 +1,137 @@
+#!/usr/bin/python3
+"""How fast one load rank on one core reads an endpoint, beside a bare epoll and recv reader.
+
+    tests/perf/endpoint_speed.py [BUILD]      default: build; needs its target sse_reader; two minutes
+
+`tidemark serve` runs on one core; `tidemark run` (one rank, no mpirun) and then sse_reader, which does
+nothing but count events, on the other. CPU seconds are those of the client's process, its start included.
+Two ways of one event per packet: as fast as the server sends, where the kernel merges packets that wait, and
+paced, where nearly every recv brings one event. Exit 1 when a figure misses its limit.
+"""
+import os
+import pathlib
+import re
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+
+import h5py
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "build")
+failed = []
+
+
+def pinned(core):
+    cores = sorted(os.sched_getaffinity(0))
+    return lambda: os.sched_setaffinity(0, {cores[core % len(cores)]})
+
+
+class Server:
+    def __init__(self, *settings):
+        self.process = subprocess.Popen([BUILD / "tidemark", "serve", "target.kind=null", "serve.port=0", *settings],
+                                        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+                                        preexec_fn=pinned(1))
+        self.url = re.match(r"listening on (\S+)", self.process.stdout.readline()).group(1)
+        self.port = re.search(r":(\d+)/", self.url).group(1)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(timeout=60)
+
+
+def tidemark(server, *settings):
+    """One step: what the file says of it, CPU seconds and most resident kB of the client's process."""
+    with tempfile.TemporaryDirectory(prefix="tidemark-speed.") as work:
+        path = f"{work}/run.h5"
+        client = subprocess.Popen(
+            [BUILD / "tidemark", "run", "target.kind=openai", f"target.url={server.url}", "target.model=any",
+             "target.check=false", "target.metrics=none", "load.input_tokens=8", "load.warmup=20%", "-o", path,
+             "--quiet", *settings], preexec_fn=pinned(0))
+        _, status, usage = os.wait4(client.pid, 0)
+        if status != 0:
+            raise SystemExit(f"endpoint_speed.py: tidemark ended with {status}")
+        with h5py.File(path) as f:
+            step = f["steps/0000"]
+            r = step["requests"]
+            outcome, last = r["outcome"][...], r["t_last_ns"][...]
+            begin = step.attrs["t_begin_ns"]
+            first = {"events": int(r["n_chunks"][...].sum()), "ok": int((outcome == 0).sum()), "n": len(outcome),
+                     "not_cancelled": int(((outcome != 0) & (outcome != 7)).sum()),
+                     "seconds": (max(last.max(), step.attrs["t_end_ns"]) - begin) / 1e9,
+                     "send": r["t_send_ns"][...], "last": last, "end_ns": int(step.attrs["t_end_ns"])}
+    return first | {"cpu_s": usage.ru_utime + usage.ru_stime, "rss_kb": usage.ru_maxrss}
+
+
+def reader(server, streams, tokens, seconds):
+    out = subprocess.run([BUILD / "tests/sse_reader", server.port, str(streams), str(tokens), str(seconds), "1"],
+                         check=True, capture_output=True, text=True, timeout=120, preexec_fn=pinned(0)).stdout
+    return {k: float(v) for k, v in re.findall(r"(\w+)=([\d.]+)", out)}
+
+
+def check(what, value, least=None, most=None, text="{:,.0f}"):
+    ok = (least is None or value >= least) and (most is None or value <= most)
+    limit = f"at least {text.format(least)}" if least is not None else f"at most {text.format(most)}" if most else ""
+    print(f"{'PASS' if ok else 'FAIL'}  {what:<58} {text.format(value):>12}  {limit}")
+    if not ok:
+        failed.append(what)
+
+
+def events(per_packet, pace, streams, tokens, least):
+    name = f"{per_packet} event{'s' * (per_packet > 1)} a packet, {'paced' if pace else 'unpaced'}"
+    law = [f"serve.itl={pace}", f"serve.ttft={pace}"] if pace else []
+    with Server(f"serve.events_per_packet={per_packet}", *law) as server:
+        t = tidemark(server, "load.arrival=closed", f"load.users={streams}", "load.step=5s", "load.drain=0s",
+                     f"load.output_tokens={tokens}")
+        b = reader(server, streams, tokens, 5)
+    print(f"      {name}: {streams} streams of {tokens} tokens; bare reader {b['events_per_s']:,.0f} events/s, "
+          f"{b['events_per_reader_cpu_s']:,.0f} per CPU s, {b['events_per_recv']:.1f} a recv")
+    check(f"{name}: events per CPU second", t["events"] / t["cpu_s"], least)
+    rate = t["events"] / t["seconds"]
+    check(f"{name}: events/s over the bare reader's", rate / b["events_per_s"], 0.9, text="{:.2f}")
+    print(f"      {name}: {rate:,.0f} events/s; CPU seconds per event over the bare reader's "
+          f"{t['cpu_s'] / t['events'] * b['events_per_reader_cpu_s']:.2f}")
+
+
+def short_requests():
+    with Server() as server:
+        t = tidemark(server, "load.arrival=closed", "load.users=64", "load.step=5s", "load.drain=1s",
+                     "load.output_tokens=1")
+    check("short requests per second (one token, streamed)", t["ok"] / t["seconds"], 15000)
+    print(f"      {t['ok'] / t['cpu_s']:,.0f} per CPU second, {t['not_cancelled']} failed")
+
+
+def many_streams(n):
+    with Server("serve.ttft=2s", "serve.itl=100ms") as server:
+        few = tidemark(server, "load.arrival=closed", "load.users=100", "load.step=8s", "load.drain=20s",
+                       "load.output_tokens=64")
+        many = tidemark(server, f"load.rates.list={n / 5:.0f}", "load.step=10s", "load.drain=30s", "load.arrival=constant",
+                        "load.output_tokens=64", "load.rates.stop_early=false")
+    live = sorted([(t, 1) for t in many["send"]] + [(t, -1) for t in many["last"]])
+    most, now = 0, 0
+    for _, change in live:
+        now += change
+        most = max(most, now)
+    check("streams in flight at once", most, n)
+    check("of these, failed", many["n"] - many["ok"], most=0)
+    check("resident bytes per stream in flight", (many["rss_kb"] - few["rss_kb"]) * 1024 / most, most=16 * 1024)
+
+
+def main():
+    print(f"cores {len(os.sched_getaffinity(0))}; limit of open files {resource.getrlimit(resource.RLIMIT_NOFILE)}")
+    events(1, None, 64, 1000, 200_000)
+    events(8, None, 64, 1000, 1_000_000)
+    events(1, "5ms", 800, 200, None)
+    short_requests()
+    many_streams(15000)
+    print("all within their limits" if not failed else f"missed: {', '.join(failed)}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
