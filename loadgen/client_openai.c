@@ -364,6 +364,16 @@ static enum outcome outcome_of(struct call *c, const struct http_end *end, const
     return c->is_over && c->live->rec.n_out > 0 ? OUTCOME_OK : OUTCOME_TRUNCATED;
 }
 
+/* The library knows when the head of the answer came, which may be long before its body; its clock is read
+ * after the bytes, ours before. */
+static void take_first_byte(struct record *rec, const struct http_end *end)
+{
+    int64_t t_ns = rec->t_send_ns + end->first_byte_ns;
+    if (end->first_byte_ns >= 0 && (rec->t_byte_ns == RECORD_NONE || t_ns < rec->t_byte_ns)) {
+        rec->t_byte_ns = t_ns;
+    }
+}
+
 static void on_end(void *arg, const struct http_end *end)
 {
     struct call *c = arg;
@@ -371,9 +381,7 @@ static void on_end(void *arg, const struct http_end *end)
     const char *what;
     char status[32];
     rec->http_status = (uint16_t)end->status;
-    if (end->first_byte_ns >= 0 && end->status > 0) {
-        rec->t_byte_ns = rec->t_send_ns + end->first_byte_ns;
-    }
+    take_first_byte(rec, end);
     if (end->fate == HTTP_ANSWERED && end->status == 200 && !c->bad) {
         if (!c->client->cfg->stream) {
             take_whole(c);
