@@ -389,6 +389,17 @@ static void rate_cell(struct str *out, const json_t *step)
     str_puts(out, " offered</small></td>");
 }
 
+/* Of all requests, and never without the share of those that failed. */
+static void goodput_cell(struct str *out, const json_t *goodput)
+{
+    str_printf(out, "<td>%.0f %%", 100 * value_get(goodput, "attainment"));
+    if (value_get(goodput, "failed_share") > 0) {
+        str_printf(out, "<small class=\"adjusted\">%.1f %% failed</small>",
+                   100 * value_get(goodput, "failed_share"));
+    }
+    str_puts(out, "</td>");
+}
+
 static void step_row(struct str *out, const json_t *step)
 {
     const json_t *requests = get(step, "requests"),
@@ -409,7 +420,7 @@ static void step_row(struct str *out, const json_t *step)
     percentile_cell(out, step, "e2e_ms", "p50");
     cell(out, value_get(tokens, "value"), value_get(tokens, "lo95"), value_get(tokens, "hi95"),
          json_is_true(get(step, "approximate")) ? "~" : "");
-    str_printf(out, "<td>%.0f %%</td>", 100 * value_get(get(step, "goodput"), "attainment"));
+    goodput_cell(out, get(step, "goodput"));
     cell(out, value_get(get(step, "send_lag_us"), "p99"), STATS_NONE, STATS_NONE, "");
     cell(out, value_get(get(step, "poll_gap_us"), "p99"), STATS_NONE, STATS_NONE, "");
     str_puts(out, "</tr>\n");

@@ -391,8 +391,8 @@ void rateplots_goodput(struct str *out, const json_t *report)
     struct panel p = {0};
     panel_load(&p, report, curves, 3);
     figure_open(out, "Goodput",
-                "Requests per second: offered, completed inside the window, and those that met "
-                "every objective.",
+                "Requests per second: offered, completed inside the window, and those of all "
+                "offered that met every objective.",
                 false);
     struct svg_plot plot = figure_plot(out, x_axis(&p, "requests/s"), y_axis(&p, "requests/s"));
     svg_open(&plot, "Goodput against request rate");

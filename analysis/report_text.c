@@ -251,7 +251,7 @@ static void put_cost(struct str *out, const json_t *cost)
 struct column {
     const char *head, *group, *key;
     int width, need; // need: terminal columns from which it is shown
-    bool starred;    // a p99 that too few requests support
+    bool starred;    // a p99 that too few requests may support
 };
 
 static const struct column columns_of_steps[] = {
@@ -267,14 +267,26 @@ static const struct column columns_of_steps[] = {
 };
 #define N_COLUMNS (sizeof columns_of_steps / sizeof columns_of_steps[0])
 
+#define MUCH_FAILED 0.01 // from here on goodput does not stand alone
+
+/* What must be known of a number: "*" of a p99, "!" of a goodput. */
+static const char *mark_of(const struct column *c, const json_t *group)
+{
+    if (value_get(group, "failed_share") > MUCH_FAILED) {
+        return "!";
+    }
+    bool is_star = c->starred && json_is_false(get(group, "p99_supported")) &&
+                   json_is_number(get(group, c->key));
+    return is_star ? "*" : "";
+}
+
 static void put_cell(struct str *out, const struct column *c, const json_t *step)
 {
     char buf[NUMBER_BYTES];
     const json_t *group = get(step, c->group);
-    bool star = c->starred && json_is_false(get(group, "p99_supported")) &&
-                json_is_number(get(group, c->key));
-    str_printf(out, "%*s%s", c->width - star, number(value_get(group, c->key), buf),
-               star ? "*" : "");
+    const char *mark = mark_of(c, group);
+    str_printf(out, "%*s%s", c->width - (int)strlen(mark), number(value_get(group, c->key), buf),
+               mark);
 }
 
 static void put_step(struct str *out, const json_t *step, int columns)
@@ -306,19 +318,36 @@ static const char *or_infinite(const json_t *o, const char *key, char *buf)
     return json_is_number(get(o, key)) ? number(value_get(o, key), buf) : "infinite";
 }
 
+/* Without the failures, with them, and goodput of all: side by side. */
+static void put_failed(struct str *out, const json_t *step)
+{
+    char a[NUMBER_BYTES], b[NUMBER_BYTES];
+    const json_t *ttft = get(step, "ttft_ms"), *requests = get(step, "requests"),
+                 *goodput = get(step, "goodput");
+    double failed = value_get(requests, "failed"), scheduled = value_get(requests, "scheduled");
+    if (!(failed > 0)) {
+        return;
+    }
+    str_printf(out, "step %.0f: %.0f of %.0f failed (%.1f %%): TTFT p50 %s, p99 %s ms without them",
+               value_get(step, "index"), failed, scheduled, 100 * failed / scheduled,
+               number(value_get(ttft, "p50"), a), number(value_get(ttft, "p99"), b));
+    str_printf(out, "; as infinite, p50 %s, p99 %s ms", or_infinite(ttft, "p50_error_adjusted", a),
+               or_infinite(ttft, "p99_error_adjusted", b));
+    if (json_is_number(get(goodput, "attainment"))) {
+        str_printf(out, "; goodput %s/s, %.1f %% of all that were due",
+                   number(value_get(goodput, "rps"), a), 100 * value_get(goodput, "attainment"));
+    }
+    str_puts(out, "\n");
+}
+
 /* What the percentiles of the table leave out: requests that failed, gaps inside of chunks. */
 static void put_step_notes(struct str *out, const json_t *step)
 {
     char a[NUMBER_BYTES], b[NUMBER_BYTES];
-    const json_t *ttft = get(step, "ttft_ms"), *itl = get(step, "itl_ms"),
-                 *icl = get(step, "icl_ms"), *cap = get(step, "cap_wait_us");
-    double index = value_get(step, "index"), failed = value_get(get(step, "requests"), "failed");
-    if (failed > 0) {
-        str_printf(out, "step %.0f: %.0f of %.0f failed; as infinite, TTFT p50 is %s, p99 %s ms\n",
-                   index, failed, value_get(get(step, "requests"), "scheduled"),
-                   or_infinite(ttft, "p50_error_adjusted", a),
-                   or_infinite(ttft, "p99_error_adjusted", b));
-    }
+    const json_t *itl = get(step, "itl_ms"), *icl = get(step, "icl_ms"),
+                 *cap = get(step, "cap_wait_us");
+    double index = value_get(step, "index");
+    put_failed(out, step);
     if (value_get(get(step, "requests"), "late") > 0) {
         str_printf(out, "step %.0f: %.0f requests sent late, by more than 1 ms\n", index,
                    value_get(get(step, "requests"), "late"));
@@ -356,7 +385,8 @@ static void put_steps(struct str *out, const json_t *steps, int columns)
     }
     str_puts(out,
              "* p99 from fewer than 459 requests; ~ interval approximate. Latency is of requests "
-             "that did not fail,\n  counted from when they were due.\n");
+             "that did not fail,\n  counted from when they were due. ! goodput where more than 1 % "
+             "failed.\n");
 }
 
 /* --- definitions ------------------------------------------------------------------------------ */

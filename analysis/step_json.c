@@ -68,6 +68,8 @@ static json_t *goodput_json(const struct measure *m)
     json_t *o = json_object();
     value_set(o, "rps", (double)m->n_good / m->window_s);
     value_set(o, "attainment", m->n_due ? (double)m->n_good / (double)m->n_due : STATS_NONE);
+    value_set(o, "failed_share",
+              m->n_due ? (double)(m->n_due - m->n_ok) / (double)m->n_due : STATS_NONE);
     return o;
 }
 

@@ -9,14 +9,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TIMEOUT_NS (15 * NS_PER_S)
-#define SHOWN      200 // bytes of an answer in a message
+#define TIMEOUT_NS (15 * NS_PER_S) // or the endpoint's own, where that is less
+#define SHOWN      200             // bytes of an answer in a message
+
+static int64_t timeout_ns(const struct endpoint *p)
+{
+    return p->cfg->total_timeout_ns < TIMEOUT_NS ? p->cfg->total_timeout_ns : TIMEOUT_NS;
+}
 
 static int get(const struct endpoint *p, size_t i, const char *path, bool from_root, int *status,
                struct str *body, struct err *e)
 {
     char *url = endpoint_sibling(p, i, path, from_root);
-    int rc = http_get(&p->http, url, p->headers, TIMEOUT_NS, status, body, e);
+    int rc = http_get(&p->http, url, p->headers, timeout_ns(p), status, body, e);
     free(url);
     return rc;
 }
@@ -149,7 +154,7 @@ static void ask_metrics(const struct endpoint *p, struct identity *out)
     bool is_auto = strcmp(p->cfg->metrics, "auto") == 0;
     char *url = is_auto ? endpoint_sibling(p, 0, "/metrics", true) : strdup(p->cfg->metrics);
     if (url && strcmp(url, "none") != 0 &&
-        http_get(&p->http, url, p->headers, TIMEOUT_NS, &status, &body, &ignored) == 0 &&
+        http_get(&p->http, url, p->headers, timeout_ns(p), &status, &body, &ignored) == 0 &&
         status == 200 && body.len > 0) {
         struct metrics m;
         metrics_parse(body.data, body.len, &m);

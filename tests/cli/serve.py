@@ -435,6 +435,7 @@ FAULT_SIGNS = {
     "cr": ("quiet", 200, b"[DONE]\r\r\r\n"), "tokens_in_event": ("quiet", 200, b" one two"),
     "role_only": ("quiet", 200, b'"role":"assistant"'), "empty_events": ("quiet", 200, b'""'),
     "usage_last": ("quiet", 200, b'"choices":[],"usage":{'), "comments": ("quiet", 200, b": ping"),
+    "usage_each": ("quiet", 200, b'"completion_tokens":3'),
     "reasoning": ("quiet", 200, b"reasoning_content"), "bad_json": ("quiet", 200, b'" wo\n\n'),
     "error_in_stream": ("quiet", 200, b'data: {"error"'), "huge_line": ("quiet", 200, b"x" * 1000000),
     "no_done": ("quiet", 200, b"length"), "truncated": ("end", 200, WORD),

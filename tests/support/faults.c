@@ -1,5 +1,6 @@
 #include "tests/support/faults.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -350,6 +351,27 @@ static void reasoning(struct pen *p)
     finish(p, 0);
 }
 
+/* Usage in every event, and tokens that do not follow from the length of the text. */
+static void usage_each(struct pen *p)
+{
+    const int64_t so_far[] = {p->r->n_tokens - 3, p->r->n_tokens - 1, p->r->n_tokens};
+    struct str event = {0};
+    head(p);
+    for (int i = 0; i < 3; i++) {
+        str_clear(&event);
+        str_append(&event, p->reply.prefix.data, p->reply.prefix.len);
+        str_printf(&event,
+                   "{\"index\":0,\"delta\":{\"content\":\"%s\"},\"finish_reason\":null}],\"usage\":"
+                   "{\"prompt_tokens\":1,\"completion_tokens\":%" PRId64 "}}\n\n",
+                   i == 2 ? "a long word" : " a", so_far[i]);
+        http_reply_put_chunk(p->out, event.data, event.len);
+        cut(p, p->wait_ns / 3);
+    }
+    str_free(&event);
+    end_stream(p, true);
+    ends(p, HTTPD_END);
+}
+
 static void bad_json(struct pen *p)
 {
     head(p);
@@ -555,6 +577,7 @@ static const struct {
     {"usage_last", usage_last, "a last event with usage and no choices, asked for or not"},
     {"comments", comments, "comments, `event:`, `id:` and `retry:` lines"},
     {"reasoning", reasoning, "three reasoning chunks before the content"},
+    {"usage_each", usage_each, "usage in every event, of several tokens (chat)"},
     {"bad_json", bad_json, "an event that is no JSON"},
     {"error_in_stream", error_in_stream, "an event with an error object"},
     {"huge_line", huge_line, "an event of 1 MiB"},
