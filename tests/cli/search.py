@@ -7,9 +7,15 @@ import pathlib
 import signal
 
 import tidemark_cli as cli
+from serve import Server
 
 KINDS = ["base", "sweep", "bisect", "fill", "revisit"]
 NULL = dict(target__kind="null", load__step="400ms", load__drain="200ms", load__probe="200ms")
+
+
+def endpoint(server):
+    return dict(target__kind="openai", target__url=f"http://127.0.0.1:{server.port}/v1", target__model="any",
+                target__check=False, target__pipeline=1)
 
 
 class Search(cli.TestCase):
@@ -52,13 +58,15 @@ class Search(cli.TestCase):
         self.assertIn("Best limit of requests in flight", page)
 
     def test_best_concurrency(self):
-        """Two rungs without more throughput end the climb; Little's law holds on every rung."""
-        steps, report = self.run_of("best", load__concurrency="best", load__rates={},
-                                    load__step="1s", load__output_tokens=32)
+        """A server of four places: more users bring nothing, two such rungs end the climb."""
+        with Server("serve.ttft=20ms", "serve.max_concurrent=4") as server:
+            steps, report = self.run_of("best", load__concurrency="best", load__rates={}, load__step="1500ms",
+                                        load__drain="500ms", load__output_tokens=1, **endpoint(server))
         users = [int(s.attrs["users"]) for s in steps]
-        self.assertEqual(users[:3], [1, 2, 4])
-        self.assertIsNotNone(report["concurrency"]["best"])
-        for rung in report["concurrency"]["rungs"]:
+        self.assertEqual(users[:4], [1, 2, 4, 8])
+        found = report["concurrency"]
+        self.assertIn(found["best"], (3, 4, 5, 6, 8))
+        for rung in found["rungs"]:
             self.assertAlmostEqual(rung["little"], 1, delta=0.35, msg=str(rung))
 
     def test_repeats(self):
@@ -91,10 +99,12 @@ class Search(cli.TestCase):
         self.assertIn("decided by 95 %: met at 400/s", self.texts("slo")[0])
 
     def overload(self, name, stop_early=True, load_ranks=1):
+        """4 requests/s, then 400, of a server of at most 40."""
         rates = dict(start=4, factor=100, max_steps=2, bisect=0, fill=0, revisit=False,
                      stop_early=stop_early)
-        return self.run_of(name, load__rates=rates, load__output_tokens=512, load__step="6s",
-                           load__drain="500ms", load__ranks=load_ranks)
+        with Server("serve.ttft=50ms", "serve.max_concurrent=2") as server:
+            return self.run_of(name, load__rates=rates, load__output_tokens=1, load__step="6s",
+                               load__drain="500ms", load__ranks=load_ranks, **endpoint(server))
 
     def test_overload_stops_early(self):
         steps, report = self.overload("one")
