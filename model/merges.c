@@ -10,6 +10,8 @@
 #define NO_SYMBOL UINT32_MAX
 #define SCAN_MAX  96u // symbols of a word that is merged by scanning
 
+#define HINTS_PER_SLOT 8
+
 struct merges_pair {
     uint64_t key;   // left << 32 | right
     uint64_t merge; // rank << 32 | merged symbol; NO_MERGE: free slot
@@ -28,10 +30,15 @@ static uint64_t pair_key(int32_t left, int32_t right)
     return (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
 }
 
+static uint64_t hash_of(uint64_t key)
+{
+    return key * 0x9E3779B97F4A7C15ULL;
+}
+
 /* The pair's slot, or the free slot where it would go. */
 static struct merges_pair *pair_at(const struct merges *m, uint64_t key)
 {
-    uint64_t h = key * 0x9E3779B97F4A7C15ULL;
+    uint64_t h = hash_of(key);
     size_t i = (size_t)(h ^ h >> 32) & m->mask;
     while (m->slots[i].merge != NO_MERGE && m->slots[i].key != key) {
         i = (i + 1) & m->mask;
@@ -39,9 +46,18 @@ static struct merges_pair *pair_at(const struct merges *m, uint64_t key)
     return &m->slots[i];
 }
 
+/* The pair's bit among m->hints; other pairs may share it. */
+static size_t hint_of(const struct merges *m, uint64_t key)
+{
+    return (size_t)(hash_of(key) >> 32) & m->hint_mask;
+}
+
+/* Most pairs have no merge: their bits say so, which stay in the cache where slots do not. */
 static uint64_t merge_of(const struct merges *m, int32_t left, int32_t right)
 {
-    return pair_at(m, pair_key(left, right))->merge;
+    uint64_t key = pair_key(left, right);
+    size_t hint = hint_of(m, key);
+    return (m->hints[hint / 64] >> hint % 64 & 1) != 0 ? pair_at(m, key)->merge : NO_MERGE;
 }
 
 void merges_init(struct merges *m, size_t n_max)
@@ -52,11 +68,14 @@ void merges_init(struct merges *m, size_t n_max)
     }
     *m = (struct merges){.slots = xmalloc(n_slots * sizeof *m->slots), .mask = n_slots - 1};
     memset(m->slots, 0xFF, n_slots * sizeof *m->slots);
+    m->hint_mask = HINTS_PER_SLOT * n_slots - 1;
+    m->hints = xcalloc(HINTS_PER_SLOT * n_slots / 64, sizeof *m->hints);
 }
 
 void merges_free(struct merges *m)
 {
     free(m->slots);
+    free(m->hints);
     *m = (struct merges){0};
 }
 
@@ -66,6 +85,8 @@ void merges_add(struct merges *m, int32_t left, int32_t right, uint32_t rank, in
     struct merges_pair *at = pair_at(m, key);
     m->n += at->merge == NO_MERGE;
     CHECK(2 * m->n <= m->mask + 1);
+    size_t hint = hint_of(m, key);
+    m->hints[hint / 64] |= 1ULL << hint % 64;
     *at = (struct merges_pair){.key = key, .merge = (uint64_t)rank << 32 | (uint32_t)merged};
 }
 

@@ -14,6 +14,8 @@
 struct merges {
     struct merges_pair *slots; // (mask + 1)
     size_t mask, n;
+    uint64_t *hints; // (hint_mask + 1) bits: whether pairs may be in the slots
+    size_t hint_mask;
 };
 
 /* Scratch memory of one caller, reused between words. A zeroed one is ready. */

@@ -15,27 +15,39 @@ static size_t announced(uint8_t lead)
     return lead >= 0xF0 && lead <= 0xF4 ? 4 : 0;
 }
 
+/* Whether the byte may follow the lead: overlong forms, surrogates and what is too high may not. */
+static bool may_be_second(uint8_t lead, uint8_t byte)
+{
+    uint8_t low = lead == 0xE0 ? 0xA0 : (lead == 0xF0 ? 0x90 : 0x80);
+    uint8_t high = lead == 0xED ? 0x9F : (lead == 0xF4 ? 0x8F : 0xBF);
+    return byte >= low && byte <= high;
+}
+
+static bool continues(uint8_t byte)
+{
+    return (byte & 0xC0) == 0x80;
+}
+
 size_t utf8_next(const char *s, size_t len, uint32_t *code)
 {
-    static const uint32_t lowest[5] = {0, 0, 0x80, 0x800, 0x10000}; // shorter forms are overlong
-    static const uint8_t lead_mask[5] = {0, 0x7F, 0x1F, 0x0F, 0x07};
     const uint8_t *b = (const uint8_t *)s;
     size_t n = announced(b[0]);
     *code = UTF8_INVALID;
-    if (n == 0 || n > len) {
+    if (n == 1) {
+        *code = b[0];
+    } else if (n == 0 || n > len || !may_be_second(b[0], b[1])) {
         return 1;
-    }
-    uint32_t c = b[0] & lead_mask[n];
-    for (size_t i = 1; i < n; i++) {
-        if ((b[i] & 0xC0) != 0x80) {
-            return 1;
-        }
-        c = c << 6 | (b[i] & 0x3F);
-    }
-    if (c < lowest[n] || c > 0x10FFFF || (c >= 0xD800 && c <= 0xDFFF)) {
+    } else if (n == 2) {
+        *code = (b[0] & 0x1Fu) << 6 | (b[1] & 0x3Fu);
+    } else if (!continues(b[2])) {
         return 1;
+    } else if (n == 3) {
+        *code = (b[0] & 0x0Fu) << 12 | (b[1] & 0x3Fu) << 6 | (b[2] & 0x3Fu);
+    } else if (!continues(b[3])) {
+        return 1;
+    } else {
+        *code = (b[0] & 0x07u) << 18 | (b[1] & 0x3Fu) << 12 | (b[2] & 0x3Fu) << 6 | (b[3] & 0x3Fu);
     }
-    *code = c;
     return n;
 }
 
@@ -56,14 +68,6 @@ size_t utf8_valid_span(const char *s, size_t len)
 bool utf8_valid(const char *s, size_t len)
 {
     return utf8_valid_span(s, len) == len;
-}
-
-/* Whether the byte may follow the lead: overlong forms, surrogates and what is too high may not. */
-static bool may_be_second(uint8_t lead, uint8_t byte)
-{
-    uint8_t low = lead == 0xE0 ? 0xA0 : (lead == 0xF0 ? 0x90 : 0x80);
-    uint8_t high = lead == 0xED ? 0x9F : (lead == 0xF4 ? 0x8F : 0xBF);
-    return byte >= low && byte <= high;
 }
 
 size_t utf8_part(const char *s, size_t len)
