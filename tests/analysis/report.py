@@ -115,6 +115,7 @@ def check_step(step, group):
     met = ((first - q) * 1e-6 <= 500) & ((last - q) / n * 1e-6 <= 100)
     close(step["goodput"]["attainment"], met.sum() / inside.sum())
     close(step["goodput"]["rps"], met.sum() / window)
+    close(step["goodput"]["failed_share"], 1 - good[inside].mean())
 
 
 def check_stages(step):

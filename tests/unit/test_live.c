@@ -192,6 +192,64 @@ static void test_a_new_record_is_clean(void **state)
     live_destroy(t);
 }
 
+static void assert_tokens(struct live_table *t, struct live *l, uint32_t n, const uint32_t *wanted)
+{
+    uint32_t dt_us[MAX_TOKENS];
+    assert_int_equal(l->rec.n_out, n);
+    live_copy_tokens(t, l, dt_us);
+    for (uint32_t i = 0; i < n; i++) {
+        assert_int_equal(dt_us[i], wanted[i]);
+    }
+}
+
+/* Messages at 10, 30 and 60 us after the request. */
+static struct live *three_messages(struct live_table *t, uint32_t n_out_req)
+{
+    struct live *l = take(t, 1, n_out_req);
+    assert_true(live_tokens(t, l, 1, 11000));
+    assert_true(live_tokens(t, l, 1, 31000));
+    assert_true(live_tokens(t, l, 1, 61000));
+    return l;
+}
+
+static void test_recounted_messages(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t counts[3], n, dt_us[8];
+    } cases[] = {
+        {{1, 1, 1}, 3, {10, 20, 30}},
+        {{3, 1, 2}, 6, {10, 0, 0, 20, 30, 0}},
+        {{1, 0, 1}, 2, {10, 50}}, // the gap of a message without a token is the next one's
+        {{1, 0, 0}, 1, {10}},
+    };
+    struct live_table *t = open_table(1, 10);
+    uint32_t gaps_us[MAX_TOKENS];
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct live *l = three_messages(t, 8);
+        live_recount(t, l, cases[i].counts, gaps_us);
+        assert_tokens(t, l, cases[i].n, cases[i].dt_us);
+        assert_int_equal(l->rec.n_chunks, 3);
+        assert_int_equal(l->rec.t_last_ns, 61000);
+        end_and_free(t, l);
+    }
+    live_destroy(t);
+}
+
+static void test_more_than_there_is_room_for(void **state)
+{
+    (void)state;
+    struct live_table *t = open_table(1, live_chunks(3));
+    uint32_t gaps_us[MAX_TOKENS];
+    struct live *l = three_messages(t, 3);
+    live_recount(t, l, (uint32_t[]){2, 1000000, 5}, gaps_us);
+    assert_int_equal(l->rec.n_out, live_room(3));
+    end_and_free(t, l);
+    l = three_messages(t, 3); // and its chunks have come back
+    end_and_free(t, l);
+    live_destroy(t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -201,6 +259,8 @@ int main(void)
         cmocka_unit_test(test_odd_times),
         cmocka_unit_test(test_chunks_come_back),
         cmocka_unit_test(test_a_new_record_is_clean),
+        cmocka_unit_test(test_recounted_messages),
+        cmocka_unit_test(test_more_than_there_is_room_for),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
