@@ -13,7 +13,8 @@
 
 static void assert_text(struct json_text t, const char *wanted)
 {
-    if (!json_scan_is(t, wanted)) {
+    if (t.len != strlen(wanted) ||
+        (t.len > 0 && !json_scan_is(t, wanted))) { // an empty one is nowhere
         fail_msg("%.*s should be %s", (int)t.len, t.data, wanted);
     }
 }
