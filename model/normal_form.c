@@ -51,9 +51,10 @@ static void convert(enum normal_form form, const char *text, size_t len, struct 
 
 /* --- NFC: only where something may change ------------------------------------------------------ */
 
+/* U+11A7 joins nothing: utf8proc 2.8 takes it for one of the consonants behind it and loses it. */
 static bool is_barrier(uint32_t code)
 {
-    return code == UTF8_INVALID || (unicode_of(code) & UNICODE_NEW) != 0;
+    return code == UTF8_INVALID || code == 0x11A7 || (unicode_of(code) & UNICODE_NEW) != 0;
 }
 
 /* Nothing before such a character has to do with it or with what follows. */

@@ -67,6 +67,20 @@ def compare(tok, texts, out):
     return wrong
 
 
+def agreement(driver, folder, name, spec, n_ids, texts):
+    """Their tokenizer, and how many texts differ, which are shown."""
+    path, out = folder / f"{name}.json", folder / f"{name}.out"
+    path.write_text(spec)
+    write_corpus(folder / "corpus", texts)
+    tok = tokenizers.Tokenizer.from_str(spec)
+    run = subprocess.run([driver, path, str(n_ids), folder / "corpus", out], text=True, stderr=subprocess.PIPE)
+    wrong = compare(tok, texts, out) if run.returncode == 0 else [run.stderr.strip()]
+    print(f"{name}: {n_ids} ids, {len(wrong)} of {len(texts)} texts differ", flush=True)
+    for line in wrong[:5]:
+        print("  ", line)
+    return tok, len(wrong)
+
+
 def cpu_of(call):
     begin = time.process_time()
     call()
@@ -103,22 +117,16 @@ def main():
     with tempfile.TemporaryDirectory() as temporary:
         folder = a.keep or pathlib.Path(temporary)
         folder.mkdir(exist_ok=True)
-        write_corpus(folder / "corpus", texts)
         plain = corpus.english(4 * MIB) if a.speed else []
         for name in a.family or families.NAMES:
             text, n_ids = families.make(name, training, a.vocab)
-            spec, out = folder / f"{name}.json", folder / f"{name}.out"
-            spec.write_text(text)
-            tok = tokenizers.Tokenizer.from_str(text)
-            run = subprocess.run([a.driver, spec, str(n_ids), folder / "corpus", out], text=True,
-                                 stderr=subprocess.PIPE)
-            wrong = compare(tok, texts, out) if run.returncode == 0 else [run.stderr.strip()]
-            bad += len(wrong)
-            print(f"{name}: {n_ids} ids, {len(wrong)} of {len(texts)} texts differ", flush=True)
-            for line in wrong[:5]:
-                print("  ", line)
+            tok, n_wrong = agreement(a.driver, folder, name, text, n_ids, texts)
+            bad += n_wrong
+            if name in families.BYTE_LEVEL:
+                pairs = families.make_pairs(name)
+                bad += agreement(a.driver, folder, f"{name} by pairs", *pairs, texts[::4])[1]
             for kind, some in (("corpus", texts), ("English", plain)) if a.speed else ():
-                ours, batch, single = speed(a.driver, spec, n_ids, tok, some, folder / "some")
+                ours, batch, single = speed(a.driver, folder / f"{name}.json", n_ids, tok, some, folder / "some")
                 print(f"   {kind:8} {ours:7.1f} MiB/s; encode_batch {batch:5.2f} (x{ours / batch:.1f}), "
                       f"encode {single:5.2f} (x{ours / single:.1f})", flush=True)
     sys.exit(bad > 0)

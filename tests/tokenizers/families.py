@@ -1,6 +1,7 @@
 """The tokenizer.json of model families: the exact configuration that each publishes, with a
 vocabulary trained on the spot by the Hugging Face `tokenizers` library."""
 import json
+import random
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
@@ -115,7 +116,9 @@ SPELT = {
                          decoder=sequence("decoders", *FALLBACK, STRIP),
                          added=[added(t) for t in ("<unk>", "<s>", "</s>", "[INST]", "[/INST]")]),
     "metaspace": dict(normalizer={"type": "NFKD"}, pre_tokenizer=metaspace("always", True),
-                      decoder=metaspace("always", True), added=[added("<unk>"), added("</s>")],
+                      decoder=metaspace("always", True),
+                      added=[added("<unk>"), added("</s>"), added("<mask>", lstrip=True),
+                             added("<right>", special=False, rstrip=True)],
                       byte_fallback=False),
 }
 NAMES = [*BYTE_LEVEL, *SPELT]
@@ -170,6 +173,18 @@ def finish(f, model):
             "normalizer": f.get("normalizer"), "pre_tokenizer": f.get("pre_tokenizer"),
             "post_processor": post, "decoder": f.get("decoder", byte_level()), "model": model}
     return json.dumps(spec), max([*ids.values(), *vocab.values()]) + 1
+
+
+def make_pairs(name):
+    """A byte-level family with a merge for every pair of bytes: shows each cut between two of them, also
+    those that no trained token reaches across."""
+    f = BYTE_LEVEL[name]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    pairs = [[a, b] for a in alphabet for b in alphabet]
+    random.Random(1).shuffle(pairs)
+    vocab = {t: i for i, t in enumerate([*alphabet, *(a + b for a, b in pairs)])}
+    return finish(f, {"type": "BPE", "vocab": vocab, "merges": pairs,
+                      "ignore_merges": f.get("ignore_merges", False)})
 
 
 def make(name, texts, vocab, shared={}):
