@@ -201,8 +201,17 @@ static int parse_framing(struct http_request_parser *p, const struct http_reques
     return p->length > p->max_body_bytes ? 413 : 0;
 }
 
+/* No request begins so: a greeting of TLS, for one, whose end of a head would never come. */
+static bool is_foreign(const char *bytes, size_t n)
+{
+    return n > 0 && (unsigned char)bytes[0] < ' ' && bytes[0] != '\r' && bytes[0] != '\n';
+}
+
 static enum http_request_state feed_head(struct http_request_parser *p, const char *bytes, size_t n)
 {
+    if (is_foreign(bytes, n)) {
+        return bad(p, 400);
+    }
     size_t from = p->seen > 3 ? p->seen - 3 : 0; // the end may have been cut
     size_t to = n < HTTP_REQUEST_MAX_HEAD_BYTES ? n : HTTP_REQUEST_MAX_HEAD_BYTES;
     const char *end = to > from ? memmem(bytes + from, to - from, "\r\n\r\n", 4) : NULL;

@@ -443,45 +443,17 @@ class Dying(EndpointTest):
         self.assertEqual(len(lines_of(run.result)), 2, str(run.result))
 
 
-class Plain:
-    """A server that knows no TLS, and says so as plain web servers do."""
-
-    def __init__(self):
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        self.thread = threading.Thread(target=self.serve)
-
-    def serve(self):
-        while True:
-            try:
-                connection, _ = self.listener.accept()
-            except OSError:
-                return
-            with connection:
-                connection.recv(1 << 16)
-                connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
-        self.thread.join()
-
-
 class NotThere(EndpointTest):
     """Before the run: one line and no run. Without asking before: a run of counted failures."""
 
     def test_not_there(self):
-        with Server("serve.model=llama") as s, Recorder(200) as other, Plain() as plain, \
-                socket.create_server(("127.0.0.1", 0)) as silent, socket.socket() as closed:
+        with Server("serve.model=llama") as s, Recorder(200) as other, socket.create_server(
+                ("127.0.0.1", 0)) as silent, socket.socket() as closed:
             closed.bind(("127.0.0.1", 0))
             url = {
                 "refused": f"http://127.0.0.1:{closed.getsockname()[1]}/v1",
                 "no name": "http://no-such-host.invalid/v1",
-                "TLS": f"https://127.0.0.1:{plain.port}/v1",
+                "TLS": f"https://127.0.0.1:{s.port}/v1",
                 "model": url_of(s),
                 "not an API": url_of(other),
                 "silent": f"http://127.0.0.1:{silent.getsockname()[1]}/v1",

@@ -257,7 +257,7 @@ class Protocol(cli.TestCase):
 
     def test_refused_bytes(self):
         with Server("serve.max_body=1024") as s:
-            for text, status in ((b"SSH-2.0-OpenSSH\r\n\r\n", 400), (b"\x16\x03\x01\r\n\r\n", 400),
+            for text, status in ((b"SSH-2.0-OpenSSH\r\n\r\n", 400), (b"\x16\x03\x01\x00", 400),
                                  (b"GET / HTTP/3.0\r\n\r\n", 505),
                                  (b"GET / HTTP/1.1\r\nA: " + b"x" * 40000, 431),
                                  (raw(completion(prompt="x" * 2000)), 413)):
