@@ -6,6 +6,7 @@ const struct definition definitions[] = {
      "output tokens"},
     {"TTFT", "f - q; service: f - s. Waiting that the client itself caused counts (no coordinated "
              "omission)"},
+    {"TTFC", "c - q: c is the first content token, past what a model says while it reasons"},
     {"E2E", "l - q; service: l - s"},
     {"TPOT", "(l - f)/(n - 1), n > 1"},
     {"ITL", "gaps between consecutive tokens; a chunk of k tokens gives its gap to the first"},

@@ -9,8 +9,8 @@
 #include <string.h>
 
 const char *const latency_names[LATENCY_N] = {
-    "ttft_ms",  "ttft_service_ms",  "itl_ms", "icl_ms",         "tpot_ms",
-    "ntpot_ms", "ntpot_service_ms", "e2e_ms", "e2e_service_ms",
+    "ttft_ms", "ttft_service_ms", "ttfc_ms",          "itl_ms", "icl_ms",
+    "tpot_ms", "ntpot_ms",        "ntpot_service_ms", "e2e_ms", "e2e_service_ms",
 };
 
 uint32_t latency_tokens_out(const struct record *r)
@@ -36,6 +36,9 @@ double latency_value_ms(const struct record *r, enum latency_metric m)
     case LATENCY_TTFT:
     case LATENCY_TTFT_SERVICE:
         return (double)(r->t_first_ns - from_ns) / ms;
+    case LATENCY_TTFC:
+        return r->t_content_ns != RECORD_NONE ? (double)(r->t_content_ns - from_ns) / ms
+                                              : STATS_NONE;
     case LATENCY_TPOT:
         return n > 1 ? (double)(r->t_last_ns - r->t_first_ns) / ms / (n - 1) : STATS_NONE;
     case LATENCY_NTPOT:

@@ -21,6 +21,7 @@
 enum latency_metric {      // order of the report
     LATENCY_TTFT,          // f - q
     LATENCY_TTFT_SERVICE,  // f - s
+    LATENCY_TTFC,          // c - q: the first content token, past the reasoning
     LATENCY_ITL,           // gaps between tokens: of tokens, not of requests
     LATENCY_ICL,           // gaps between chunks: of messages or events that carried tokens
     LATENCY_TPOT,          // (l - f) / (n - 1), n > 1

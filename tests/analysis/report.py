@@ -79,6 +79,7 @@ def check_step(step, group):
     more = n > 1
     for name, values in (
             ("ttft_ms", first - q), ("ttft_service_ms", first - s),
+            ("ttfc_ms", column["t_content_ns"][good] - q),
             ("tpot_ms", (last - first)[more] / (n[more] - 1)),
             ("ntpot_ms", (last - q) / n), ("ntpot_service_ms", (last - s) / n),
             ("e2e_ms", last - q), ("e2e_service_ms", last - s)):
