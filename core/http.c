@@ -395,7 +395,7 @@ static void forget_waiting(struct http_call *c)
 /* What libcurl reads at a time: memory of every call in flight, so less when there are many. */
 static long read_bytes(const struct http *h)
 {
-    return h->n_running < 256 ? 65536L : h->n_running < 2048 ? 16384L : 2048L;
+    return h->n_running < 64 ? 65536L : h->n_running < 512 ? 16384L : 2048L;
 }
 
 static void set_request(struct http_call *c, const struct http_request *r)

@@ -16,8 +16,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 
 import h5py
+import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "build")
@@ -45,14 +47,25 @@ class Server:
         self.process.wait(timeout=60)
 
 
-def tidemark(server, *settings):
-    """One step: what the file says of it, CPU seconds and most resident kB of the client's process."""
+def resident_kb(pid):
+    try:
+        return int(re.search(r"VmRSS:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text()).group(1))
+    except (OSError, AttributeError):
+        return 0
+
+
+def tidemark(server, *settings, watch_s=0):
+    """One step: what the file says of it, CPU seconds, most resident kB of the client's process in watch_s."""
     with tempfile.TemporaryDirectory(prefix="tidemark-speed.") as work:
         path = f"{work}/run.h5"
         client = subprocess.Popen(
             [BUILD / "tidemark", "run", "target.kind=openai", f"target.url={server.url}", "target.model=any",
              "target.check=false", "target.metrics=none", "load.input_tokens=8", "load.warmup=20%", "-o", path,
              "--quiet", *settings], preexec_fn=pinned(0))
+        rss_kb, until = 0, time.monotonic() + watch_s
+        while time.monotonic() < until:
+            rss_kb = max(rss_kb, resident_kb(client.pid))
+            time.sleep(0.1)
         _, status, usage = os.wait4(client.pid, 0)
         if status != 0:
             raise SystemExit(f"endpoint_speed.py: tidemark ended with {status}")
@@ -61,11 +74,11 @@ def tidemark(server, *settings):
             r = step["requests"]
             outcome, last = r["outcome"][...], r["t_last_ns"][...]
             begin = step.attrs["t_begin_ns"]
-            first = {"events": int(r["n_chunks"][...].sum()), "ok": int((outcome == 0).sum()), "n": len(outcome),
+            first = {"events": int(r["n_chunks"][...].sum()), "ok": int((outcome == 0).sum()), "n": len(outcome), "outcomes": dict(zip(*map(list, map(np.ndarray.tolist, np.unique(outcome, return_counts=True))))),
                      "not_cancelled": int(((outcome != 0) & (outcome != 7)).sum()),
                      "seconds": (max(last.max(), step.attrs["t_end_ns"]) - begin) / 1e9,
                      "send": r["t_send_ns"][...], "last": last, "end_ns": int(step.attrs["t_end_ns"])}
-    return first | {"cpu_s": usage.ru_utime + usage.ru_stime, "rss_kb": usage.ru_maxrss}
+    return first | {"cpu_s": usage.ru_utime + usage.ru_stime, "rss_kb": rss_kb}
 
 
 def reader(server, streams, tokens, seconds):
@@ -109,9 +122,9 @@ def short_requests():
 def many_streams(n):
     with Server("serve.ttft=2s", "serve.itl=100ms") as server:
         few = tidemark(server, "load.arrival=closed", "load.users=100", "load.step=8s", "load.drain=20s",
-                       "load.output_tokens=64")
-        many = tidemark(server, f"load.rates.list={n / 5:.0f}", "load.step=10s", "load.drain=30s", "load.arrival=constant",
-                        "load.output_tokens=64", "load.rates.stop_early=false")
+                       "load.output_tokens=64", watch_s=8)
+        many = tidemark(server, f"load.rates.list={n / 8.2:.0f}", "load.step=12s", "load.drain=30s", "load.arrival=constant",
+                        "load.output_tokens=64", watch_s=12)
     live = sorted([(t, 1) for t in many["send"]] + [(t, -1) for t in many["last"]])
     most, now = 0, 0
     for _, change in live:
@@ -119,6 +132,7 @@ def many_streams(n):
         most = max(most, now)
     check("streams in flight at once", most, n)
     check("of these, failed", many["n"] - many["ok"], most=0)
+    print(f"      by outcome {many['outcomes']}")
     check("resident bytes per stream in flight", (many["rss_kb"] - few["rss_kb"]) * 1024 / most, most=16 * 1024)
 
 
