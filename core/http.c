@@ -697,6 +697,11 @@ uint64_t http_raise_open_files(void)
     return getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_cur : 0;
 }
 
+bool http_has_h2c(void)
+{
+    return curl_version_info(CURLVERSION_NOW)->version_num >= 0x080000;
+}
+
 const char *http_library(void)
 {
     return curl_version();

@@ -130,4 +130,7 @@ int http_get(const struct http_settings *s, const char *url, struct http_headers
 /* Raise the limit on open files to the hard one. The limit in force. */
 uint64_t http_raise_open_files(void);
 
+/* Whether HTTP/2 works without TLS: libcurl before 8.0 cannot use such a connection twice. */
+bool http_has_h2c(void);
+
 const char *http_library(void); // "libcurl/7.88.1 OpenSSL/3.0.15 ..."

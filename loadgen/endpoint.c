@@ -183,6 +183,13 @@ int endpoint_check(const struct endpoint_config *c, struct err *e)
         return err_set(e, ERR_INPUT, "target.url_weights: %zu for %zu URLs", c->url_weights.n,
                        c->urls.n);
     }
+    for (size_t i = 0; i < c->urls.n && c->http == HTTP_2 && !http_has_h2c(); i++) {
+        if (strncmp(c->urls.v[i], "http://", 7) == 0) {
+            return err_set(e, ERR_INPUT,
+                           "target.http: 2 on http:// needs libcurl 8.0 (this is %.20s)",
+                           http_library());
+        }
+    }
     if (c->prompt == ENDPOINT_IDS && (c->api != ENDPOINT_COMPLETIONS || !c->tokenizer)) {
         return err_set(e, ERR_INPUT,
                        "target.prompt: ids needs target.api=completions and target.tokenizer");

@@ -15,6 +15,8 @@
 #include "workers/openai_request.h"
 #include "workers/send_log.h"
 
+#define NO_NAME "demo" // of the model in lists, where any name is served
+
 /* One reply, from its request to its last byte. */
 struct reply {
     struct httpd_conn *conn;
@@ -238,7 +240,7 @@ static void post_generate(struct null_server *s, struct reply *r, const struct h
 static void get_models(struct null_server *s, struct reply *r)
 {
     str_puts(&r->body, "{\"object\":\"list\",\"data\":[{\"id\":");
-    openai_reply_put_quoted(&r->body, s->c->model ? s->c->model : "null");
+    openai_reply_put_quoted(&r->body, s->c->model ? s->c->model : NO_NAME);
     str_printf(&r->body, ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"tidemark\"}]}",
                (long long)(clock_unix_ns() / NS_PER_S));
     answer(r, 200, "application/json");
@@ -248,7 +250,7 @@ static void put_metric(struct str *out, const struct null_server *s, const char 
                        const char *kind, double v)
 {
     str_printf(out, "# TYPE %s %s\n%s{engine=\"0\",model_name=", name, kind, name);
-    openai_reply_put_quoted(out, s->c->model ? s->c->model : "null");
+    openai_reply_put_quoted(out, s->c->model ? s->c->model : NO_NAME);
     str_printf(out, "} %.17g\n", v);
 }
 
