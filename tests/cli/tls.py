@@ -144,7 +144,8 @@ class Tls(cli.TestCase):
         first_ms = (r["t_first_ns"] - r["t_send_ns"]) / 1e6
         rest_ms = (r["t_last_ns"] - r["t_first_ns"]) / 1e6
         self.assertGreaterEqual(first_ms.min(), TTFT_MS)
-        self.assertLess(first_ms.min(), TTFT_MS + (N_OUT - 1) * ITL_MS / 2)
+        if not cli.SANITIZED:  # whose handshakes take longer than that
+            self.assertLess(first_ms.min(), TTFT_MS + (N_OUT - 1) * ITL_MS / 2)
         self.assertGreater(rest_ms.max(), (N_OUT - 1) * ITL_MS / 2)
 
     def trusted(self, **keys):
@@ -185,7 +186,7 @@ class Tls(cli.TestCase):
     def test_http2_where_the_server_offers_it(self):
         seen = self.load("tls2", **self.trusted())
         self.assertEqual(list(seen), ["HTTP/2.0"])
-        self.assertLessEqual(seen["HTTP/2.0"], 4, "many requests share a connection")
+        self.assertLess(seen["HTTP/2.0"], RATE * SECONDS / 4, "many requests share a connection")
 
     def test_http1_where_the_user_wants_it(self):
         self.assertEqual(list(self.load("tls2", **self.trusted(target__http="1.1"))), ["HTTP/1.1"])
