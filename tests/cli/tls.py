@@ -144,9 +144,9 @@ class Tls(cli.TestCase):
         first_ms = (r["t_first_ns"] - r["t_send_ns"]) / 1e6
         rest_ms = (r["t_last_ns"] - r["t_first_ns"]) / 1e6
         self.assertGreaterEqual(first_ms.min(), TTFT_MS)
-        if not cli.SANITIZED:  # whose handshakes take longer than that
+        if not cli.SANITIZED:  # which may be too slow to see one chunk without the next
             self.assertLess(first_ms.min(), TTFT_MS + (N_OUT - 1) * ITL_MS / 2)
-        self.assertGreater(rest_ms.max(), (N_OUT - 1) * ITL_MS / 2)
+            self.assertGreater(rest_ms.max(), (N_OUT - 1) * ITL_MS / 2)
 
     def trusted(self, **keys):
         return dict(keys, target__ca_file=str(self.home / "ca.pem"))
