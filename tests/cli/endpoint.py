@@ -467,7 +467,7 @@ class NotThere(EndpointTest):
             jobs = {(name, "before"): lambda n=name: self.load(url[n], "target.timeout=2s",
                                                                name=n + "1") for name in says}
             jobs.update({(name, "later"): lambda n=name: self.load(
-                url[n], "target.check=false", "target.metrics=none", "target.first_timeout=1s",
+                url[n], "target.check=false", "target.metrics=none", f"target.first_timeout={5 if cli.SANITIZED else 1}s",
                 name=n + "2") for name in later})
             runs = self.side_by_side(jobs)
         for name, (code, text) in says.items():
