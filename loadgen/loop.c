@@ -27,6 +27,7 @@
 #define AHEAD_MAX_BYTES   ((size_t)256 << 20)
 #define PREPARE_NS        (2 * NS_PER_US) // to make a request ready: so much, and for each token
 #define PREPARE_TOKEN_NS  10
+#define AWAKE_NS          NS_PER_MS // after a client's news, where the core is ours
 #define WAIT_MOST_NS      NS_PER_MS // for a client's own news, so that messages do not wait long
 #define SHORT_SLICE_NS    100000    // the least that Linux takes
 
@@ -43,7 +44,8 @@ struct loop {
     struct wire_step step;
     struct client *client;
     bool is_planned, is_stopped;
-    bool has_looked; // the client has just waited for its news
+    bool has_looked;   // the client has just waited for its news
+    int64_t t_news_ns; // when it last had some
     struct pace pace;
     struct cap cap;
     struct plan plan;   // open loop
@@ -396,8 +398,14 @@ static int wait_long(struct loop *l, int64_t left_ns, struct err *e)
     if (comm_pause(l->comm, 0, e) != 0) {
         return -1;
     }
+    int64_t now_ns = clock_now_ns();
+    if (now_ns - l->t_news_ns < AWAKE_NS && pace_sleep_ns(&l->pace, now_ns, 1) == 0) {
+        return 0; // a wake-up takes longer than the next news may
+    }
     l->has_looked = true;
-    return l->client->ops->wait(l->client, most_ns, e) < 0 ? -1 : 0;
+    int n = l->client->ops->wait(l->client, most_ns, e);
+    l->t_news_ns = n > 0 ? clock_now_ns() : l->t_news_ns;
+    return n < 0 ? -1 : 0;
 }
 
 /* Nothing to do until the next request is due: make later ones ready; far from it, wait. */
@@ -437,6 +445,7 @@ static int turn(struct loop *l, struct err *e)
     bool polls = l->client->ops->poll && !l->has_looked;
     int n_polled = polls ? l->client->ops->poll(l->client, e) : 0;
     l->has_looked = false;
+    l->t_news_ns = n_polled > 0 ? now_ns : l->t_news_ns;
     if (n_messages < 0 || n_polled < 0) {
         return -1;
     }
