@@ -5,7 +5,6 @@
 #include <jansson.h>
 
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -131,21 +130,6 @@ struct comparing {
     int n_checked; // figures that the gate looked at
 };
 
-static void say(json_t *list, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-
-static void say(json_t *list, const char *fmt, ...)
-{
-    char *text;
-    va_list ap;
-    va_start(ap, fmt);
-    int n = vasprintf(&text, fmt, ap);
-    va_end(ap);
-    if (n >= 0) {
-        json_array_append_new(list, json_string(text));
-        free(text);
-    }
-}
-
 /* where: "step 3", or "" for the run's answers. */
 static void check_gate(struct comparing *c, const struct figure *f, struct stats_interval change,
                        const char *where)
@@ -155,8 +139,8 @@ static void check_gate(struct comparing *c, const struct figure *f, struct stats
     }
     c->n_checked++;
     if (is_worse_than(f, change, c->gate->max_regression)) {
-        say(c->failed, "%s%s%s: %+.1f %% (%+.1f to %+.1f)", where, where[0] ? ": " : "", f->name,
-            100 * change.value, 100 * change.lo, 100 * change.hi);
+        value_note(c->failed, "%s%s%s: %+.1f %% (%+.1f to %+.1f)", where, where[0] ? ": " : "",
+                   f->name, 100 * change.value, 100 * change.lo, 100 * change.hi);
     }
 }
 
@@ -253,8 +237,8 @@ static json_t *compare_steps(struct comparing *c)
         if (i_a >= 0) {
             json_array_append_new(list, compare_step(c, i_a, (int)i));
         } else {
-            say(c->notes, "step %.0f of B has no step of A within 5 %% of its rate",
-                value_get(b, "index"));
+            value_note(c->notes, "step %.0f of B has no step of A within 5 %% of its rate",
+                       value_get(b, "index"));
         }
     }
     return list;
@@ -277,7 +261,7 @@ static void note_difference(struct comparing *c, const char *part, const char *k
 {
     const json_t *a = run_part(c->a, part), *b = run_part(c->b, part);
     if (!same_text(a, b, key)) {
-        say(c->notes, "%s %s differs: %s, %s", part, key, text_of(a, key), text_of(b, key));
+        value_note(c->notes, "%s %s differs: %s, %s", part, key, text_of(a, key), text_of(b, key));
     }
 }
 
@@ -287,15 +271,16 @@ static void note_runs(struct comparing *c)
     for (int i = 0; i < 2; i++) {
         const char *name = i ? "B" : "A";
         if (!json_is_true(run_part(runs[i], "valid"))) {
-            say(c->notes, "%s is invalid by its own checks", name);
+            value_note(c->notes, "%s is invalid by its own checks", name);
         }
         if (runs[i]->imported) {
-            say(c->notes, "%s is imported: its client keeps no schedule", name);
+            value_note(c->notes, "%s is imported: its client keeps no schedule", name);
         }
     }
     if (c->a->imported != c->b->imported) {
-        say(c->notes, "only service latency can be compared: response latency is defined otherwise "
-                      "in an imported run");
+        value_note(c->notes,
+                   "only service latency can be compared: response latency is defined otherwise "
+                   "in an imported run");
     }
     note_difference(c, "target", "kind");
     note_difference(c, "target", "model");
@@ -304,7 +289,8 @@ static void note_runs(struct comparing *c)
     const json_t *slo_a = json_object_get(c->a->report, "slo");
     const json_t *slo_b = json_object_get(c->b->report, "slo");
     if (!same_text(slo_a, slo_b, "objectives")) {
-        say(c->notes, "objectives differ: slo.rate_rps and goodput are not of the same question");
+        value_note(c->notes,
+                   "objectives differ: slo.rate_rps and goodput are not of the same question");
     }
 }
 
@@ -315,8 +301,9 @@ static void note_schedules(struct comparing *c, const json_t *steps)
         n_other += json_is_false(json_object_get(json_array_get(steps, i), "same_schedule"));
     }
     if (n_other) {
-        say(c->notes, "%d matched step(s) offered other requests: part of a change may be theirs",
-            n_other);
+        value_note(c->notes,
+                   "%d matched step(s) offered other requests: part of a change may be theirs",
+                   n_other);
     }
 }
 

@@ -11,7 +11,6 @@
 #include <jansson.h>
 
 #include <math.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -53,21 +52,6 @@ static int measure_steps(struct store *s, struct answers *a, struct err *e)
 
 /* --- validity --------------------------------------------------------------------------------- */
 
-static void say(json_t *list, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-
-static void say(json_t *list, const char *fmt, ...)
-{
-    char *text;
-    va_list ap;
-    va_start(ap, fmt);
-    int n = vasprintf(&text, fmt, ap);
-    va_end(ap);
-    if (n >= 0) {
-        json_array_append_new(list, json_string(text));
-        free(text);
-    }
-}
-
 static bool rests_on(const struct answers *a, size_t i)
 {
     return saturation_uses(&(struct saturation_step){a->info[i].rate_rps, &a->measure[i]});
@@ -78,13 +62,13 @@ static json_t *invalid_reasons(const struct answers *a)
 {
     json_t *list = json_array();
     if (a->n_steps == 0) {
-        say(list, "no step was completed");
+        value_note(list, "no step was completed");
     }
     for (size_t i = 0; i < a->n_steps; i++) {
         enum verdict v = a->measure[i].verdict.verdict;
         if (rests_on(a, i) && (v == VERDICT_CLIENT_LIMITED || v == VERDICT_ERRORS)) {
-            say(list, "step %u (%.4g requests/s) is %s: %s", a->info[i].index, a->info[i].rate_rps,
-                record_verdict_names[v], a->measure[i].verdict.reason);
+            value_note(list, "step %u (%.4g requests/s) is %s: %s", a->info[i].index,
+                       a->info[i].rate_rps, record_verdict_names[v], a->measure[i].verdict.reason);
         }
     }
     return list;
@@ -94,14 +78,16 @@ static void warn_price(const struct answers *a, json_t *list)
 {
     const struct price *p = a->price;
     if (!p && answers_want_price(a)) {
-        say(list,
+        value_note(
+            list,
             "no cost: the file keeps no price of %s that fits its target; ask with cost.prices=",
             a->cfg->cost.instance);
     } else if (p && prices_is_example(p)) {
-        say(list, "%s is an example price, not one of a real market", p->instance_type);
+        value_note(list, "%s is an example price, not one of a real market", p->instance_type);
     } else if (p && prices_age_days(p, a->meta.created_unix_ns) > PRICES_STALE_DAYS) {
-        say(list, "the price of %s is %lld days older than the run (as of %s)", p->instance_type,
-            (long long)prices_age_days(p, a->meta.created_unix_ns), p->as_of);
+        value_note(list, "the price of %s is %lld days older than the run (as of %s)",
+                   p->instance_type, (long long)prices_age_days(p, a->meta.created_unix_ns),
+                   p->as_of);
     }
 }
 
@@ -111,7 +97,8 @@ static void warn_drift(const struct answers *a, json_t *list)
     for (int k = 0; d->is_known && k < DRIFT_METRICS; k++) {
         const struct drift_metric *m = &d->metric[k];
         if (m->is_significant) {
-            say(list,
+            value_note(
+                list,
                 "the target drifted: at %.4g/s, %s was %.4g in step %u and %.4g (%+.0f %%) in "
                 "step %u",
                 a->info[d->first].rate_rps, m->name, m->first, a->info[d->first].index, m->last,
@@ -125,7 +112,8 @@ static void warn_little(const struct answers *a, json_t *list)
     for (size_t i = 0; i < a->ladder.n; i++) {
         const struct ladder_rung *r = &a->ladder.rungs[i];
         if (fabs(r->little - 1) > MAX_LITTLE) {
-            say(list,
+            value_note(
+                list,
                 "at %u users throughput x time in the system is %.2f of the users (Little's law): "
                 "the step is short against E2E",
                 r->users, r->little);
@@ -140,26 +128,28 @@ static json_t *warnings(const struct answers *a)
     const json_t *imported = json_object_get(a->meta.provenance, "imported");
     if (imported) {
         const char *note = json_string_value(json_object_get(imported, "note"));
-        say(list, "%s", note ? note : "imported from another tool's results");
+        value_note(list, "%s", note ? note : "imported from another tool's results");
     }
     if (!a->meta.complete) {
-        say(list, "the run did not finish: the answers rest on the steps that did");
+        value_note(list, "the run did not finish: the answers rest on the steps that did");
     }
     if (a->saturation.verdict == SATURATION_FOUND && (slope < MIN_SLOPE || slope > MAX_SLOPE)) {
-        say(list,
+        value_note(
+            list,
             "below saturation %.3g of the offered tokens were served inside the window (expected "
             "%.2f to %.2f): steps or warm-up are short against E2E",
             slope, MIN_SLOPE, MAX_SLOPE);
     }
     if (a->slo->all.rate_rps.value > a->saturation.rate_rps.value) {
-        say(list,
+        value_note(
+            list,
             "the rate that meets the objectives, %.4g/s, lies above saturation: it does so only "
             "for as long as these steps lasted; cost is taken at saturation",
             a->slo->all.rate_rps.value);
     }
     for (size_t i = 0; i < a->n_steps; i++) {
         if (a->info[i].recovered) {
-            say(list, "step %u was recovered from a killed run", a->info[i].index);
+            value_note(list, "step %u was recovered from a killed run", a->info[i].index);
         }
     }
     warn_drift(a, list);

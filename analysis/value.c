@@ -3,7 +3,9 @@
 #include <jansson.h>
 
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 json_t *value_number(double x)
 {
@@ -43,4 +45,17 @@ const char *value_usd(double x, char *buf, size_t cap)
     }
     snprintf(buf, cap, "%.*f", decimals, x);
     return buf;
+}
+
+void value_note(json_t *list, const char *fmt, ...)
+{
+    char *text;
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vasprintf(&text, fmt, ap);
+    va_end(ap);
+    if (n >= 0) {
+        json_array_append_new(list, json_string(text));
+        free(text);
+    }
 }

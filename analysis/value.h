@@ -22,3 +22,6 @@ double value_get(const struct json_t *obj, const char *key);
 /* US$ with three decimals or three significant digits, whichever is more: "12.345", "0.00192". "-" when
  * missing. Returns buf. */
 const char *value_usd(double x, char *buf, size_t cap);
+
+/* Append a text to a list of notes. */
+void value_note(struct json_t *list, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

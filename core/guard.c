@@ -1,12 +1,12 @@
 #include "core/guard.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "core/clock.h"
 #include "core/log.h"
+#include "core/thread.h"
 
 static void *watch(void *arg)
 {
@@ -34,12 +34,7 @@ void guard_start(struct guard *g, const char *what, int64_t limit_ns, int exit_c
         .what = what,
     };
     sem_init(&g->done, 0, 0);
-    // Signals are the main thread's: the guard starts with all of them blocked.
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    g->armed = pthread_create(&g->thread, NULL, watch, g) == 0;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    g->armed = thread_start(&g->thread, "guard", watch, g) == 0;
 }
 
 void guard_end(struct guard *g)

@@ -60,7 +60,7 @@ struct http {
     double connect_credit; // new connections that may be made now
     int64_t t_credit_ns;
     int64_t t_socket_ns; // when the socket under way was looked at
-    struct http_counts counts;
+    uint64_t n_open;     // connections
     struct http_times times;
     struct epoll_event events[EVENTS_PER_POLL];
 };
@@ -75,8 +75,6 @@ static size_t on_data(char *bytes, size_t size, size_t n, void *arg)
     if (c->t_byte_ns < 0) {
         c->t_byte_ns = h->t_socket_ns;
     }
-    h->counts.n_reads++;
-    h->counts.n_bytes += n;
     if (c->request.data && c->request.data(c->request.arg, c, bytes, n, h->t_socket_ns) != 0) {
         c->is_stopped = true;
         return CURL_WRITEFUNC_ERROR;
@@ -121,8 +119,7 @@ static curl_socket_t on_open_socket(void *arg, curlsocktype purpose, struct curl
     (void)purpose;
     int fd = socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
     if (fd >= 0) {
-        h->counts.n_connections++;
-        h->counts.n_open++;
+        h->n_open++;
     }
     return fd;
 }
@@ -130,7 +127,7 @@ static curl_socket_t on_open_socket(void *arg, curlsocktype purpose, struct curl
 static int on_close_socket(void *arg, curl_socket_t fd)
 {
     struct http *h = arg;
-    h->counts.n_open--;
+    h->n_open--;
     return close(fd);
 }
 
@@ -340,7 +337,7 @@ static void leave(struct http_call *c)
 static bool may_begin(struct http *h)
 {
     double rate = h->settings.connects_rps;
-    if (rate <= 0.0 || h->counts.n_open > h->n_running) {
+    if (rate <= 0.0 || h->n_open > h->n_running) {
         return true;
     }
     int64_t now_ns = clock_local_ns();
@@ -480,14 +477,9 @@ static enum http_fate fate_of(const struct http_call *c, CURLcode code)
 static void end_call(struct http_call *c, CURLcode code)
 {
     struct http_request r = c->request;
-    curl_off_t retry_after_s = 0, first_byte_us = 0;
-    long n_connects = 0;
-    curl_easy_getinfo(c->easy, CURLINFO_NUM_CONNECTS, &n_connects);
+    curl_off_t first_byte_us = 0;
     curl_easy_getinfo(c->easy, CURLINFO_STARTTRANSFER_TIME_T, &first_byte_us);
     int status = http_status(c);
-    if (status == 429 || status == 503) {
-        curl_easy_getinfo(c->easy, CURLINFO_RETRY_AFTER, &retry_after_s);
-    }
     leave(c);
     const struct http_end end = {
         .fate = fate_of(c, code),
@@ -495,8 +487,6 @@ static void end_call(struct http_call *c, CURLcode code)
         .library_code = (int)code,
         .message = c->message[0] ? c->message : curl_easy_strerror(code),
         .first_byte_ns = first_byte_us > 0 ? first_byte_us * NS_PER_US : -1,
-        .retry_after_s = retry_after_s,
-        .is_new_connection = n_connects > 0,
     };
     if (r.end) {
         r.end(r.arg, &end);
@@ -602,11 +592,6 @@ int http_wait(struct http *h, int64_t wait_ns)
     left_ns = left_ns == INT64_MAX ? wait_ns : left_ns - clock_local_ns();
     left_ns = left_ns < wait_ns ? left_ns : wait_ns;
     return look(h, left_ns > 0 ? left_ns : 0);
-}
-
-struct http_counts http_counts(const struct http *h)
-{
-    return h->counts;
 }
 
 struct http_times *http_times(struct http *h)

@@ -54,12 +54,10 @@ enum http_fate {
 
 struct http_end {
     enum http_fate fate;
-    int status;             // 0: no answer began
-    int library_code;       // libcurl's CURLcode
-    const char *message;    // of the library: one line, valid during the call
-    int64_t first_byte_ns;  // since http_start; < 0: none came
-    int64_t retry_after_s;  // 0: not told
-    bool is_new_connection; // it had to be made for this call
+    int status;            // 0: no answer began
+    int library_code;      // libcurl's CURLcode
+    const char *message;   // of the library: one line, valid during the call
+    int64_t first_byte_ns; // since http_start; < 0: none came
 };
 
 struct http_request { // everything borrowed until `end` has been called, or http_cancel
@@ -97,14 +95,6 @@ const char *http_content_type(const struct http_call *c);
 int http_poll(struct http *h);
 /* The same, after waiting for at most wait_ns until one has. */
 int http_wait(struct http *h, int64_t wait_ns);
-
-struct http_counts {        // since http_open
-    uint64_t n_connections; // made
-    uint64_t n_open;        // connections now
-    uint64_t n_reads;       // times that bytes were handed over
-    uint64_t n_bytes;       // of answers' bodies
-};
-struct http_counts http_counts(const struct http *h);
 
 /* How long the client itself takes, as histograms of ns; cleared by the caller. */
 struct http_times {

@@ -1,15 +1,14 @@
 #include "core/jobs.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/err.h"
 #include "core/log.h"
 #include "core/mem.h"
+#include "core/thread.h"
 
 struct job {
     struct job *next;
@@ -58,19 +57,11 @@ struct jobs *jobs_create(const char *thread_name)
     struct jobs *j = xcalloc(1, sizeof *j);
     pthread_mutex_init(&j->lock, NULL);
     pthread_cond_init(&j->more, NULL);
-    // Signals are the main thread's: the helper starts with all of them blocked.
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int rc = pthread_create(&j->thread, NULL, run, j);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    int rc = thread_start(&j->thread, thread_name, run, j);
     if (rc) {
         log_error("jobs", "cannot start the thread \"%s\": %s", thread_name, strerror(rc));
         exit(ERR_ENV);
     }
-    char name[16]; // the kernel's limit
-    snprintf(name, sizeof name, "%s", thread_name);
-    pthread_setname_np(j->thread, name);
     return j;
 }
 

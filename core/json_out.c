@@ -1,24 +1,20 @@
 #include "core/json_out.h"
 
+#include "core/json_text.h"
+
 #include <jansson.h>
 
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 static void put_string(FILE *f, const char *text)
 {
-    fputc('"', f);
-    for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
-        if (*p == '"' || *p == '\\') {
-            fprintf(f, "\\%c", *p);
-        } else if (*p < 0x20) {
-            fprintf(f, "\\u%04x", (unsigned)*p);
-        } else {
-            fputc(*p, f);
-        }
-    }
-    fputc('"', f);
+    struct str escaped = {0};
+    json_text_escape(&escaped, text, strlen(text));
+    fprintf(f, "\"%s\"", escaped.len > 0 ? escaped.data : "");
+    str_free(&escaped);
 }
 
 /* What stands before a value. */

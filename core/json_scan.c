@@ -1,7 +1,5 @@
 #include "core/json_scan.h"
 
-#include "core/str.h"
-
 #include <string.h>
 
 /* What each byte is inside a string: 0 plain, 1 the end, 2 a backslash, 3 not allowed. */
@@ -296,70 +294,4 @@ void json_scan_skip(struct json_scan *s)
 bool json_scan_end(struct json_scan *s)
 {
     return peek(s) == '\0' && s->at == s->end && !s->bad && s->depth == 0;
-}
-
-/* --- what a string says ------------------------------------------------------------------------------ */
-
-static uint32_t hex4(const char *p)
-{
-    uint32_t v = 0;
-    for (int i = 0; i < 4; i++) {
-        char c = p[i];
-        v = v << 4 | (uint32_t)(c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10);
-    }
-    return v;
-}
-
-static void put_utf8(struct str *out, uint32_t code)
-{
-    char bytes[4];
-    size_t n = code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x10000 ? 3 : 4;
-    static const uint8_t lead[] = {0, 0, 0xc0, 0xe0, 0xf0};
-    for (size_t i = n; i-- > 1; code >>= 6) {
-        bytes[i] = (char)(0x80 | (code & 0x3f));
-    }
-    bytes[0] = (char)(lead[n] | code);
-    str_append(out, bytes, n);
-}
-
-static bool is_between(uint32_t code, uint32_t lo, uint32_t hi)
-{
-    return code >= lo && code <= hi;
-}
-
-/* What stands behind a backslash at `at`. How many bytes it takes. */
-static size_t unescape_one(const char *at, const char *end, struct str *out)
-{
-    static const char from[] = "bfnrt", to[] = "\b\f\n\r\t";
-    const char *plain = strchr(from, *at);
-    if (*at != 'u') {
-        str_append(out, plain ? &to[plain - from] : at, 1);
-        return 1;
-    }
-    uint32_t code = hex4(at + 1), low = 0;
-    bool is_pair = is_between(code, 0xd800, 0xdbff) && end - at >= 11 && at[5] == '\\' &&
-                   at[6] == 'u' && is_between(low = hex4(at + 7), 0xdc00, 0xdfff);
-    if (is_pair) {
-        put_utf8(out, 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00));
-        return 11;
-    }
-    put_utf8(out, is_between(code, 0xd800, 0xdfff) ? 0xfffd : code);
-    return 5;
-}
-
-void json_scan_unescape(struct json_text t, struct str *out)
-{
-    if (t.len == 0) {
-        return; // its data may be NULL
-    }
-    const char *at = t.data, *end = t.data + t.len;
-    while (at < end) {
-        const char *escape = memchr(at, '\\', (size_t)(end - at));
-        const char *stop = escape ? escape : end;
-        str_append(out, at, (size_t)(stop - at));
-        at = escape ? escape + 1 : end;
-        if (escape) {
-            at += unescape_one(at, end, out);
-        }
-    }
 }

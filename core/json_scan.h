@@ -6,7 +6,7 @@
  *     json_scan_init(&s, text, len);
  *     json_scan_object(&s);
  *     for (struct json_text key; json_scan_key(&s, &key);) {
- *         if (json_scan_is(key, "id")) { json_scan_string(&s, &id); } else { json_scan_skip(&s); }
+ *         if (json_text_is(key, "id")) { json_scan_string(&s, &id); } else { json_scan_skip(&s); }
  *     }
  *     if (!json_scan_end(&s)) { ... not JSON, or not of that shape ... }
  *
@@ -18,14 +18,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <string.h>
+
+#include "core/json_text.h"
 
 #define JSON_SCAN_DEPTH 64
-
-struct json_text { // of a string: between the quotes, escapes as they stand
-    const char *data;
-    size_t len;
-};
 
 struct json_scan {
     const char *at, *end;
@@ -60,15 +56,3 @@ void json_scan_whole(struct json_scan *s, int64_t *out);
 
 /* Whether all went well and nothing but space is left. */
 bool json_scan_end(struct json_scan *s);
-
-/* Compared as it stands: a key written with escapes is not recognised. Inline, so that the length of a
- * literal is known. */
-static inline bool json_scan_is(struct json_text t, const char *word)
-{
-    size_t len = strlen(word);
-    return len == t.len && memcmp(t.data, word, len) == 0;
-}
-
-/* Append what the string says, in UTF-8; halves of surrogate pairs that stand alone become U+FFFD. */
-struct str;
-void json_scan_unescape(struct json_text t, struct str *out);

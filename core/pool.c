@@ -5,7 +5,6 @@
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -19,6 +18,7 @@
 #include "core/log.h"
 #include "core/mem.h"
 #include "core/spin.h"
+#include "core/thread.h"
 
 #define IDLE_SPIN_NS     (30 * NS_PER_US) // between submissions, before sleeping
 #define BARRIER_SPINS    32               // about 1 us, then give the core away
@@ -96,9 +96,6 @@ static void *member_main(void *arg)
 
 static void place(struct pool *p, struct member *m, const int *cpus, bool idle_class)
 {
-    char name[16];
-    snprintf(name, sizeof name, "pool-%d", m->index);
-    pthread_setname_np(m->thread, name);
     if (cpus && cpus[m->index] >= 0 && cpus[m->index] < CPU_SETSIZE) {
         cpu_set_t set;
         CPU_ZERO(&set);
@@ -126,21 +123,18 @@ struct pool *pool_create(int n_members, const int *cpus, bool idle_class)
     p->n_members = n_members;
     p->idle_class = idle_class;
     p->members = xcalloc((size_t)n_members, sizeof *p->members);
-    // Signals are the main thread's: members start with all of them blocked.
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
     for (int i = 0; i < n_members; i++) {
         struct member *m = &p->members[i];
         *m = (struct member){.pool = p, .index = i};
-        int rc = pthread_create(&m->thread, NULL, member_main, m);
+        char name[16];
+        snprintf(name, sizeof name, "pool-%d", i);
+        int rc = thread_start(&m->thread, name, member_main, m);
         if (rc) {
             log_error("pool", "cannot start thread %d of %d: %s", i + 1, n_members, strerror(rc));
             exit(ERR_ENV);
         }
         place(p, m, cpus, idle_class);
     }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
     return p;
 }
 

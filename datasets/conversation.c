@@ -1,7 +1,7 @@
 #include "datasets/conversation.h"
 
+#include "core/json_text.h"
 #include "datasets/ids_cache.h"
-#include "datasets/json_text.h"
 #include "datasets/sharegpt.h"
 
 #include <string.h>
@@ -139,7 +139,7 @@ void conversation_text(const struct source *s, uint64_t seed, uint64_t i, uint32
             tokenizer_decode(s->tok, ids + skip, more, have > 0, &out->plain);
             have += more;
         }
-        prompt_text_escape(out, out->plain.data, out->plain.len);
+        json_text_escape(&out->json, out->plain.data, out->plain.len);
         prompt_text_end(out, PROMPT_USER);
     }
 }

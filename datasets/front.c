@@ -1,5 +1,6 @@
 #include "datasets/front.h"
 
+#include "core/json_text.h"
 #include "core/mem.h"
 #include "model/utf8.h"
 
@@ -16,9 +17,7 @@
 static void open_piece(struct front_piece *p, const char *text, size_t len,
                        const struct tokenizer *tok)
 {
-    struct prompt_text escaped = {0};
-    prompt_text_escape(&escaped, text, len);
-    p->json = escaped.json;
+    json_text_escape(&p->json, text, len);
     p->n_tokens = (uint32_t)((len + BYTES_PER_TOKEN - 1) / BYTES_PER_TOKEN);
     if (tok != NULL && len > 0) {
         tokenizer_encode(tok, text, len, false, &p->ids);

@@ -33,6 +33,3 @@ void prompt_text_free(struct prompt_text *t);
 
 /* What was appended to json since the last part is a message, or more of one of the same role. */
 void prompt_text_end(struct prompt_text *t, enum prompt_role role);
-
-/* Append plain UTF-8, escaped. */
-void prompt_text_escape(struct prompt_text *t, const char *utf8, size_t len);

@@ -6,9 +6,9 @@
 #include "datasets/sharegpt.h"
 
 #include "core/json_scan.h"
+#include "core/json_text.h"
 #include "core/mem.h"
 #include "core/pool.h"
-#include "datasets/json_text.h"
 #include "datasets/prompt_text.h"
 #include "datasets/text_file.h"
 #include "model/utf8.h"
@@ -127,6 +127,23 @@ uint32_t sharegpt_n_special(const struct tokenizer *tok)
     return (uint32_t)n;
 }
 
+/* The text without escapes: `t` itself where it has none, else put into *plain. False: it is not UTF-8, or
+ * has half a surrogate pair. */
+static bool plain_of(struct json_text t, struct str *plain, struct json_text *out)
+{
+    *out = t;
+    if (!utf8_valid(t.data, t.len)) {
+        return false;
+    }
+    if (memchr(t.data, '\\', t.len) == NULL) {
+        return true;
+    }
+    str_clear(plain);
+    bool is_whole = json_text_unescape(t, plain);
+    *out = (struct json_text){plain->data, plain->len};
+    return is_whole;
+}
+
 /*
  * Append the ids of a message, after the special ones if it is a prompt's first; *n is how many
  * tokens. A text that is empty has none at all.
@@ -139,7 +156,7 @@ static int encode(struct reader *r, const struct raw_turn *t, bool is_first, str
     if (!t->has_text) {
         return fail_entry(r, "a turn has no \"value\" text");
     }
-    if (!json_text_plain(t->text, &r->plain, &plain)) {
+    if (!plain_of(t->text, &r->plain, &plain)) {
         return fail_syntax(r->p, (size_t)(t->text.data - r->p->text),
                            "a text is not UTF-8, or half a surrogate pair", r->e);
     }
@@ -378,10 +395,10 @@ static int keep_turns(struct reader *r)
 
 static enum prompt_role role_of(struct json_text t)
 {
-    if (json_scan_is(t, "human") || json_scan_is(t, "user")) {
+    if (json_text_is(t, "human") || json_text_is(t, "user")) {
         return PROMPT_USER;
     }
-    return json_scan_is(t, "system") ? PROMPT_SYSTEM : PROMPT_ASSISTANT;
+    return json_text_is(t, "system") ? PROMPT_SYSTEM : PROMPT_ASSISTANT;
 }
 
 /* The keys of ShareGPT win over their other names. */
@@ -392,12 +409,12 @@ static void scan_turn(struct json_scan *s, struct raw_turn *turn)
     *turn = (struct raw_turn){0};
     for (json_scan_object(s); json_scan_key(s, &key);) {
         bool is_text = json_scan_type(s) == JSON_SCAN_STRING;
-        if (is_text && (json_scan_is(key, "from") || json_scan_is(key, "role"))) {
+        if (is_text && (json_text_is(key, "from") || json_text_is(key, "role"))) {
             json_scan_string(s, &role);
-        } else if (is_text && json_scan_is(key, "value")) {
+        } else if (is_text && json_text_is(key, "value")) {
             json_scan_string(s, &turn->text);
             has_value = turn->has_text = true;
-        } else if (is_text && !has_value && json_scan_is(key, "content")) {
+        } else if (is_text && !has_value && json_text_is(key, "content")) {
             json_scan_string(s, &turn->text);
             turn->has_text = true;
         } else {
@@ -435,7 +452,7 @@ static bool scan_conversation(struct reader *r, struct json_scan *s)
         return false;
     }
     for (json_scan_object(s); json_scan_key(s, &key);) {
-        bool is_list = json_scan_is(key, "conversations") || json_scan_is(key, "conversation");
+        bool is_list = json_text_is(key, "conversations") || json_text_is(key, "conversation");
         if (is_list && json_scan_type(s) == JSON_SCAN_LIST) {
             scan_turns(r, s);
             has_list = true;

@@ -286,13 +286,13 @@ int trace_line_mooncake(struct trace_span line, struct trace_request *r, struct 
     r->n_blocks = 0;
     json_scan_init(&s, line.s, line.len);
     for (json_scan_object(&s); json_scan_key(&s, &key);) {
-        if (json_scan_is(key, "timestamp")) {
+        if (json_text_is(key, "timestamp")) {
             json_scan_whole(&s, &ms);
-        } else if (json_scan_is(key, "input_length")) {
+        } else if (json_text_is(key, "input_length")) {
             json_scan_whole(&s, &r->n_in);
-        } else if (json_scan_is(key, "output_length")) {
+        } else if (json_text_is(key, "output_length")) {
             json_scan_whole(&s, &r->n_out);
-        } else if (json_scan_is(key, "hash_ids")) {
+        } else if (json_text_is(key, "hash_ids")) {
             take_blocks(&s, r);
         } else {
             json_scan_skip(&s);

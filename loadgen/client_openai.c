@@ -261,13 +261,13 @@ static uint32_t count_tokens(struct call *c)
         const struct json_text piece = {c->text.data + at, c->spread.weights[i]};
         at += c->spread.weights[i];
         str_clear(&o->plain);
-        json_scan_unescape(piece, &o->plain);
+        json_text_unescape(piece, &o->plain);
         o->ids.n = 0;
         tokenizer_encode(o->tok, o->plain.data ? o->plain.data : "", o->plain.len, false, &o->ids);
         c->spread.weights[i] = (uint32_t)o->ids.n;
     }
     str_clear(&o->plain);
-    json_scan_unescape((struct json_text){c->text.data, c->text.len}, &o->plain);
+    json_text_unescape((struct json_text){c->text.data, c->text.len}, &o->plain);
     o->ids.n = 0;
     tokenizer_encode(o->tok, o->plain.data ? o->plain.data : "", o->plain.len, false, &o->ids);
     return (uint32_t)o->ids.n;

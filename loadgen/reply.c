@@ -20,9 +20,9 @@ static void scan_message(struct json_scan *s, struct reply *r)
     }
     json_scan_object(s);
     for (struct json_text key; json_scan_key(s, &key);) {
-        if (json_scan_is(key, "content")) {
+        if (json_text_is(key, "content")) {
             scan_text(s, &r->content);
-        } else if (json_scan_is(key, "reasoning_content") || json_scan_is(key, "reasoning")) {
+        } else if (json_text_is(key, "reasoning_content") || json_text_is(key, "reasoning")) {
             scan_text(s, &r->reasoning);
         } else {
             json_scan_skip(s);
@@ -35,11 +35,11 @@ static void scan_choice(struct json_scan *s, struct reply *r)
     json_scan_object(s);
     r->has_choice = true;
     for (struct json_text key; json_scan_key(s, &key);) {
-        if (json_scan_is(key, "text")) {
+        if (json_text_is(key, "text")) {
             scan_text(s, &r->content);
-        } else if (json_scan_is(key, "delta") || json_scan_is(key, "message")) {
+        } else if (json_text_is(key, "delta") || json_text_is(key, "message")) {
             scan_message(s, r);
-        } else if (json_scan_is(key, "finish_reason")) {
+        } else if (json_text_is(key, "finish_reason")) {
             r->is_finished = json_scan_type(s) == JSON_SCAN_STRING;
             json_scan_skip(s);
         } else {
@@ -87,9 +87,9 @@ static void scan_usage(struct json_scan *s, struct reply *r)
     }
     json_scan_object(s);
     for (struct json_text key; json_scan_key(s, &key);) {
-        if (json_scan_is(key, "prompt_tokens")) {
+        if (json_text_is(key, "prompt_tokens")) {
             scan_count(s, &r->prompt_tokens);
-        } else if (json_scan_is(key, "completion_tokens")) {
+        } else if (json_text_is(key, "completion_tokens")) {
             scan_count(s, &r->completion_tokens);
         } else {
             json_scan_skip(s);
@@ -105,7 +105,7 @@ static void scan_error(struct json_scan *s, struct reply *r)
         r->is_error = true;
         json_scan_object(s);
         for (struct json_text key; json_scan_key(s, &key);) {
-            if (json_scan_is(key, "message")) {
+            if (json_text_is(key, "message")) {
                 scan_text(s, &r->message);
             } else {
                 json_scan_skip(s);
@@ -120,16 +120,16 @@ static void scan_error(struct json_scan *s, struct reply *r)
 static void scan_member(struct json_scan *s, struct json_text key, struct reply *r)
 {
     struct json_text object = {"", 0};
-    if (json_scan_is(key, "choices")) {
+    if (json_text_is(key, "choices")) {
         scan_choices(s, r);
-    } else if (json_scan_is(key, "usage")) {
+    } else if (json_text_is(key, "usage")) {
         scan_usage(s, r);
-    } else if (json_scan_is(key, "error")) {
+    } else if (json_text_is(key, "error")) {
         scan_error(s, r);
-    } else if (json_scan_is(key, "object")) {
+    } else if (json_text_is(key, "object")) {
         scan_text(s, &object);
-        r->is_error = r->is_error || json_scan_is(object, "error");
-    } else if (json_scan_is(key, "message")) {
+        r->is_error = r->is_error || json_text_is(object, "error");
+    } else if (json_text_is(key, "message")) {
         scan_text(s, &r->message);
     } else {
         json_scan_skip(s);

@@ -3,13 +3,13 @@
 #include "core/clock.h"
 #include "core/mem.h"
 #include "core/str.h"
+#include "core/thread.h"
 #include "loadgen/metrics.h"
 
 #include <errno.h>
 #include <math.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -142,11 +142,7 @@ static int start_thread(struct scrape *s, struct err *e)
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->ending_changed, &monotonic);
     pthread_condattr_destroy(&monotonic);
-    sigset_t all, before; // signals are the main thread's
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int rc = pthread_create(&s->thread, NULL, run, s);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    int rc = thread_start(&s->thread, "metrics", run, s);
     return rc == 0 ? 0 : err_set(e, ERR_ENV, "a thread for metrics: %s", strerror(rc));
 }
 

@@ -1,5 +1,9 @@
 #include "model/utf8.h"
 
+#include <string.h>
+
+#define HIGH_BITS 0x8080808080808080ULL // of eight bytes that are ASCII, none is set
+
 /* Bytes that a lead byte announces, 0 when it cannot lead. */
 static size_t announced(uint8_t lead)
 {
@@ -56,6 +60,14 @@ size_t utf8_valid_span(const char *s, size_t len)
     size_t at = 0;
     while (at < len) {
         uint32_t code;
+        uint64_t word = HIGH_BITS;
+        if (len - at >= sizeof word) {
+            memcpy(&word, s + at, sizeof word);
+        }
+        if ((word & HIGH_BITS) == 0) { // eight of ASCII, as most of most texts
+            at += sizeof word;
+            continue;
+        }
         size_t n = utf8_next(s + at, len - at, &code);
         if (code == UTF8_INVALID) {
             break;

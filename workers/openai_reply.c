@@ -4,6 +4,7 @@
 
 #include "core/clock.h"
 #include "core/http_reply.h"
+#include "core/json_text.h"
 
 struct piece {
     const char *s;
@@ -15,15 +16,7 @@ struct piece {
 void openai_reply_put_quoted(struct str *out, const char *text)
 {
     str_puts(out, "\"");
-    for (const char *c = text; *c; c++) {
-        if (*c == '"' || *c == '\\') {
-            str_printf(out, "\\%c", *c);
-        } else if ((unsigned char)*c < 32) {
-            str_printf(out, "\\u%04x", (unsigned)*c);
-        } else {
-            str_append(out, c, 1);
-        }
-    }
+    json_text_escape(out, text, strlen(text));
     str_puts(out, "\"");
 }
 

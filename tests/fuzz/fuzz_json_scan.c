@@ -32,7 +32,7 @@ static bool is_leniency(const json_error_t *why)
 static void check_text(struct json_text t, const char *wanted, size_t len)
 {
     struct str said = {0};
-    json_scan_unescape(t, &said);
+    json_text_unescape(t, &said);
     CHECK(said.len == len && (len == 0 || memcmp(said.data, wanted, len) == 0));
     str_free(&said);
 }

@@ -101,7 +101,7 @@ static struct expected expect(json_t *root)
 static void check_text(struct json_text t, json_t *wanted)
 {
     struct str said = {0};
-    json_scan_unescape(t, &said);
+    json_text_unescape(t, &said);
     CHECK(said.len == (wanted ? json_string_length(wanted) : 0));
     CHECK(said.len == 0 || memcmp(said.data, json_string_value(wanted), said.len) == 0);
     str_free(&said);

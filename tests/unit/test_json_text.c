@@ -1,7 +1,8 @@
 /*
- * The inside of JSON strings: what it stands for, against jansson, and where it may be cut.
+ * The inside of JSON strings: what it says and how plain text is put, against jansson, and where it may
+ * be cut.
  */
-#include "datasets/json_text.h"
+#include "core/json_text.h"
 
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,50 +11,76 @@
 #include <cmocka.h>
 #include <jansson.h>
 
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-static void test_plain(void **state)
+#define N_OF(a) (sizeof(a) / sizeof((a)[0]))
+
+/* A copy of exactly this size, so that the sanitizer sees a read past its end. */
+static char *block_of(const char *text)
 {
-    (void)state;
-    static const char *const texts[] = {
-        "",
-        "no escape: \xc3\xa4\xe2\x82\xac\xf0\x9f\x8c\x8a",
-        "a\\nb\\t\\\"c\\\"\\\\ \\/ \\b\\f\\r",
-        "\\u0041\\u00e4\\u20AC\\ud83c\\udf0a",
-        "a string longer than a word of eight bytes, \\u00FC, and more of it",
-        "12345678\xc3\xa4",
-    };
-    struct str plain = {0};
-    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
-        char quoted[256];
-        struct json_text out;
-        snprintf(quoted, sizeof quoted, "[\"%s\"]", texts[i]);
-        json_t *root = json_loads(quoted, 0, NULL);
-        const char *want = json_string_value(json_array_get(root, 0));
-        assert_true(json_text_plain((struct json_text){texts[i], strlen(texts[i])}, &plain, &out));
-        assert_int_equal(out.len, strlen(want));
-        assert_memory_equal(out.data, want, out.len);
-        assert_true((out.data == texts[i]) == (strchr(texts[i], '\\') == NULL)); // no needless copy
-        json_decref(root);
-    }
-    str_free(&plain);
+    char *block = malloc(strlen(text) + 1);
+    assert_non_null(block);
+    memcpy(block, text, strlen(text));
+    return realloc(block, strlen(text) > 0 ? strlen(text) : 1);
 }
 
-static void test_refused(void **state)
+static void test_unescape(void **state)
 {
     (void)state;
-    static const char *const texts[] = {
-        "\\ud83c",  "\\ud83c\\n", "\\udf0a",      "\\ud83c\\u0041",
-        "\xff",     "\xc3",       "12345678\x80", "\xed\xa0\x80", // a surrogate in UTF-8
-        "\xc0\x80",                                               // overlong
+    static const struct {
+        const char *text, *says;
+        bool whole; // no half of a surrogate pair stands alone
+    } cases[] = {
+        {"", "", true},
+        {"plain \xc3\xa4\xe2\x82\xac\xf0\x9f\x8c\x8a", "plain \xc3\xa4\xe2\x82\xac\xf0\x9f\x8c\x8a",
+         true},
+        {"\\\"\\\\\\/\\b\\f\\n\\r\\t", "\"\\/\b\f\n\r\t", true},
+        {"caf\\u00e9 \\u6c34", "caf\xc3\xa9 \xe6\xb0\xb4", true},
+        {"\\uD83D\\uDE00!", "\xf0\x9f\x98\x80!", true},
+        {"\\u007f\\u0080\\u07ff\\u0800", "\x7f\xc2\x80\xdf\xbf\xe0\xa0\x80", true},
+        {"\\ufffd", "\xef\xbf\xbd", true},
+        {"\\ud83d", "\xef\xbf\xbd", false},
+        {"\\ud83dx", "\xef\xbf\xbdx", false},
+        {"\\ude00\\ud83d", "\xef\xbf\xbd\xef\xbf\xbd", false},
+        {"\\ud83d\\u0041",
+         "\xef\xbf\xbd"
+         "A",
+         false},
     };
-    struct str plain = {0};
-    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
-        struct json_text out;
-        assert_false(json_text_plain((struct json_text){texts[i], strlen(texts[i])}, &plain, &out));
+    for (size_t i = 0; i < N_OF(cases); i++) {
+        struct str out = {0};
+        char *block = block_of(cases[i].text);
+        struct json_text t = {block, strlen(cases[i].text)};
+        str_puts(&out, ">"); // it appends
+        assert_int_equal(json_text_unescape(t, &out), cases[i].whole);
+        assert_string_equal(out.data + 1, cases[i].says);
+        str_free(&out);
+        free(block);
     }
-    str_free(&plain);
+}
+
+/* What is escaped reads back, by another reader and by ours. */
+static void test_escape(void **state)
+{
+    (void)state;
+    char all[256];
+    for (int i = 0; i < 127; i++) {
+        all[i] = (char)(i + 1);
+    }
+    strcpy(all + 127, "\xc3\xa4\xf0\x9f\x8c\x8a");
+    struct str quoted = {0}, back = {0};
+    str_puts(&quoted, "[\"");
+    json_text_escape(&quoted, all, strlen(all));
+    struct json_text inside = {quoted.data + 2, quoted.len - 2};
+    assert_true(json_text_unescape(inside, &back));
+    assert_string_equal(back.data, all);
+    str_puts(&quoted, "\"]");
+    json_t *root = json_loadb(quoted.data, quoted.len, 0, NULL);
+    assert_string_equal(json_string_value(json_array_get(root, 0)), all);
+    json_decref(root);
+    str_free(&quoted);
+    str_free(&back);
 }
 
 static void test_cut(void **state)
@@ -73,8 +100,8 @@ static void test_cut(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_plain),
-        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_unescape),
+        cmocka_unit_test(test_escape),
         cmocka_unit_test(test_cut),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

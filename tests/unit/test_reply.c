@@ -14,7 +14,7 @@
 static void assert_text(struct json_text t, const char *wanted)
 {
     if (t.len != strlen(wanted) ||
-        (t.len > 0 && !json_scan_is(t, wanted))) { // an empty one is nowhere
+        (t.len > 0 && !json_text_is(t, wanted))) { // an empty one is nowhere
         fail_msg("%.*s should be %s", (int)t.len, t.data, wanted);
     }
 }
