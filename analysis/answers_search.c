@@ -1,6 +1,6 @@
 #include "analysis/answers_search.h"
 
-#include "analysis/slo_test.h"
+#include "analysis/slo_decision.h"
 #include "analysis/value.h"
 #include "core/mem.h"
 
@@ -106,10 +106,10 @@ static struct probe make_probe(const struct answers *a, double rate_rps)
         if (is_open_loop(a, i) && a->info[i].rate_rps == rate_rps) {
             enum verdict v = a->measure[i].verdict.verdict;
             p.is_over = p.is_over || (v != VERDICT_STABLE && v != VERDICT_TOO_SHORT);
-            same[p.n_steps++] = slo_test_sample(&a->measure[i]);
+            same[p.n_steps++] = slo_decision_sample(&a->measure[i]);
         }
     }
-    slo_test(same, p.n_steps, a->cfg->slo.quantile, &p.decision);
+    slo_decision(same, p.n_steps, a->cfg->slo.quantile, &p.decision);
     p.decision.holds = p.is_over ? SLO_MISSED : p.decision.holds;
     free(same);
     return p;
@@ -132,7 +132,7 @@ static json_t *probe_json(const struct probe *p)
     json_t *o = json_object();
     value_set(o, "rate_rps", p->rate_rps);
     json_object_set_new(o, "steps", json_integer((json_int_t)p->n_steps));
-    json_object_set_new(o, "holds", json_string(slo_test_holds_names[p->decision.holds]));
+    json_object_set_new(o, "holds", json_string(slo_decision_holds_names[p->decision.holds]));
     json_object_set_new(o, "overloaded", json_boolean(p->is_over));
     json_object_set_new(o, "metric",
                         isnan(p->decision.share.value)

@@ -32,7 +32,7 @@ static struct same gather(const struct step_info *info, const struct measure *m,
         if (is_rung(&info[i], &m[i]) && info[i].users == users) {
             s.m[s.n] = &m[i];
             s.through[s.n] = measure_rate_interval(&m[i], m[i].served_out);
-            s.slo[s.n++] = slo_test_sample(&m[i]);
+            s.slo[s.n++] = slo_decision_sample(&m[i]);
         }
     }
     return s;
@@ -49,7 +49,7 @@ static struct ladder_rung make_rung(const struct same *s, uint32_t users, double
         r.ttft_p50_ms += part * s->m[i]->latency[LATENCY_TTFT].p50;
     }
     r.little = r.requests_per_s * r.e2e_mean_s / users;
-    slo_test(s->slo, s->n, quantile, &r.slo);
+    slo_decision(s->slo, s->n, quantile, &r.slo);
     return r;
 }
 

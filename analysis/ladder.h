@@ -18,7 +18,7 @@
 #include <stdint.h>
 
 #include "analysis/measure.h"
-#include "analysis/slo_test.h"
+#include "analysis/slo_decision.h"
 #include "results/store.h"
 
 #define LADDER_DRAWS  1000

@@ -1,6 +1,6 @@
 /*
  * What one step says of the latency objectives, small enough to be kept for every step of a run: counts per
- * batch of the window. Read by analysis/slo_test.h and, for the step's mean TTFT, by the early stop.
+ * batch of the window. Read by analysis/slo_decision.h and, for the step's mean TTFT, by the early stop.
  */
 #pragma once
 
@@ -16,4 +16,4 @@ struct slo_sample {
     double ttft_ms; // mean; NAN: nothing came
 };
 
-struct slo_sample slo_test_sample(const struct measure *m);
+struct slo_sample slo_decision_sample(const struct measure *m);

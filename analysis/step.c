@@ -29,7 +29,7 @@ int step_judge_data(struct store *s, const struct step_data *d, const struct slo
     }
     fill_info(&m, info);
     if (sample) {
-        *sample = slo_test_sample(&m);
+        *sample = slo_decision_sample(&m);
     }
     *summary = step_json(&m, d, info, meta.ranks, meta.n_ranks);
     store_meta_free(&meta);

@@ -1,6 +1,6 @@
 #include "cli/evidence.h"
 
-#include "analysis/slo_test.h"
+#include "analysis/slo_decision.h"
 #include "core/err.h"
 #include "core/mem.h"
 
@@ -41,7 +41,7 @@ static struct slo_decision decide(const struct evidence *ev, double quantile)
             same[n++] = ev->steps[i].sample;
         }
     }
-    slo_test(same, n, quantile, &d);
+    slo_decision(same, n, quantile, &d);
     free(same);
     return d;
 }

@@ -10,7 +10,7 @@
  *              counts as missed. At the end the lowest rate met once more: has the target drifted?
  *
  * An overloaded rate misses, whatever the interval says: latency there grows for as long as it is offered.
- * That a rate is met or missed is decided by analysis (analysis/slo_test.h). Pure.
+ * That a rate is met or missed is decided by analysis (analysis/slo_decision.h). Pure.
  */
 #pragma once
 

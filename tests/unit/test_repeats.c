@@ -7,7 +7,7 @@
 
 #include "analysis/drift.h"
 #include "analysis/repeats.h"
-#include "analysis/slo_test.h"
+#include "analysis/slo_decision.h"
 #include "core/rng.h"
 
 #include <math.h>
@@ -133,7 +133,7 @@ static struct slo_sample sample(double n, double met)
 static enum slo_holds decide(const struct slo_sample *s, size_t n)
 {
     struct slo_decision d;
-    slo_test(s, n, 0.9, &d);
+    slo_decision(s, n, 0.9, &d);
     return d.holds;
 }
 
@@ -163,11 +163,11 @@ static void every_objective_must_hold(void **state)
     struct slo_decision d;
     struct slo_sample s = sample(100, 100);
     s.metric[LATENCY_E2E] = sample(100, 50).metric[LATENCY_TTFT];
-    slo_test(&s, 1, 0.9, &d);
+    slo_decision(&s, 1, 0.9, &d);
     assert_true(d.holds == SLO_MISSED && !d.meets && d.worst == LATENCY_E2E);
     near(d.share.value, 0.5, 1e-12);
     struct slo_sample none = {0};
-    slo_test(&none, 1, 0.9, &d);
+    slo_decision(&none, 1, 0.9, &d);
     assert_true(d.meets && isnan(d.share.value));
 }
 

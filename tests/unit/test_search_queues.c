@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "analysis/saturation.h"
-#include "analysis/slo_test.h"
+#include "analysis/slo_decision.h"
 #include "core/clock.h"
 #include "core/mem.h"
 #include "core/rng.h"
@@ -169,7 +169,7 @@ static void measure(struct rig *r, const struct batch_server_run *run)
                        run->offsets[i + 1] - run->offsets[i]);
     }
     measure_end(m);
-    r->sample[r->n_steps] = slo_test_sample(m);
+    r->sample[r->n_steps] = slo_decision_sample(m);
 }
 
 /* All steps at the rate of the last one decide together. */
@@ -183,7 +183,7 @@ static struct slo_decision decide(const struct rig *r)
             same[n++] = r->sample[i];
         }
     }
-    slo_test(same, n, r->slo.quantile, &d);
+    slo_decision(same, n, r->slo.quantile, &d);
     return d;
 }
 
@@ -206,7 +206,7 @@ static void rig_run(struct rig *r)
         if (is_shown()) {
             printf("%zu kind %d rate %.3g of capacity users %u, %.1f s: %s; slo %s %.3f\n",
                    r->n_steps, step.kind, step.rate_rps / r->target.capacity_rps, step.users,
-                   r->spent_s, m->verdict.reason, slo_test_holds_names[d.holds], d.share.value);
+                   r->spent_s, m->verdict.reason, slo_decision_holds_names[d.holds], d.share.value);
         }
         search_report(&r->search, &(struct search_result){
                                       .verdict = m->verdict.verdict,

@@ -1,4 +1,4 @@
-#include "analysis/slo_test.h"
+#include "analysis/slo_decision.h"
 
 #include "core/mem.h"
 
@@ -8,9 +8,9 @@
 #define MOST_AUTOCORRELATION 0.8
 #define PLAIN                0.25 // of the misses that the objective allows: one step is enough to see it
 
-const char *const slo_test_holds_names[3] = {"undecided", "met", "missed"};
+const char *const slo_decision_holds_names[3] = {"undecided", "met", "missed"};
 
-struct slo_sample slo_test_sample(const struct measure *m)
+struct slo_sample slo_decision_sample(const struct measure *m)
 {
     struct slo_sample s = {.ttft_ms = m->latency[LATENCY_TTFT].mean};
     for (int k = 0; k < LATENCY_N; k++) {
@@ -82,7 +82,8 @@ static enum slo_holds decide(const struct pool *p, size_t n_steps, double quanti
     return share.hi < quantile ? SLO_MISSED : SLO_UNDECIDED;
 }
 
-void slo_test(const struct slo_sample *steps, size_t n, double quantile, struct slo_decision *out)
+void slo_decision(const struct slo_sample *steps, size_t n, double quantile,
+                  struct slo_decision *out)
 {
     struct pool p = {.n = xcalloc(n * LATENCY_BATCHES, sizeof *p.n),
                      .n_met = xcalloc(n * LATENCY_BATCHES, sizeof *p.n_met)};

@@ -32,7 +32,7 @@ enum slo_holds {
     SLO_MET,
     SLO_MISSED,
 };
-extern const char *const slo_test_holds_names[3]; // "undecided", "met", "missed"
+extern const char *const slo_decision_holds_names[3]; // "undecided", "met", "missed"
 
 struct slo_decision {
     enum slo_holds holds;
@@ -42,4 +42,5 @@ struct slo_decision {
 };
 
 /* All steps at one rate, in the order in which they were run. n >= 1. */
-void slo_test(const struct slo_sample *steps, size_t n, double quantile, struct slo_decision *out);
+void slo_decision(const struct slo_sample *steps, size_t n, double quantile,
+                  struct slo_decision *out);
