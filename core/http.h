@@ -1,11 +1,10 @@
 /*
- * An HTTP client: many calls at once on one thread, over libcurl (this is the one owner of curl.h).
- * Nothing waits but http_wait. Bytes of an answer are handed over as they are read, with the time at
- * which their socket was looked at. A call is a slot of a pool that keeps its memory: once as many
- * calls have been in flight as will be, nothing of ours is allocated any more.
+ * An HTTP client: many calls at once on one thread. Nothing waits but http_wait. Bytes of an answer are
+ * handed over as they are read, with the time at which they came. A call is a slot of a pool that keeps
+ * its memory: once as many calls have been in flight as will be, nothing of ours is allocated any more.
  *
- * libcurl looks for an idle connection by walking over all that lead to the same host, so calls are
- * spread over shards of at most HTTP_SHARD_CALLS, each with connections of its own.
+ * Calls go one of two ways: plain HTTP/1.1 over connections that libcurl makes and we read and write
+ * (core/http_plain.h), and all else (TLS, HTTP/2, proxies) over libcurl (core/http_curl.h).
  */
 #pragma once
 
@@ -15,8 +14,6 @@
 
 #include "core/err.h"
 #include "core/hist.h"
-
-#define HTTP_SHARD_CALLS 128
 
 enum http_version {
     HTTP_AUTO, // 1.1 on http://, what the server prefers on https://
@@ -55,8 +52,8 @@ enum http_fate {
 struct http_end {
     enum http_fate fate;
     int status;            // 0: no answer began
-    int library_code;      // libcurl's CURLcode
-    const char *message;   // of the library: one line, valid during the call
+    int code;              // libcurl's CURLcode for what happened
+    const char *message;   // one line, valid during the call
     int64_t first_byte_ns; // since http_start; < 0: none came
 };
 
@@ -66,9 +63,8 @@ struct http_request { // everything borrowed until `end` has been called, or htt
     const char *id;               // value of a header of its own, x-request-id; NULL: none
     const void *body;             // POST; NULL: GET
     size_t n_body_bytes;
-    int64_t timeout_ns; // for all of it; 0: none
     void *arg;
-    /* Bytes of the answer's body, read at t_ns (clock_now_ns); may come before http_start has returned.
+    /* Bytes of the answer's body, which came at t_ns (clock_now_ns); maybe before http_start has returned.
      * -1 ends the call. */
     int (*data)(void *arg, const struct http_call *c, const char *bytes, size_t n, int64_t t_ns);
     /* The call is over and its slot free; not called for a cancelled one. */
@@ -98,24 +94,11 @@ int http_wait(struct http *h, int64_t wait_ns);
 
 /* How long the client itself takes, as histograms of ns; cleared by the caller. */
 struct http_times {
-    struct hist to_stamp; // from finding a socket readable to the stamp of its bytes
-    struct hist handling; // from the stamp until all that it brought has been dealt with
+    struct hist
+        to_read; // from the arrival of bytes (libcurl's: from finding their socket readable)
+    struct hist handling; // from then until all that a read brought has been dealt with
 };
 struct http_times *http_times(struct http *h);
-
-/* Whole answers, waited for, one after the other over one connection: for questions outside of any load.
- * Of any one thread. ERR_ENV with the reason; `body` is appended to. */
-struct str;
-struct http_getter;
-int http_getter_open(struct http_getter **out, const struct http_settings *s,
-                     struct http_headers *headers, struct err *e) ERR_CHECKED;
-int http_getter_get(struct http_getter *g, const char *url, int64_t timeout_ns, int *status,
-                    struct str *body, struct err *e) ERR_CHECKED;
-void http_getter_close(struct http_getter *g);
-
-/* One of them. */
-int http_get(const struct http_settings *s, const char *url, struct http_headers *headers,
-             int64_t timeout_ns, int *status, struct str *body, struct err *e) ERR_CHECKED;
 
 /* Raise the limit on open files to the hard one. The limit in force. */
 uint64_t http_raise_open_files(void);

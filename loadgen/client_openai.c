@@ -394,7 +394,7 @@ static void on_end(void *arg, const struct http_end *end)
         snprintf(status, sizeof status, "status %d", end->status);
         what = status;
     }
-    finish(c, outcome, outcome == OUTCOME_OK ? 0 : end->library_code, what);
+    finish(c, outcome, outcome == OUTCOME_OK ? 0 : end->code, what);
 }
 
 /* --- timeouts ------------------------------------------------------------------------------------------- */
@@ -489,7 +489,7 @@ static void openai_begin_step(struct client *client, const struct wire_step *ste
     struct client_openai *o = openai_of(client);
     o->step = *step;
     memset(o->is_told, 0, sizeof o->is_told);
-    hist_reset(&http_times(o->http)->to_stamp);
+    hist_reset(&http_times(o->http)->to_read);
     hist_reset(&http_times(o->http)->handling);
 }
 
@@ -505,8 +505,8 @@ static struct client_times openai_times(struct client *client)
 {
     const struct http_times *t = http_times(openai_of(client)->http);
     return (struct client_times){
-        .stamp_ns = {(uint64_t)hist_quantile(&t->to_stamp, 0.5),
-                     (uint64_t)hist_quantile(&t->to_stamp, 0.99)},
+        .stamp_ns = {(uint64_t)hist_quantile(&t->to_read, 0.5),
+                     (uint64_t)hist_quantile(&t->to_read, 0.99)},
         .chunk_ns = {(uint64_t)hist_quantile(&t->handling, 0.5),
                      (uint64_t)hist_quantile(&t->handling, 0.99)},
     };

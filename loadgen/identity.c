@@ -1,6 +1,7 @@
 #include "loadgen/identity.h"
 
 #include "core/clock.h"
+#include "core/http_get.h"
 #include "core/str.h"
 #include "loadgen/metrics.h"
 

@@ -1,6 +1,7 @@
 #include "loadgen/scrape.h"
 
 #include "core/clock.h"
+#include "core/http_get.h"
 #include "core/mem.h"
 #include "core/str.h"
 #include "core/thread.h"
@@ -43,7 +44,7 @@ static bool look(struct scrape *s, size_t i, struct series_point *p)
     struct metrics m = {0};
     int status = 0;
     int64_t begin_ns = clock_now_ns();
-    if (http_getter_get(s->getter, s->urls[i], TIMEOUT_NS, &status, &body, &ignored) == 0 &&
+    if (http_get_url(s->getter, s->urls[i], TIMEOUT_NS, &status, &body, &ignored) == 0 &&
         status == 200 && body.len > 0) {
         metrics_parse(body.data, body.len, &m);
     }
@@ -129,7 +130,7 @@ static void free_scrape(struct scrape *s)
         free(s->urls[i]);
     }
     free(s->urls);
-    http_getter_close(s->getter);
+    http_get_close(s->getter);
     endpoint_close(&s->endpoint);
     free(s);
 }
@@ -158,7 +159,7 @@ int scrape_start(struct scrape **out, const struct endpoint_config *c, struct er
         free(s);
         return -1;
     }
-    if (http_getter_open(&s->getter, &s->endpoint.http, s->endpoint.headers, e) != 0) {
+    if (http_get_open(&s->getter, &s->endpoint.http, s->endpoint.headers, e) != 0) {
         goto fail;
     }
     if (find_urls(s) == 0) {
