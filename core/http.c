@@ -192,6 +192,10 @@ static bool may_begin(const struct http_call *c)
 
 static void begin(struct http_call *c)
 {
+    c->t_start_ns = clock_now_ns();
+    if (c->request.begins) {
+        c->request.begins(c->request.arg, c->t_start_ns);
+    }
     if (c->is_plain) {
         http_plain_start(c->h->plain, c);
     } else {
@@ -214,7 +218,6 @@ struct http_call *http_start(struct http *h, const struct http_request *r)
     c->request = *r;
     c->is_plain = is_plain(&h->settings, r->url);
     c->t_byte_ns = -1;
-    c->t_start_ns = clock_now_ns();
     if (!h->waiting.first && may_begin(c)) {
         begin(c);
     } else {

@@ -54,7 +54,7 @@ struct http_end {
     int status;            // 0: no answer began
     int code;              // libcurl's CURLcode for what happened
     const char *message;   // one line, valid during the call
-    int64_t first_byte_ns; // since http_start; < 0: none came
+    int64_t first_byte_ns; // since it went out; < 0: none came
 };
 
 struct http_request { // everything borrowed until `end` has been called, or http_cancel
@@ -64,6 +64,8 @@ struct http_request { // everything borrowed until `end` has been called, or htt
     const void *body;             // POST; NULL: GET
     size_t n_body_bytes;
     void *arg;
+    /* It goes out now: inside of http_start, or later where connects_rps makes it wait. May be NULL. */
+    void (*begins)(void *arg, int64_t t_ns);
     /* Bytes of the answer's body, which came at t_ns (clock_now_ns); maybe before http_start has returned.
      * -1 ends the call. */
     int (*data)(void *arg, const struct http_call *c, const char *bytes, size_t n, int64_t t_ns);

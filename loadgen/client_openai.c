@@ -25,6 +25,7 @@
 #define KEEP_BYTES       4096 // memory that a slot may hold on to
 #define TOKEN_BYTES      6    // of text, about
 #define ID_BYTES         40
+#define OVER_NS          NS_PER_S // after [DONE] nothing is to come
 
 struct call { // of the live request in the same slot
     struct client_openai *client;
@@ -34,8 +35,10 @@ struct call { // of the live request in the same slot
     struct sse sse;
     struct str text; // as escaped: of the tokens so far, of a whole answer, or what went wrong
     struct spread spread;
-    struct sent_link unanswered, unfinished;
-    int64_t t_ns; // of the bytes under way
+    struct sent_link unanswered, unfinished, over;
+    int64_t t_submit_ns;
+    int64_t t_over_ns; // of [DONE]
+    int64_t t_ns;      // of the bytes under way
     int64_t usage_out;
     const char *bad; // what is wrong with the answer; NULL: nothing
     char id[ID_BYTES];
@@ -55,6 +58,8 @@ struct client_openai {
     struct call *calls; // (n_slots), a reserved mapping
     uint32_t n_slots;
     struct sent_list unanswered, unfinished; // by time of sending
+    struct sent_list over;                   // by time of [DONE]: only the answer's end is to come
+    struct reply_form form;                  // of the latest event
     struct str *spare;                       // (n_spare) payloads' memory
     size_t n_spare, cap_spare;
     struct str plain;     // of a text under way
@@ -139,6 +144,10 @@ static void take_text(struct call *c, const struct reply *r)
     struct client_openai *o = c->client;
     struct record *rec = &c->live->rec;
     bool is_first = rec->n_out == 0;
+    if (c->text.len > MAX_ANSWER_BYTES) {
+        c->bad = "an answer that is too long";
+        return;
+    }
     if (!live_tokens(o->table, c->live, tokens_of(c, r), c->t_ns)) {
         c->bad = "more tokens than were asked for";
         return;
@@ -173,7 +182,7 @@ static void take_event(void *arg, const char *data, size_t len)
     if (c->bad || len == 0) {
         return;
     }
-    if (!reply_scan(data, len, &r)) {
+    if (!reply_scan_like(&c->client->form, data, len, &r)) {
         say_bad(c, "an event that is not JSON", data, len);
     } else if (r.is_error) {
         say_bad(c, "an error in the stream", r.message.len > 0 ? r.message.data : data,
@@ -184,6 +193,10 @@ static void take_event(void *arg, const char *data, size_t len)
             take_text(c, &r);
         }
         c->is_over = c->is_over || r.is_done || r.is_finished;
+        if (r.is_done) {
+            c->t_over_ns = c->t_ns;
+            sent_list_add(&c->client->over, &c->over, c->live->ticket.slot);
+        }
     }
 }
 
@@ -317,6 +330,7 @@ static void forget(struct call *c)
 {
     sent_list_remove(&c->unanswered);
     sent_list_remove(&c->unfinished);
+    sent_list_remove(&c->over);
     release_payload(c);
     sse_reset(&c->sse);
     trim(&c->sse.line);
@@ -413,9 +427,27 @@ static void end_overdue(struct client_openai *o, struct sent_list *list, int64_t
     }
 }
 
+/* A server that does not end its answer after [DONE] has said all. */
+static void end_over(struct client_openai *o, int64_t now_ns)
+{
+    for (uint32_t i; (i = sent_list_first(&o->over)) != SENT_NONE;) {
+        struct call *c = &o->calls[i];
+        if (now_ns - c->t_over_ns < OVER_NS) {
+            return;
+        }
+        const struct http_end end = {.fate = HTTP_ANSWERED,
+                                     .status = http_status(c->http),
+                                     .message = "",
+                                     .first_byte_ns = -1};
+        http_cancel(c->http);
+        on_end(c, &end);
+    }
+}
+
 static void check_timeouts(struct client_openai *o)
 {
     int64_t now_ns = clock_now_ns();
+    end_over(o, now_ns);
     end_overdue(o, &o->unanswered, o->cfg->first_timeout_ns, OUTCOME_TIMEOUT_FIRST, now_ns);
     end_overdue(o, &o->unfinished, o->cfg->total_timeout_ns, OUTCOME_TIMEOUT_TOTAL, now_ns);
 }
@@ -442,6 +474,26 @@ static void begin_call(struct client_openai *o, struct call *c, struct live *l)
     snprintf(c->id, sizeof c->id, "%" PRIu32 "-%" PRIu64, o->step.index, l->rec.id);
 }
 
+static uint32_t us_between(int64_t from_ns, int64_t to_ns)
+{
+    int64_t us = (to_ns - from_ns) / NS_PER_US;
+    return us < 0 ? 0 : us < UINT32_MAX ? (uint32_t)us : UINT32_MAX;
+}
+
+/* It is sent. Waiting for its turn to connect (target.connects) was asked for, like a wait at the cap. */
+static void on_begins(void *arg, int64_t t_ns)
+{
+    struct call *c = arg;
+    struct client_openai *o = c->client;
+    uint32_t slot = c->live->ticket.slot;
+    if (c->http) { // http_start returned long ago
+        c->live->rec.cap_wait_us += us_between(c->t_submit_ns, t_ns);
+    }
+    live_sent(c->live, t_ns);
+    sent_list_add(&o->unanswered, &c->unanswered, slot);
+    sent_list_add(&o->unfinished, &c->unfinished, slot);
+}
+
 static void openai_submit(struct client *client, struct live *l, struct str *payload)
 {
     struct client_openai *o = openai_of(client);
@@ -457,12 +509,11 @@ static void openai_submit(struct client *client, struct live *l, struct str *pay
         .body = c->payload.data,
         .n_body_bytes = c->payload.len,
         .arg = c,
+        .begins = on_begins,
         .data = on_data,
         .end = on_end,
     };
-    live_sent(l, clock_now_ns());
-    sent_list_add(&o->unanswered, &c->unanswered, l->ticket.slot);
-    sent_list_add(&o->unfinished, &c->unfinished, l->ticket.slot);
+    c->t_submit_ns = clock_now_ns();
     c->http = http_start(o->http, &r);
 }
 
@@ -496,6 +547,9 @@ static void openai_begin_step(struct client *client, const struct wire_step *ste
 static void openai_cancel(struct client *client, struct live *l)
 {
     struct call *c = call_of(openai_of(client), l);
+    if (l->rec.t_send_ns == RECORD_NONE) { // held back to the end
+        l->rec.cap_wait_us += us_between(c->t_submit_ns, clock_now_ns()) + 1;
+    }
     http_cancel(c->http);
     count_output(c);
     forget(c);
@@ -574,6 +628,7 @@ int client_openai_create(struct client **out, const struct endpoint_config *cfg,
     }
     sent_list_init(&o->unanswered);
     sent_list_init(&o->unfinished);
+    sent_list_init(&o->over);
     body_init(&o->body, cfg, model, ignore_eos);
     *out = &o->base;
     return 0;

@@ -154,3 +154,53 @@ bool reply_scan(const char *text, size_t len, struct reply *out)
     }
     return json_scan_end(&s);
 }
+
+/* --- events that are alike --------------------------------------------------------------------- */
+
+static bool fits(const struct reply_form *form, const char *text, size_t len, struct reply *out)
+{
+    if (form->n_before == 0 || len < form->n_before + form->n_after ||
+        memcmp(text, form->bytes, form->n_before) != 0) {
+        return false;
+    }
+    const char *begin = text + form->n_before, *end = text + len - form->n_after;
+    if (memcmp(end, form->bytes + form->n_before, form->n_after) != 0 ||
+        !json_text_is_plain((struct json_text){begin, (size_t)(end - begin)})) {
+        return false;
+    }
+    *out = form->reply;
+    struct json_text *said = form->is_reasoning ? &out->reasoning : &out->content;
+    *said = (struct json_text){begin, (size_t)(end - begin)};
+    return true;
+}
+
+/* Learn it, if it has one text, which lies in it. */
+static void learn(struct reply_form *form, const char *text, size_t len, const struct reply *r)
+{
+    bool is_reasoning = r->reasoning.len > 0;
+    struct json_text said = is_reasoning ? r->reasoning : r->content;
+    form->n_before = 0;
+    if (said.len == 0 || (is_reasoning && r->content.len > 0) || r->message.len > 0 ||
+        len - said.len > sizeof form->bytes) {
+        return;
+    }
+    form->n_before = (size_t)(said.data - text);
+    form->n_after = len - form->n_before - said.len;
+    memcpy(form->bytes, text, form->n_before);
+    memcpy(form->bytes + form->n_before, said.data + said.len, form->n_after);
+    form->is_reasoning = is_reasoning;
+    form->reply = *r;
+    form->reply.content = form->reply.reasoning = (struct json_text){"", 0};
+}
+
+bool reply_scan_like(struct reply_form *form, const char *text, size_t len, struct reply *out)
+{
+    if (fits(form, text, len, out)) {
+        return true;
+    }
+    bool ok = reply_scan(text, len, out);
+    if (ok) {
+        learn(form, text, len, out);
+    }
+    return ok;
+}

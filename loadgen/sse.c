@@ -68,6 +68,9 @@ static int take_line(struct sse *s, const char *line, size_t len, bool in_place,
 /* Where the line ends: its CR or LF, or NULL. */
 static const char *line_end(const char *at, const char *end)
 {
+    if (*at == '\n') {
+        return at; // the empty line that ends an event
+    }
     const char *lf = memchr(at, '\n', (size_t)(end - at));
     const char *cr = memchr(at, '\r', (size_t)((lf ? lf : end) - at));
     return cr ? cr : lf;

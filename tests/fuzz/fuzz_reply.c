@@ -2,7 +2,8 @@
  * Any bytes as an event's data, against jansson: an object is an object, and what the scanner took out
  * of it is what the tree says. What differs on purpose, beside fuzz_json_scan: token counts that are no
  * whole numbers of at most 18 digits are passed over, a key with escapes is not recognised, and of keys
- * that come twice each one counts.
+ * that come twice each one counts. And lines as the events of one stream: known by the form of the one before
+ * or not, they say the same.
  */
 #include "core/err.h"
 #include "core/str.h"
@@ -117,6 +118,36 @@ static void check_reply(const struct reply *r, const struct expected *x)
     CHECK(r->is_error == x->is_error && !r->is_done);
 }
 
+static bool is_same_text(struct json_text a, struct json_text b)
+{
+    return a.len == b.len && memcmp(a.data, b.data, a.len) == 0;
+}
+
+static bool is_same(const struct reply *a, const struct reply *b)
+{
+    return is_same_text(a->content, b->content) && is_same_text(a->reasoning, b->reasoning) &&
+           is_same_text(a->message, b->message) && a->prompt_tokens == b->prompt_tokens &&
+           a->completion_tokens == b->completion_tokens && a->has_choice == b->has_choice &&
+           a->is_finished == b->is_finished && a->is_done == b->is_done &&
+           a->is_error == b->is_error;
+}
+
+static void check_lines(const char *text, size_t size)
+{
+    struct reply_form form = {0};
+    for (const char *at = text, *end = text + size; at < end;) {
+        const char *stop = memchr(at, '\n', (size_t)(end - at));
+        size_t len = (size_t)((stop ? stop : end) - at);
+        struct reply alone, by_form;
+        bool taken = reply_scan(at, len, &alone);
+        for (int i = 0; i < 2; i++) { // the second time it has just been learnt
+            CHECK(reply_scan_like(&form, at, len, &by_form) == taken);
+            CHECK(!taken || is_same(&alone, &by_form));
+        }
+        at += len + 1;
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     const char *text = (const char *)data;
@@ -125,6 +156,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (memchr(text, '\0', size)) {
         return 0; // jansson 2.14 passes over one behind a number
     }
+    check_lines(text, size);
     bool taken = reply_scan(text, size, &r);
     if (r.is_done) {
         CHECK(taken && size >= 6 && memcmp(text, "[DONE]", 6) == 0);
