@@ -1,6 +1,7 @@
 #include "core/http.h"
 
 #include "core/clock.h"
+#include "core/epoll_fine.h"
 #include "core/http_call.h"
 #include "core/http_curl.h"
 #include "core/http_plain.h"
@@ -295,8 +296,7 @@ static void run_sockets(struct http *h, int n)
 
 static int look(struct http *h, int64_t wait_ns)
 {
-    struct timespec wait = {.tv_sec = wait_ns / NS_PER_S, .tv_nsec = wait_ns % NS_PER_S};
-    int n = epoll_pwait2(h->epoll_fd, h->events, EVENTS_PER_LOOK, &wait, NULL);
+    int n = epoll_fine_wait(h->epoll_fd, h->events, EVENTS_PER_LOOK, wait_ns, NULL);
     if (n > 0) {
         run_sockets(h, n);
     }

@@ -3,7 +3,8 @@
 #include <string.h>
 #include <strings.h>
 
-#define MAX_DIGITS 15 // of a length: fits 64 bits in base 16 and 10
+#define MAX_DIGITS  15 // of a length: fits 64 bits in base 16 and 10
+#define BARE_DIGITS 8
 
 enum part {
     STATUS_LINE,
@@ -216,6 +217,26 @@ static int hex_digit(char c)
                                                 : -1;
 }
 
+/* From one chunk to the next as it mostly is, "\r\n1a\r\n" and all of it here, in one go. */
+static bool take_bare_size(struct http_answer *a, const char **at, const char *end)
+{
+    const char *p = *at + 2;
+    uint64_t left = 0;
+    if (end - p < BARE_DIGITS + 2 || memcmp(*at, "\r\n", 2) != 0) {
+        return false;
+    }
+    for (int i = 0, digit; i < BARE_DIGITS && (digit = hex_digit(*p)) >= 0; i++, p++) {
+        left = left << 4 | (uint64_t)digit;
+    }
+    if (left == 0 || memcmp(p, "\r\n", 2) != 0) {
+        return false;
+    }
+    a->left = left;
+    a->part = BODY_OF_LENGTH;
+    *at = p + 2;
+    return true;
+}
+
 static enum http_answer_got take_size(struct http_answer *a, const char **at, const char *end)
 {
     int digit = -1;
@@ -297,7 +318,7 @@ enum http_answer_got http_answer_take(struct http_answer *a, const char **at, co
             got = take_extension(a, at, end);
             break;
         case CHUNK_END:
-            got = take_chunk_end(a, at);
+            got = take_bare_size(a, at, end) ? HTTP_ANSWER_MORE : take_chunk_end(a, at);
             break;
         default:
             got = take_lines(a, at, end);

@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "core/clock.h"
+#include "core/epoll_fine.h"
 #include "core/http_reply.h"
 #include "core/log.h"
 #include "core/mem.h"
@@ -505,7 +506,7 @@ static void run_due(struct httpd *h, const volatile sig_atomic_t *stop)
 }
 
 /* How long the next wait may last; 0 while it spins towards a timer. */
-static struct timespec wait_time(const struct httpd *h, int64_t drain_until_ns)
+static int64_t wait_time_ns(const struct httpd *h, int64_t drain_until_ns)
 {
     int64_t now_ns = clock_local_ns();
     int64_t next_ns = timers_next_ns(&h->timers);
@@ -516,18 +517,17 @@ static struct timespec wait_time(const struct httpd *h, int64_t drain_until_ns)
     if (drain_until_ns && drain_until_ns - now_ns < ns) {
         ns = drain_until_ns - now_ns;
     }
-    ns = ns < 0 ? 0 : ns > NS_PER_S ? NS_PER_S : ns;
-    return (struct timespec){.tv_sec = ns / NS_PER_S, .tv_nsec = ns % NS_PER_S};
+    return ns < 0 ? 0 : ns > NS_PER_S ? NS_PER_S : ns;
 }
 
 static int take_events(struct httpd *h, const volatile sig_atomic_t *stop, int64_t drain_until_ns,
                        struct err *e)
 {
     struct epoll_event events[MAX_EVENTS];
-    struct timespec limit = wait_time(h, drain_until_ns);
-    int n = epoll_pwait2(h->epoll_fd, events, MAX_EVENTS, &limit, &h->wait_mask);
+    int64_t wait_ns = wait_time_ns(h, drain_until_ns);
+    int n = epoll_fine_wait(h->epoll_fd, events, MAX_EVENTS, wait_ns, &h->wait_mask);
     if (n < 0 && errno != EINTR) {
-        return err_set(e, ERR_ENV, "serve: epoll_pwait2: %s", strerror(errno));
+        return err_set(e, ERR_ENV, "serve: epoll_wait: %s", strerror(errno));
     }
     stand_still(h, stop);
     for (int i = 0; i < n; i++) {

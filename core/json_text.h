@@ -22,18 +22,6 @@ static inline bool json_text_is(struct json_text t, const char *word)
     return len == t.len && memcmp(t.data, word, len) == 0;
 }
 
-/* Whether these bytes are the inside of a string without any escape. Inline: most are a few bytes. */
-static inline bool json_text_is_plain(struct json_text t)
-{
-    for (size_t i = 0; i < t.len; i++) {
-        unsigned char c = (unsigned char)t.data[i];
-        if (c < 0x20 || c == '"' || c == '\\') {
-            return false;
-        }
-    }
-    return true;
-}
-
 /* Append plain UTF-8 as the inside of a string: quotes, backslashes and control characters escaped. */
 void json_text_escape(struct str *out, const char *utf8, size_t len);
 

@@ -7,6 +7,7 @@
 #include "core/mem.h"
 #include "core/rng.h"
 #include "loadgen/body.h"
+#include "loadgen/event_form.h"
 #include "loadgen/reply.h"
 #include "loadgen/sent_list.h"
 #include "loadgen/spread.h"
@@ -59,7 +60,7 @@ struct client_openai {
     uint32_t n_slots;
     struct sent_list unanswered, unfinished; // by time of sending
     struct sent_list over;                   // by time of [DONE]: only the answer's end is to come
-    struct reply_form form;                  // of the latest event
+    struct event_form form;                  // of an event that went its whole way
     struct str *spare;                       // (n_spare) payloads' memory
     size_t n_spare, cap_spare;
     struct str plain;     // of a text under way
@@ -175,6 +176,19 @@ static void say_bad(struct call *c, const char *what, const char *text, size_t l
     str_append(&c->text, text, len < MAX_ERROR_BYTES ? len : MAX_ERROR_BYTES);
 }
 
+static void take_reply(struct call *c, const struct reply *r)
+{
+    take_usage(c, r);
+    if (r->content.len + r->reasoning.len > 0) {
+        take_text(c, r);
+    }
+    c->is_over = c->is_over || r->is_done || r->is_finished;
+    if (r->is_done) {
+        c->t_over_ns = c->t_ns;
+        sent_list_add(&c->client->over, &c->over, c->live->ticket.slot);
+    }
+}
+
 static void take_event(void *arg, const char *data, size_t len)
 {
     struct call *c = arg;
@@ -182,22 +196,27 @@ static void take_event(void *arg, const char *data, size_t len)
     if (c->bad || len == 0) {
         return;
     }
-    if (!reply_scan_like(&c->client->form, data, len, &r)) {
+    if (!reply_scan(data, len, &r)) {
         say_bad(c, "an event that is not JSON", data, len);
     } else if (r.is_error) {
         say_bad(c, "an error in the stream", r.message.len > 0 ? r.message.data : data,
                 r.message.len > 0 ? r.message.len : len);
     } else {
-        take_usage(c, &r);
-        if (r.content.len + r.reasoning.len > 0) {
-            take_text(c, &r);
-        }
-        c->is_over = c->is_over || r.is_done || r.is_finished;
-        if (r.is_done) {
-            c->t_over_ns = c->t_ns;
-            sent_list_add(&c->client->over, &c->over, c->live->ticket.slot);
-        }
+        event_form_learn(&c->client->form, data, len, &r);
+        take_reply(c, &r);
     }
+}
+
+/* Events that are known by the form of the last one. Their bytes. */
+static size_t take_alike(struct call *c, const char *bytes, size_t n)
+{
+    const char *at = bytes, *end = bytes + n;
+    struct reply r;
+    for (size_t used; !c->bad && (used = event_form_match(&c->client->form, at, end, &r)) > 0;) {
+        take_reply(c, &r);
+        at += used;
+    }
+    return (size_t)(at - bytes);
 }
 
 /* --- bytes of an answer --------------------------------------------------------------------------------- */
@@ -229,7 +248,8 @@ static int on_data(void *arg, const struct http_call *http, const char *bytes, s
         begin_answer(c, http);
     }
     if (c->is_text && c->client->cfg->stream) {
-        if (sse_feed(&c->sse, bytes, n, take_event, c) != 0) {
+        size_t used = sse_is_between(&c->sse) ? take_alike(c, bytes, n) : 0;
+        if (used < n && sse_feed(&c->sse, bytes + used, n - used, take_event, c) != 0) {
             say_bad(c, "an event that is too long", "", 0);
         }
         return c->bad ? -1 : 0;

@@ -35,20 +35,3 @@ struct reply {
  * and so is a token count that is no whole number.
  */
 bool reply_scan(const char *text, size_t len, struct reply *out);
-
-/*
- * The events of a stream are alike but for their text. A form is one event, to know the next one by: where
- * all bytes but those of its text are the same, so is what it says, and no more than its text is
- * looked at. Zeroed: fits nothing.
- */
-#define REPLY_FORM_BYTES 1024
-
-struct reply_form {
-    char bytes[REPLY_FORM_BYTES];
-    size_t n_before, n_after; // bytes before and behind the text
-    struct reply reply;
-    bool is_reasoning; // the text is
-};
-
-/* The same as reply_scan; `form` is what it knows others by, and becomes this one where that did not fit. */
-bool reply_scan_like(struct reply_form *form, const char *text, size_t len, struct reply *out);

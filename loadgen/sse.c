@@ -129,6 +129,11 @@ int sse_end(struct sse *s, sse_event_fn *fn, void *arg)
     return 0;
 }
 
+bool sse_is_between(const struct sse *s)
+{
+    return s->is_begun && !s->has_data && !s->after_cr && s->line.len == 0;
+}
+
 void sse_reset(struct sse *s)
 {
     str_clear(&s->line);

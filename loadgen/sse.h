@@ -29,6 +29,8 @@ struct sse {           // zeroed: at the beginning of a stream
 int sse_feed(struct sse *s, const char *bytes, size_t n, sse_event_fn *fn, void *arg);
 /* The stream has ended: an event that lacks only its empty line still counts. */
 int sse_end(struct sse *s, sse_event_fn *fn, void *arg);
+/* Whether what is fed next is the first byte of a line that begins an event. */
+bool sse_is_between(const struct sse *s);
 /* Ready for another stream; memory and limit stay. */
 void sse_reset(struct sse *s);
 void sse_free(struct sse *s);

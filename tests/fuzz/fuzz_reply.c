@@ -7,6 +7,7 @@
  */
 #include "core/err.h"
 #include "core/str.h"
+#include "loadgen/event_form.h"
 #include "loadgen/reply.h"
 
 #include <jansson.h>
@@ -132,18 +133,36 @@ static bool is_same(const struct reply *a, const struct reply *b)
            a->is_error == b->is_error;
 }
 
+/* A line as an event's data, after a line that was one. */
+static void check_form(struct event_form *form, const char *line, size_t len)
+{
+    struct str event = {0};
+    struct reply alone = {0}, by_form;
+    bool taken = reply_scan(line, len, &alone);
+    str_puts(&event, "data: ");
+    str_append(&event, line, len);
+    str_puts(&event, "\n\n");
+    const char *end = event.data + event.len;
+    for (int i = 0; i < 2; i++) { // the second time it has just been learnt
+        size_t used = event_form_match(form, event.data, end, &by_form);
+        CHECK(used == 0 || (used == event.len && taken && is_same(&alone, &by_form)));
+        CHECK(event_form_match(form, event.data, end - 1, &by_form) == 0); // it must be whole
+        if (taken) {
+            event_form_learn(form, line, len, &alone);
+        }
+    }
+    str_free(&event);
+}
+
 static void check_lines(const char *text, size_t size)
 {
-    struct reply_form form = {0};
+    struct event_form form = {0};
     for (const char *at = text, *end = text + size; at < end;) {
-        const char *stop = memchr(at, '\n', (size_t)(end - at));
-        size_t len = (size_t)((stop ? stop : end) - at);
-        struct reply alone, by_form;
-        bool taken = reply_scan(at, len, &alone);
-        for (int i = 0; i < 2; i++) { // the second time it has just been learnt
-            CHECK(reply_scan_like(&form, at, len, &by_form) == taken);
-            CHECK(!taken || is_same(&alone, &by_form));
+        size_t len = 0;
+        while (at + len < end && at[len] != '\n' && at[len] != '\r') {
+            len++;
         }
+        check_form(&form, at, len);
         at += len + 1;
     }
 }
