@@ -123,6 +123,17 @@ static int on_close_socket(void *arg, curl_socket_t fd)
 
 /* --- opening ---------------------------------------------------------------------------------- */
 
+/* Whom to trust. libcurl reads a file of certificates once for all connections only where it has no
+ * folder of them beside it, as Debian's has: else each new connection takes 50 ms of the core. */
+static void set_authorities(CURL *easy, const struct http_settings *s)
+{
+    const char *file = s->ca_file ? s->ca_file : curl_version_info(CURLVERSION_NOW)->cainfo;
+    if (file && (s->ca_file || access(file, R_OK) == 0)) {
+        curl_easy_setopt(easy, CURLOPT_CAINFO, file);
+        curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
+    }
+}
+
 void *http_curl_easy(const struct http_settings *s)
 {
     static const long versions[] = {
@@ -145,9 +156,7 @@ void *http_curl_easy(const struct http_settings *s)
     curl_easy_setopt(easy, CURLOPT_USERAGENT, s->user_agent);
     curl_easy_setopt(easy, CURLOPT_SSLCERT, s->cert_file);
     curl_easy_setopt(easy, CURLOPT_SSLKEY, s->key_file);
-    if (s->ca_file) {
-        curl_easy_setopt(easy, CURLOPT_CAINFO, s->ca_file);
-    }
+    set_authorities(easy, s);
     return easy;
 }
 
