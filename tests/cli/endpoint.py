@@ -56,11 +56,13 @@ def lines_of(result):
 
 class EndpointTest(cli.TestCase):
     def begin(self, url, *settings, name="run", env=None):
-        """A light run of half a second, started; settings win over what is here."""
+        """A light run of half a second, started; settings win over what is here.
+
+        Replies have all the time that a slow machine takes: the run ends with the last of them."""
         path = str(self.folder / f"{name}.h5")
         process = cli.start("run", "target.kind=openai", f"target.url={url}", "target.model=m",
                             "load.arrival=constant", "load.rates=20", "load.step=500ms",
-                            "load.drain=3s", "load.warmup=0", "load.input_tokens=8",
+                            "load.drain=40s", "load.warmup=0", "load.input_tokens=8",
                             f"load.output_tokens={N_OUT}", "-o", path, "--quiet", *settings, env=env)
         return path, process
 
@@ -117,11 +119,16 @@ EXPECTED = {
 }
 
 
+# What must come before a limit has seconds for it; nothing else meets one.
+LIMITS = {"never": ["target.first_timeout=1s"], "head_only": ["target.first_timeout=3s"],
+          "stall_forever": ["target.timeout=4s"]}
+
+
 @unittest.skipUnless(FAULTS, "needs the fault server (FAULT_SERVER)")
 class Faults(EndpointTest):
     def see(self, server, fault, *settings):
         return self.load(url_of(server), f"target.model=fault:{fault}", "target.check=false",
-                         "target.first_timeout=1s", "target.timeout=2s", *settings, name=fault)
+                         *LIMITS.get(fault, []), *settings, name=fault)
 
     def check(self, fault, run):
         outcome, n_out, n_chunks, status, says = EXPECTED[fault]
@@ -151,17 +158,20 @@ class Faults(EndpointTest):
         self.check_times(runs)
 
     def check_times(self, runs):
-        """The first token is the first one with text, and gaps are where the server waited."""
+        """The first token is the first one with text, and gaps are where the server waited.
+
+        A client that is held up sees less of a wait, never all replies of a run."""
         for name in ("slow_first", "role_only", "empty_events", "slow_head"):
             with self.subTest(name):
                 self.assertGreater(runs[name].seconds("t_first_ns").min(), 0.9 * WAIT_S)
         for name in ("role_only", "empty_events"):
             with self.subTest(name):
-                self.assertLess(np.median(runs[name].seconds("t_byte_ns")), 0.5 * WAIT_S)
+                self.assertLess(runs[name].seconds("t_byte_ns").min(), 0.5 * WAIT_S)
         stall = runs["stall"]
+        self.assertGreater(stall.seconds("t_last_ns").min(), 0.9 * WAIT_S)
         for i in range(10):
             self.assertEqual(np.argmax(stall.gaps_us(i)), 2)
-            self.assertGreater(stall.gaps_us(i)[2], 0.9e6 * WAIT_S)
+        self.assertGreater(max(stall.gaps_us(i)[2] for i in range(10)), 0.9e6 * WAIT_S)
         several = runs["tokens_in_event"]
         self.assertEqual(several.column("n_out_usage"), {N_OUT})
         for i in range(10):
@@ -169,28 +179,29 @@ class Faults(EndpointTest):
             self.assertGreater(gaps[0], 0)
             self.assertEqual([*gaps[1:4], *gaps[5:]], [0] * 6)
         reasoning = runs["reasoning"]
-        self.assertGreater(reasoning.seconds("t_content_ns", "t_first_ns").min(), 0.6 * WAIT_S)
+        self.assertGreater(reasoning.seconds("t_content_ns").min(), 0.6 * WAIT_S)
+        self.assertGreater(np.median(reasoning.seconds("t_content_ns", "t_first_ns")), 0.6 * WAIT_S)
 
     def test_short_timeout_of_the_first_token(self):
         with Server(program=FAULTS) as s:
-            run = self.see(s, "slow_first", "target.first_timeout=100ms")
+            run = self.see(s, "slow_first=30s", "target.first_timeout=100ms")
         self.assertEqual(run.outcomes(), ["timeout_first"])
         self.assertEqual(run.column("t_first_ns"), {NO_TIME})
 
     def test_continuous_usage(self):
         """Tokens of each event are the server's own count, whatever its text."""
         with Server(program=FAULTS) as s:
-            run = self.see(s, "usage_each", "target.usage=continuous")
+            run = self.see(s, "usage_each=3s", "target.usage=continuous")
         self.assertEqual(run.outcomes(), ["ok"])
         self.assertEqual(run.column("n_out"), {N_OUT})
         for i in range(10):
             gaps = run.gaps_us(i)
             self.assertEqual([*gaps[1:5], gaps[6]], [0] * 5)
-            self.assertGreater(min(gaps[5], gaps[7]), 0.2e6 * WAIT_S)
+            self.assertGreater(min(gaps[5], gaps[7]), 0.6e6)  # of a second each
 
     def test_short_timeout_in_all(self):
         with Server(program=FAULTS) as s:
-            run = self.see(s, "stall=1s", "target.timeout=200ms")
+            run = self.see(s, "stall=30s", "target.timeout=2s")
         self.assertEqual(run.outcomes(), ["timeout_total"])
         self.assertEqual(run.column("n_out"), {2})
 
@@ -198,7 +209,7 @@ class Faults(EndpointTest):
         """Every 20th request fails: who asks for the latency is told so, and goodput counts them all."""
         with Server(program=FAULTS) as s:
             run = self.load(url_of(s), 'target.headers=["X-Fault: http_500/20"]', "load.rates=200",
-                            "load.step=2s", "slo.ttft=1s", "target.check=false")
+                            "load.step=2s", "slo.ttft=20s", "target.check=false")
         outcomes = list(run.step.outcomes().values())
         self.assertEqual((outcomes.count("ok"), outcomes.count("http_status")), (380, 20))
         self.assertEqual(len(lines_of(run.result)), 1, str(run.result))
@@ -231,7 +242,7 @@ class Faults(EndpointTest):
 
 class Counts(EndpointTest):
     def test_tokens_per_event(self):
-        with Server("serve.model=m", "serve.tokens_per_event=4", "serve.itl=5ms") as s:
+        with Server("serve.model=m", "serve.tokens_per_event=4", "serve.itl=50ms") as s:
             runs = self.side_by_side({
                 usage: lambda usage=usage: self.clean(url_of(s), f"target.usage={usage}", name=usage)
                 for usage in ("final", "continuous", "none")})
@@ -243,7 +254,7 @@ class Counts(EndpointTest):
                 for i in range(10):
                     gaps = np.sort(run.gaps_us(i)[1:])
                     self.assertEqual(gaps[:-1].sum(), 0)
-                    self.assertGreater(gaps[-1], 10000)  # four tokens take 20 ms
+                    self.assertGreater(gaps[-1], 50000)  # four tokens take 200 ms
         self.assertEqual(runs["none"].column("n_out_usage"), {NONE})
         self.assertEqual(runs["none"].column("n_out"), {2})  # an event is all that is known of
 
@@ -413,14 +424,14 @@ class Secrets(EndpointTest):
 class Dying(EndpointTest):
     def test_killed(self):
         with Server("serve.model=m") as s:
-            path, process = self.begin(url_of(s), "load.rates=50", "load.step=2s")
+            path, process = self.begin(url_of(s), "load.rates=50", "load.step=5s")
             s.process.wait_until(lambda: s.metrics()["vllm:request_success_total"] > 10, "requests")
             s.process.signal(signal.SIGKILL)
             s.process.finish()
             run = Finished(path, process.finish())
         self.assertEqual(run.result.code, 0, str(run.result))
         outcomes = list(run.step.outcomes().values())
-        self.assertEqual(len(outcomes), 100)
+        self.assertEqual(len(outcomes), 250)
         self.assertGreater(outcomes.count("ok"), 10)
         self.assertGreater(outcomes.count("connect"), 30)
         self.assertLessEqual(set(outcomes), {"ok", "connect", "truncated"})
@@ -428,11 +439,11 @@ class Dying(EndpointTest):
 
     def test_hangs(self):
         with Server("serve.model=m", "serve.itl=20ms") as s:
-            path, process = self.begin(url_of(s), "load.rates=50", "load.step=1500ms",
-                                       "target.first_timeout=400ms", "target.timeout=800ms")
+            path, process = self.begin(url_of(s), "load.rates=50", "load.step=4s",
+                                       "target.first_timeout=2s", "target.timeout=4s")
             s.process.wait_until(lambda: s.metrics()["vllm:request_success_total"] > 10, "requests")
             s.process.signal(signal.SIGSTOP)
-            run = Finished(path, process.finish(20))
+            run = Finished(path, process.finish())
             s.process.signal(signal.SIGCONT)
         self.assertEqual(run.result.code, 0, str(run.result))
         outcomes = list(run.step.outcomes().values())
@@ -469,8 +480,8 @@ class NotThere(EndpointTest):
             jobs = {(name, "before"): lambda n=name: self.load(
                 url[n], *limit.get(n, ["target.timeout=1m"]), name=n + "1") for name in says}
             jobs.update({(name, "later"): lambda n=name: self.load(
-                url[n], "target.check=false", "target.metrics=none", "load.drain=1m",
-                *limit.get(n, []), name=n + "2") for name in later})
+                url[n], "target.check=false", "target.metrics=none", *limit.get(n, []),
+                name=n + "2") for name in later})
             runs = self.side_by_side(jobs)
         for name, (code, text) in says.items():
             with self.subTest(name):

@@ -17,13 +17,13 @@ from serve import Server
 
 RATE_RPS, SERVICE_S, STEP_S = 100, 0.005, 10
 STALL_FROM_S, STALL_TO_S = 4.0, 5.0
-LIMITS = {99: 0.05, 90: 0.2} if cli.SANITIZED else {99: 0.02, 90: 0.1}  # how much of a backlog is left hangs on every service time
+LIMITS = {99: 0.02, 90: 0.1}
 
 
-def times_of(due, service):
+def times_of(due, services):
     """When each ends that begins when it is due and the one before it has ended, and stands still in the stall."""
     end, ends = -np.inf, []
-    for q in due:
+    for q, service in zip(due, services):
         begin = max(q, end)
         if STALL_FROM_S <= begin < STALL_TO_S:
             begin = STALL_TO_S
@@ -53,7 +53,11 @@ class Omission(cli.TestCase):
             cap_wait = r["cap_wait_us"] / 1e3
         np.testing.assert_allclose(due, np.arange(len(due)) / RATE_RPS, atol=1e-8)
 
-        expected = 1e3 * (times_of(due, np.median(service) / 1e3) - due)
+        # A busy machine makes single ones slower; how long the stall held up its one is known without it.
+        is_stalled = service > 500 * (STALL_TO_S - STALL_FROM_S)
+        self.assertEqual(is_stalled.sum(), 1)
+        usual = np.where(is_stalled, np.median(service), service)
+        expected = 1e3 * (times_of(due, usual / 1e3) - due)
         for q, limit in LIMITS.items():
             is_at, should = np.percentile(response, q), np.percentile(expected, q)
             self.assertLess(abs(is_at / should - 1), limit, f"response p{q}: {is_at} ms, should be {should} ms")

@@ -127,12 +127,14 @@ class Cap(cli.TestCase):
 
 
 class Stall(cli.TestCase):
-    STALL_MS = 300
+    STALL_MS = 1000
 
     def test_a_stopped_client_neither_bursts_nor_hides_it(self):
         config = cli.small_run(self.folder, target__kind="null", load__rates=[2000.0],
-                               load__step="3s", load__warmup="10%", load__arrival="constant")
+                               load__step="4s", load__warmup="10%", load__arrival="constant")
         process = cli.start("run", config)
+        journal = self.folder / "run.h5.journal"
+        process.wait_until(lambda: list(journal.glob("*0000*")), "step 0")
         time.sleep(1.5)
         process.signal(signal.SIGSTOP)
         time.sleep(self.STALL_MS / 1000)
@@ -153,14 +155,15 @@ class Stall(cli.TestCase):
         in_stall = (due >= due[worst]) & (due < sent[worst] - MS)
         self.assertGreater(in_stall.sum(), 2 * (self.STALL_MS - 50))
         self.assertTrue((r["late"][in_stall] == 1).all(), "what the stall held up is labelled")
-        self.assertLess((sent[in_stall] - sent[worst]).max(), 100 * MS, "and was sent at once")
+        self.assertLess((sent[in_stall] - sent[worst]).max(), self.STALL_MS / 3 * MS,
+                        "and was sent at once")
         response = r["t_first_ns"] - due
         self.assertTrue((response >= lag).all(), "lateness is in the response latency")
         report = self.good("report", self.folder / "run.h5", "--format", "json").json()
         judged = report["steps"][0]
         self.assertEqual(judged["verdict"], "client_limited")
         self.assertEqual(judged["requests"]["late"], int(step.attrs["n_late"]))
-        self.assertGreater(judged["ttft_ms"]["p99"], 200)
+        self.assertGreater(judged["ttft_ms"]["p99"], 0.6 * self.STALL_MS)
         self.assertLess(judged["ttft_service_ms"]["p99"], 50)
         self.assertIn("sent late", result.out)
 

@@ -10,7 +10,7 @@ import tidemark_cli as cli
 from serve import Server
 
 KINDS = ["base", "sweep", "bisect", "fill", "revisit"]
-NULL = dict(target__kind="null", load__step="400ms", load__drain="200ms", load__probe="200ms")
+NULL = dict(target__kind="null", load__step="400ms", load__drain="5s", load__probe="200ms")
 
 
 def endpoint(server):
@@ -60,8 +60,8 @@ class Search(cli.TestCase):
 
     def test_best_concurrency(self):
         """A server of four places: more users bring nothing, two such rungs end the climb."""
-        with Server("serve.ttft=20ms", "serve.max_concurrent=4") as server:
-            steps, report = self.run_of("best", load__concurrency="best", load__rates={}, load__step="1500ms",
+        with Server("serve.ttft=50ms", "serve.max_concurrent=4") as server:
+            steps, report = self.run_of("best", load__concurrency="best", load__rates={}, load__step="3s",
                                         load__drain="500ms", load__output_tokens=1, **endpoint(server))
         users = [int(s.attrs["users"]) for s in steps]
         self.assertEqual(users[:4], [1, 2, 4, 8])

@@ -328,7 +328,7 @@ def small_run(folder, **keys):
     defaults = dict(name="small", target__kind="stages", target__model="preset:tiny",
                     target__pipeline=2, load__ranks=1, load__dataset="sharegpt",
                     load__input_tokens=16, load__output_tokens=8, load__rates=[20.0],
-                    load__step="2s", load__drain="5s", load__seed=1,
+                    load__step="2s", load__drain="20s", load__seed=1,
                     cost__prices=str(ROOT / "configs" / "prices.csv"), cost__instance="example-cpu",
                     results=str(pathlib.Path(folder) / "run.h5"))
     defaults.update(keys)

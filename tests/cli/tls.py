@@ -15,7 +15,7 @@ import textwrap
 
 import tidemark_cli as cli
 
-RATE, SECONDS, N_OUT = 40, 2, 8
+RATE, SECONDS, N_OUT = 40, 3, 8
 TTFT_MS, ITL_MS = 20, 5
 PORTS = ("tls1", "tls2", "client", "plain1", "plain2")  # tls2: HTTP/2; client: certificate wanted
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin")
