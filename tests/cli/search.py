@@ -1,21 +1,34 @@
 """The searches as a user runs them: which steps come, what the file and the report say of them, that an
-overloaded step ends early with the same requests on any number of load ranks, and that a run which was
-stopped goes on with the same steps."""
+overloaded step ends early with the same requests on any number of load ranks, killed or not, and that a run
+which was stopped goes on with the same steps."""
 
 import json
 import pathlib
 import signal
+import struct
 
 import tidemark_cli as cli
 from serve import Server
 
 KINDS = ["base", "sweep", "bisect", "fill", "revisit"]
+JOURNAL_STOP = 6  # results/journal.h
 NULL = dict(target__kind="null", load__step="400ms", load__drain="5s", load__probe="200ms")
+SLOW = ["serve.ttft=50ms", "serve.max_concurrent=2"]
 
 
 def endpoint(server):
     return dict(target__kind="openai", target__url=f"http://127.0.0.1:{server.port}/v1", target__model="any",
                 target__check=False, target__pipeline=1)
+
+
+def journal_kinds(path):
+    """The kinds of a journal's whole entries: heads of {magic, kind, n_bytes, checksum}, payloads."""
+    data, at, kinds = path.read_bytes() if path.exists() else b"", 0, []
+    while at + 16 <= len(data):
+        _, kind, n_bytes, _ = struct.unpack_from("<4I", data, at)
+        at += 16 + (n_bytes + 7) // 8 * 8
+        kinds += [kind] if at <= len(data) else []
+    return kinds
 
 
 class Search(cli.TestCase):
@@ -99,19 +112,22 @@ class Search(cli.TestCase):
         self.assertEqual((report["drift"]["first_step"], report["drift"]["last_step"]), (0, 3))
         self.assertIn("decided by 95 %: met at 400/s", self.texts("slo")[0])
 
-    def overload(self, name, stop_early=True, load_ranks=1):
+    def overload(self, server, **keys):
         """4 requests/s, then 400, of a server of at most 40."""
-        rates = dict(start=4, factor=100, max_steps=2, bisect=0, fill=0, revisit=False,
-                     stop_early=stop_early)
-        with Server("serve.ttft=50ms", "serve.max_concurrent=2") as server:
-            return self.run_of(name, load__rates=rates, load__output_tokens=1, load__step="4500ms",
-                               load__drain="500ms", load__ranks=load_ranks, **endpoint(server))
+        rates = dict(start=4, factor=100, max_steps=2, bisect=0, fill=0, revisit=False)
+        rates.update(keys.pop("rates", {}))
+        return dict(dict(load__rates=rates, load__output_tokens=1, load__step="4500ms",
+                         load__drain="500ms", **endpoint(server)), **keys)
 
     def test_overload_stops_early(self):
-        steps, report = self.overload("one")
-        whole, _ = self.overload("whole", stop_early=False)
-        for ranks, found in ((1, steps), (2, self.overload("two", load_ranks=2)[0])):
-            with self.subTest(load_ranks=ranks):
+        with Server(*SLOW) as s:
+            whole, _ = self.run_of("whole", **self.overload(s, rates=dict(stop_early=False)))
+        with Server(*SLOW) as s:
+            one, report = self.run_of("one", **self.overload(s))
+        with Server(*SLOW) as s:
+            two, _ = self.run_of("two", **self.overload(s, load__ranks=2))
+        for name, found in (("one", one), ("two", two), ("killed", self.killed_after_the_stop())):
+            with self.subTest(name):
                 self.check_stopped(found[1].attrs)
                 end_ns = found[1].attrs["t_end_ns"] - found[1].attrs["t_begin_ns"]
                 wanted = [row for row in whole[1].schedule() if row[1] < end_ns]
@@ -120,6 +136,27 @@ class Search(cli.TestCase):
                 self.assertEqual(found[1].attrs["schedule_hash"], whole[1].attrs["schedule_hash"])
         self.assertIn("stopped early after", report["steps"][1]["reason"])
         self.assertTrue(report["steps"][1]["stopped_early"])
+
+    def killed_after_the_stop(self):
+        """The steps of a run whose death came while what was sent before the stop was still waited for."""
+        file = self.folder / "run.h5"
+        journal = pathlib.Path(f"{file}.journal", "step_0001.journal")
+        with Server(*SLOW) as server:
+            config = cli.small_run(self.folder, **self.overload(server, load__drain="1m"))
+            process = cli.start("run", config, "--quiet")
+            self.addCleanup(process.end)
+            process.wait_until(lambda: JOURNAL_STOP in journal_kinds(journal), "early stop")
+            process.signal(signal.SIGKILL)
+            process.finish()
+        self.assertEqual(len(cli.read_steps(file)), 1)
+        self.good("recover", file)
+        self.good("validate", file)
+        steps = cli.read_steps(file)
+        self.assertEqual(int(steps[1].attrs["recovered"]), 1)
+        self.assertEqual(set(steps[1].outcomes().values()), {"ok", "lost"})
+        report = self.good("report", file, "--format", "json").json()["steps"][1]
+        self.assertTrue(report["stopped_early"] and report["recovered"])
+        return steps
 
     def check_stopped(self, attrs):
         self.assertEqual(int(attrs["stopped_early"]), 1)
