@@ -24,7 +24,7 @@ static void write_journal(const char *dir, const uint8_t *data, size_t size)
     struct journal *j;
     CHECK(journal_create(&j, dir, 0, &e) == 0);
     for (size_t at = 0; size - at >= 3;) {
-        enum journal_kind kind = (enum journal_kind)(data[at] % JOURNAL_DONE + 1);
+        enum journal_kind kind = (enum journal_kind)(data[at] % (JOURNAL_KIND_END - 1) + 1);
         size_t n = data[at + 1] | (size_t)data[at + 2] << 8, room = size - at - 3;
         n = n < room ? n : room;
         CHECK(journal_append(j, kind, data + at + 3, n, &e) == 0);
