@@ -8,12 +8,12 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* The server that is free first. */
-static size_t earliest(const double *free_s, size_t n)
+/* The server that is free first, or the user whose reply ended first. */
+static size_t earliest(const double *at_s, size_t n)
 {
     size_t best = 0;
     for (size_t i = 1; i < n; i++) {
-        best = free_s[i] < free_s[best] ? i : best;
+        best = at_s[i] < at_s[best] ? i : best;
     }
     return best;
 }
@@ -39,17 +39,17 @@ static void serve(struct batch_server_run *run, size_t i, double due_s, double d
 void mmc_queue_run(const struct mmc_queue *q, const struct batch_server_step *s,
                    struct batch_server_run *out)
 {
-    double free_s[MMC_MOST_SERVERS] = {0}, t = 0, end_s = s->warm_s + s->window_s;
-    size_t servers = s->users > 0 && s->users < q->servers ? s->users : q->servers;
-    double most_rps = s->rate_rps + (double)servers * q->mu_rps;
+    double free_s[MMC_MOST_SERVERS] = {0}, sends_s[MMC_MOST_USERS] = {0};
+    double t = 0, end_s = s->warm_s + s->window_s;
+    double most_rps = s->rate_rps + (double)q->servers * q->mu_rps;
     size_t most = (size_t)(most_rps * end_s + 10 * sqrt(most_rps * end_s)) + 64 + s->users;
     *out = (struct batch_server_run){.offsets = xcalloc(most + 1, sizeof *out->offsets),
                                      .dt_us = xcalloc(most + 1, sizeof *out->dt_us)};
     out->data.records = xcalloc(most, sizeof *out->data.records);
+    CHECK(s->users <= MMC_MOST_USERS);
     for (size_t i = 0;; i++) {
-        size_t k = earliest(free_s, servers);
-        // a closed loop of no more users than servers: each sends when its server is free
-        t = s->users > 0 ? free_s[k]
+        size_t k = earliest(free_s, q->servers), user = earliest(sends_s, s->users);
+        t = s->users > 0 ? sends_s[user]
                          : t - log(rng_uniform(s->seed, RNG_ARRIVAL, i, 0)) / s->rate_rps;
         if (t >= end_s) {
             break;
@@ -57,6 +57,7 @@ void mmc_queue_run(const struct mmc_queue *q, const struct batch_server_step *s,
         CHECK(i < most);
         double begin_s = fmax(t, free_s[k]);
         free_s[k] = begin_s - log(rng_uniform(s->seed, RNG_ENTRY, i, 0)) / q->mu_rps;
+        sends_s[user] = free_s[k];
         serve(out, i, t, free_s[k], end_s + s->drain_s);
         out->data.n++;
     }

@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "analysis/ladder.h"
 #include "analysis/saturation.h"
 #include "analysis/slo_decision.h"
 #include "core/clock.h"
@@ -16,6 +17,7 @@
 #include "core/rng.h"
 #include "loadgen/overload.h"
 #include "loadgen/search.h"
+#include "loadgen/search_ladder.h"
 #include "tests/support/mmc_queue.h"
 
 #include <math.h>
@@ -42,6 +44,7 @@ struct rig {
     struct measure *measure; // (MOST_STEPS)
     struct slo_sample *sample;
     double rate_rps[MOST_STEPS];
+    uint32_t users[MOST_STEPS];
     double ttft_s;  // of the last good step
     double spent_s; // steps, without their drains
     int n_stopped;
@@ -172,14 +175,14 @@ static void measure(struct rig *r, const struct batch_server_run *run)
     r->sample[r->n_steps] = slo_decision_sample(m);
 }
 
-/* All steps at the rate of the last one decide together. */
+/* All steps at the rate (with as many users) of the last one decide together. */
 static struct slo_decision decide(const struct rig *r)
 {
     struct slo_sample same[MOST_STEPS];
     struct slo_decision d;
     size_t n = 0;
     for (size_t i = 0; i <= r->n_steps; i++) {
-        if (r->rate_rps[i] == r->rate_rps[r->n_steps]) {
+        if (r->rate_rps[i] == r->rate_rps[r->n_steps] && r->users[i] == r->users[r->n_steps]) {
             same[n++] = r->sample[i];
         }
     }
@@ -196,6 +199,7 @@ static void rig_run(struct rig *r)
         assert_true(r->n_steps < MOST_STEPS);
         simulate(r, &step, &run);
         r->rate_rps[r->n_steps] = step.rate_rps;
+        r->users[r->n_steps] = step.users;
         measure(r, &run);
         batch_server_free(&run);
         const struct measure *m = &r->measure[r->n_steps];
@@ -392,6 +396,71 @@ static void the_objectives_rate_is_enclosed(void **state)
     assert_true(width / seeds <= 0.6);
 }
 
+/* --- the best limit of requests in flight ------------------------------------------------------------ */
+
+#define SERVED_RPS 480.0 // so that noise is below a percent, and SEARCH_ENOUGH can be told
+
+struct limits {
+    int n, near, best, covered;
+    double wide, spent_s;
+};
+
+/* By the law, of the rungs that were run: the smallest with enough of the highest throughput. */
+static uint32_t best_by_law(const struct rig *r)
+{
+    uint32_t best = UINT32_MAX, c = r->target.mmc.servers;
+    for (size_t i = 0; i < r->n_steps; i++) {
+        best = r->users[i] >= SEARCH_ENOUGH * c && r->users[i] < best ? r->users[i] : best;
+    }
+    return best;
+}
+
+static void climb(uint32_t servers, uint64_t seed, struct limits *t)
+{
+    struct rig r;
+    struct step_info info[MOST_STEPS] = {{0}};
+    struct ladder l;
+    rig_open(&r, mmc_target(servers, SERVED_RPS / servers), seed);
+    r.cfg.concurrency = LOAD_CONCURRENCY_BEST;
+    r.cfg.step_ns = 30 * NS_PER_S;
+    rig_run(&r);
+    for (size_t i = 0; i < r.n_steps; i++) {
+        info[i].users = r.users[i];
+    }
+    ladder_find(info, r.measure, r.n_steps, r.slo.quantile, seed, &l);
+    assert_true(l.best < l.n);
+    double found = l.rungs[l.best].users, truth = best_by_law(&r);
+    t->n++;
+    t->near += found >= servers / 1.15 && found <= servers * 1.15;
+    t->best += found == truth;
+    t->covered += l.lo95 <= truth && truth <= l.hi95;
+    t->wide += (l.hi95 - l.lo95) / truth;
+    t->spent_s += r.spent_s;
+    if (is_shown()) {
+        printf("M/M/%u: best %g [%g, %g], should be %g\n", servers, found, l.lo95, l.hi95, truth);
+    }
+    ladder_free(&l);
+    rig_close(&r);
+}
+
+/* N users of c servers are served min(N, c) mu: fewer than c lose throughput, more only wait. */
+static void the_best_limit_is_found(void **state)
+{
+    (void)state;
+    int seeds = is_soak() ? 100 : 12;
+    for (uint32_t servers = 6; servers <= 24; servers *= 2) {
+        struct limits t = {0};
+        for (int seed = 1; seed <= seeds; seed++) {
+            climb(servers, (uint64_t)seed, &t);
+        }
+        printf("best limit of M/M/%u: %d of %d within 15 %%, %d the best rung, %d covered, %.1f %% "
+               "wide, %.0f s\n",
+               servers, t.near, t.n, t.best, t.covered, 100 * t.wide / t.n, t.spent_s / t.n);
+        assert_true(t.near >= 0.9 * seeds && t.covered >= 0.9 * seeds);
+        assert_true(t.wide / t.n <= 1.5);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -399,6 +468,7 @@ int main(void)
         cmocka_unit_test(no_step_stops_at_the_knee_or_below),
         cmocka_unit_test(overload_stops_soon),
         cmocka_unit_test(the_objectives_rate_is_enclosed),
+        cmocka_unit_test(the_best_limit_is_found),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
