@@ -341,20 +341,21 @@ struct requests {
     const struct step_info *info;
 };
 
-static void write_token_times(struct json_out *out, const struct record *r, const uint32_t *dt_us,
-                              size_t n)
+/* Gaps are kept in whole us, so that their sum can be past the end, which is kept in ns. */
+static void write_token_times(struct json_out *out, const struct record *r, double end_s,
+                              const uint32_t *dt_us, size_t n)
 {
     double at_us = (double)r->t_send_ns / 1e3;
     json_out_open(out, "output_token_times", '[');
     for (size_t i = 0; i < n; i++) {
         at_us += dt_us[i];
-        json_out_number(out, NULL, at_us / 1e6);
+        json_out_number(out, NULL, fmin(at_us / 1e6, end_s));
     }
     json_out_close(out, ']');
 }
 
-static void write_info(struct json_out *out, const struct record *r, const uint32_t *dt_us,
-                       size_t n)
+static void write_info(struct json_out *out, const struct record *r, double end_s,
+                       const uint32_t *dt_us, size_t n)
 {
     json_out_open(out, "info", '{');
     json_out_open(out, "request_metrics", '{');
@@ -364,7 +365,7 @@ static void write_info(struct json_out *out, const struct record *r, const uint3
     json_out_close(out, '}');
     json_out_open(out, "response_metrics", '{');
     json_out_number(out, "output_tokens", latency_tokens_out(r));
-    write_token_times(out, r, dt_us, n);
+    write_token_times(out, r, end_s, dt_us, n);
     json_out_close(out, '}');
     json_out_close(out, '}');
 }
@@ -374,15 +375,16 @@ static void write_request(void *arg, const struct record *r, const uint32_t *dt_
     struct requests *q = arg;
     struct json_out *out = &q->out;
     char error[64];
+    double end_s = export_seconds(export_end_ns(q->info, r));
     if (!export_was_sent(r)) {
         return;
     }
     json_out_open(out, NULL, '{');
     json_out_number(out, "start_time", export_seconds(r->t_send_ns));
-    json_out_number(out, "end_time", export_seconds(export_end_ns(q->info, r)));
+    json_out_number(out, "end_time", end_s);
     json_out_null(out, "request");
     json_out_null(out, "response");
-    write_info(out, r, dt_us, n);
+    write_info(out, r, end_s, dt_us, n);
     const char *text = export_error(r, error, sizeof error);
     if (text) {
         json_out_open(out, "error", '{');

@@ -88,6 +88,20 @@ class Exports(cli.TestCase):
         self.assert_near(got["mean"], numpy.mean(latency), "mean")
         self.assert_near(got["p99"], numpy.percentile(latency, 99), "p99")
 
+    def test_token_times_end_with_their_request(self):
+        """Though gaps are kept in whole microseconds, and these are rounded up."""
+        went, out = self.home / "rounded.json", self.home / "rounded"
+        went.write_text(json.dumps({"input_lens": [4, 4], "output_lens": [1, 2],
+                                    "ttfts": [0.0100006, 0.0100006], "itls": [[], [0.0010007]],
+                                    "start_times": [0, 0.1]}))
+        self.good("import", "vllm", went, "-o", self.home / "rounded.h5", "--force")
+        self.good("export", self.home / "rounded.h5", "--as", "inference-perf", "-o", out)
+        path = out / "inference-perf" / "per_request_lifecycle_metrics.json"
+        for request in json.loads(path.read_text()):
+            times = request["info"]["response_metrics"]["output_token_times"]
+            self.assertEqual(times, sorted(times))
+            self.assertLessEqual(times[-1], request["end_time"])
+
     def test_compare(self):
         same = self.good("compare", self.file, self.file, "--format", "json").json()
         figures = [f for step in same["steps"] for f in step["figures"]]
