@@ -324,7 +324,8 @@ def nest(keys):
 
 
 def small_run(folder, **keys):
-    """Config of a run of seconds: the tiny preset, two stages, short replies, light load."""
+    """Config of a run of seconds: the tiny preset, two stages, short replies, light load. A key of
+    None is left out."""
     defaults = dict(name="small", target__kind="stages", target__model="preset:tiny",
                     target__pipeline=2, load__ranks=1, load__dataset="sharegpt",
                     load__input_tokens=16, load__output_tokens=8, load__rates=[20.0],
@@ -332,7 +333,8 @@ def small_run(folder, **keys):
                     cost__prices=str(ROOT / "configs" / "prices.csv"), cost__instance="example-cpu",
                     results=str(pathlib.Path(folder) / "run.h5"))
     defaults.update(keys)
-    return write_config(pathlib.Path(folder) / "config.yaml", **defaults)
+    wanted = {key: value for key, value in defaults.items() if value is not None}
+    return write_config(pathlib.Path(folder) / "config.yaml", **wanted)
 
 
 def copy_model(folder, name="stories260K"):
