@@ -18,6 +18,7 @@ import time
 import urllib.request
 
 import peers_tools as tools
+import send_clock
 
 LIMIT_S = 120  # of one tool's run
 TICK_S = 0.1
@@ -149,31 +150,80 @@ def speed_table(all_tools, build, folder, what, shapes):
     return table(["client", f"{unit}/s per CPU-second", f"{unit}/s", "tidemark is x times"], rows)
 
 
-def disagreement(peers, us, build, folder):
+def one_user(tool, build, folder):
+    """Run the tool: (None or why it did not, its delays from stamp to server, None or why none)."""
     # one user: a tool's own time per event, which is no definition, hardly shows
     load = tools.Load(users=1, requests=18, tokens=64, seconds=10, stream=True)
-    rows, worst = [], 0
-    with Server(build, "serve.ttft=80ms", "serve.itl=8ms", "serve.spin=300us") as server:
-        run(us, load, server, folder)
-        records = us.records(folder)
-        for tool in peers:
-            _, why = attempt(tool, load, server, folder)
-            if why:
-                rows.append([tool.name, why, "", "", ""])
-                continue
-            theirs, same = tool.read(folder), tool.as_tidemark(records)
-            # users whose next request waits for the tool are not load; some tools say how many
-            same["throughput"] *= theirs.get("in_flight", records.in_flight()) / records.in_flight()
-            for name in [n for n in tools.FIGURES if n in theirs]:
-                off = theirs[name] - same[name]
-                residue = 0 if abs(off) < NOTHING else off / same[name]
-                worst = max(worst, abs(residue))
-                rows.append([f"{tool.name} {name}", f"{theirs[name]:.2f}",
-                             f"{own(records)[name]:.2f}", f"{same[name]:.2f}",
-                             f"{100 * residue:+.1f} %"])
+    log = folder / f"{tool.name}.csv"
+    server = Server(build, "serve.ttft=80ms", "serve.itl=8ms", "serve.spin=300us",
+                    f"serve.log={log}")
+    with server, send_clock.Watch() as watch:
+        _, why = attempt(tool, load, server, folder)
+    if why:
+        return why, None, None
+    starts = tool.starts_ns(folder, watch)
+    if not starts:
+        return None, None, "keeps no stamps on a clock"
+    try:
+        return None, send_clock.delays_ms(starts, log), None
+    except RuntimeError as e:
+        return None, None, str(e)
+
+
+def under(tool, records, theirs, moved):
+    """tidemark's records by the tool's definitions, sent as much earlier as moved: (median, mean)."""
+    usual, earlier = records.sent_earlier(moved[0]), records.sent_earlier(moved[1])
+    same = dict(tool.as_tidemark(earlier))
+    for name in tools.MEDIANS:
+        same[name] = tool.as_tidemark(usual)[name]
+    # users whose next request waits for the tool are not load; some tools say how many
+    same["throughput"] *= theirs.get("in_flight", records.in_flight()) / earlier.in_flight()
+    return same
+
+
+def disagreement(peers, us, build, folder):
+    why, our_delays, no_clock = one_user(us, build, folder)
+    if why:
+        return why + "\n"
+    records, rows, worst = us.records(folder), [], 0
+    clocks = [clock_row(us, our_delays, no_clock)]
+    for tool in peers:
+        why, delays, no_clock = one_user(tool, build, folder)
+        if why:
+            rows.append([tool.name, why, "", "", "", ""])
+            continue
+        clocks.append(clock_row(tool, delays, no_clock))
+        moved = (0, 0)
+        if delays and our_delays:
+            both = send_clock.typical(delays), send_clock.typical(our_delays)
+            moved = [theirs - ours for theirs, ours in zip(*both)]
+        added, residue = figures(tool, records, tool.read(folder), moved)
+        rows += added
+        worst = max(worst, residue)
     head = ["figure (ms, tokens/s)", "it reports", "tidemark reports",
-            "tidemark's records under its definition", "residue"]
-    return table(head, rows) + f"\nLargest residue: {100 * worst:.1f} %.\n"
+            "tidemark's records under its definition", "sent by its send clock", "residue"]
+    return (table(head, rows) + f"\nLargest residue: {100 * worst:.1f} %.\n\n" +
+            table(["from the stamp to the server", "median, ms", "mean, ms", "longest, ms"],
+                  clocks))
+
+
+def figures(tool, records, theirs, moved):
+    """(rows of the tool's figures, the largest residue)"""
+    rows, worst = [], 0
+    plain, same = (under(tool, records, theirs, by) for by in ((0, 0), moved))
+    for name in [n for n in tools.FIGURES if n in theirs]:
+        off = theirs[name] - same[name]
+        residue = 0 if abs(off) < NOTHING else off / same[name]
+        worst = max(worst, abs(residue))
+        rows.append([f"{tool.name} {name}", f"{theirs[name]:.2f}", f"{own(records)[name]:.2f}",
+                     f"{plain[name]:.2f}", f"{same[name]:.2f}", f"{100 * residue:+.1f} %"])
+    return rows, worst
+
+
+def clock_row(tool, delays, why):
+    if not delays:
+        return [tool.name, why, "", ""]
+    return [tool.name, *(f"{x:.2f}" for x in (*send_clock.typical(delays), max(delays)))]
 
 
 def own(r):

@@ -3,11 +3,13 @@
 A tool has `command(load, url, folder)`, where a load is a closed loop of `users` that ends after
 `requests` requests of `tokens` tokens, and `read(folder)`: what it reports, in ms and tokens/s, by
 the names of FIGURES (medians of ttft and e2e, else means), and the mean of requests in flight where
-it says that. `as_tidemark` says the same figures of tidemark's raw records under the tool's
+it says that. `starts_ns(folder, watch)` are its stamps of sending on the monotonic clock, None where
+it keeps none. `as_tidemark` says the same figures of tidemark's raw records under the tool's
 definitions; docs/peers.md has these in words.
 """
 
 import collections
+import copy
 import json
 import os
 import pathlib
@@ -15,6 +17,7 @@ import statistics
 import subprocess
 
 FIGURES = ["ttft", "tpot", "itl", "e2e", "throughput"]
+MEDIANS = ["ttft", "e2e"]
 PROMPT = 32  # tokens
 MODEL = "m"
 Load = collections.namedtuple("Load", "users requests tokens seconds stream")
@@ -28,6 +31,12 @@ class Records:
         self.n = requests["n_out"][ok].astype(float)
         columns = [requests[f"t_{name}_ns"][ok] / 1e6 for name in ("send", "byte", "first", "last")]
         self.s, self.b, self.f, self.l = columns
+
+    def sent_earlier(self, ms):
+        """The same, but with the stamp of sending taken so much earlier."""
+        other = copy.copy(self)
+        other.s = self.s - ms
+        return other
 
     def throughput(self):
         return 1e3 * self.n.sum() / (self.l.max() - self.s.min())
@@ -66,6 +75,9 @@ class Tool:
     def script(self):
         return str(self.home / "bin" / self.name)
 
+    def starts_ns(self, folder, watch):
+        return None
+
 
 class Guidellm(Tool):
     name = "guidellm"
@@ -94,6 +106,11 @@ class Guidellm(Tool):
                 "throughput": mean("output_tokens_per_second"),
                 "in_flight": mean("request_concurrency")}
 
+    def starts_ns(self, folder, watch):
+        requests = json.loads((folder / "guidellm.json").read_text())["benchmarks"][0]["requests"]
+        return [watch.monotonic(round(1e9 * r["info"]["timings"]["request_start"]))
+                for kind in requests.values() for r in kind or []]
+
     def as_tidemark(self, r):
         return dict(per_token_after_first(r), tpot=(r.l - r.s).sum() / r.n.sum())
 
@@ -116,6 +133,10 @@ class Aiperf(Tool):
                 "throughput": d["output_token_throughput"]["avg"],
                 "in_flight": d["effective_concurrency"]["avg"]}
 
+    def starts_ns(self, folder, watch):
+        lines = (folder / "aiperf" / "profile_export.jsonl").read_text().splitlines()
+        return [watch.monotonic(json.loads(line)["metadata"]["request_start_ns"]) for line in lines]
+
     def as_tidemark(self, r):
         return per_token_after_first(r)
 
@@ -135,14 +156,20 @@ class InferencePerf(Tool):
                 {"num_requests": load.requests, "concurrency_level": load.users}]},
             "server": {"type": "vllm", "model_name": MODEL, "base_url": url, "ignore_eos": True},
             "tokenizer": {"pretrained_model_name_or_path": self.tokenizer},
+            "report": {"request_lifecycle": {"per_request": True}},
             "storage": {"local_storage": {"path": str(folder / "inference-perf")}}}
         path = folder / "inference-perf.yaml"
         path.write_text(json.dumps(config))
         return [self.script(), "-c", str(path)]
 
+    def report(self, folder, name):
+        path = next((folder / "inference-perf").rglob(f"{name}_lifecycle_metrics.json"))
+        return json.loads(path.read_text())
+
     def read(self, folder):
-        path = next((folder / "inference-perf").rglob("summary_lifecycle_metrics.json"))
-        done = json.loads(path.read_text())["successes"]
+        done = self.report(folder, "summary")["successes"]
+        times = [(r["start_time"], r["end_time"]) for r in self.report(folder, "per_request")]
+        starts, ends = zip(*times)
 
         def ms(name, what):
             return 1e3 * done["latency"][name][what]
@@ -150,7 +177,11 @@ class InferencePerf(Tool):
         return {"ttft": ms("time_to_first_token", "median"),
                 "tpot": ms("time_per_output_token", "mean"),
                 "itl": ms("inter_token_latency", "mean"), "e2e": ms("request_latency", "median"),
-                "throughput": done["throughput"]["output_tokens_per_sec"]}
+                "throughput": done["throughput"]["output_tokens_per_sec"],
+                "in_flight": (sum(ends) - sum(starts)) / (max(ends) - min(starts))}
+
+    def starts_ns(self, folder, watch):
+        return [round(1e9 * r["start_time"]) for r in self.report(folder, "per_request")]
 
     def as_tidemark(self, r):
         same = per_token_after_first(r)
@@ -207,12 +238,21 @@ class Tidemark(Tool):
                 f"load.output_tokens={load.tokens}", "--quiet", "--force", "-o",
                 str(folder / "tidemark.h5")]
 
-    def records(self, folder):
+    def columns(self, folder):
+        """(t0_ns, {name: column} of the requests)"""
         import h5py  # noqa: PLC0415: Debian's, for the one table that needs it
 
         with h5py.File(folder / "tidemark.h5", "r") as f:
             step = f[sorted(f"steps/{name}" for name in f["steps"] if name.isdigit())[-1]]
-            return Records({name: column[()] for name, column in step["requests"].items()})
+            columns = {name: column[()] for name, column in step["requests"].items()}
+            return int(f.attrs["t0_ns"]), columns
+
+    def records(self, folder):
+        return Records(self.columns(folder)[1])
+
+    def starts_ns(self, folder, watch):
+        t0_ns, columns = self.columns(folder)
+        return [t0_ns + int(t) for t in columns["t_send_ns"] if t >= 0]
 
 
 class Reader(Tool):
