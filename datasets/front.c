@@ -11,18 +11,57 @@
 #define MARK_WORDS      8 // of at least 200: as good as 61 random bits
 #define BYTES_PER_TOKEN 4 // where there is no tokenizer
 #define GROUPS_SEED     0 // of their tokens
+#define WORD            "of"
 
 /* --- the preamble ------------------------------------------------------------------------------- */
 
-static void open_piece(struct front_piece *p, const char *text, size_t len,
+/* Ids of a text behind a word: without what a tokenizer puts in front of the first one. */
+static void encode_behind_word(const struct tokenizer *tok, const char *text, size_t len,
+                               struct token_ids *ids)
+{
+    struct token_ids word = {0};
+    struct str both = {0};
+    size_t n = 0;
+    str_puts(&both, WORD);
+    tokenizer_encode(tok, both.data, both.len, false, &word);
+    str_append(&both, text, len);
+    tokenizer_encode(tok, both.data, both.len, false, ids);
+    while (n < word.n && n < ids->n && ids->v[n] == word.v[n]) {
+        n++;
+    }
+    ids->n -= n;
+    memmove(ids->v, ids->v + n, ids->n * sizeof *ids->v);
+    str_free(&both);
+    token_ids_free(&word);
+}
+
+static void open_piece(struct front_piece *p, const char *text, size_t len, bool is_first,
                        const struct tokenizer *tok)
 {
+    if (len == 0) {
+        return;
+    }
     json_text_escape(&p->json, text, len);
     p->n_tokens = (uint32_t)((len + BYTES_PER_TOKEN - 1) / BYTES_PER_TOKEN);
-    if (tok != NULL && len > 0) {
-        tokenizer_encode(tok, text, len, false, &p->ids);
+    if (tok != NULL) {
+        if (is_first) {
+            tokenizer_encode(tok, text, len, false, &p->ids);
+        } else {
+            encode_behind_word(tok, text, len, &p->ids);
+        }
         p->n_tokens = (uint32_t)p->ids.n;
     }
+}
+
+/* What stands behind a mark stands behind a space, too. */
+static void open_tail(struct front_piece *p, const char *text, size_t len,
+                      const struct tokenizer *tok)
+{
+    struct str tail = {0};
+    str_puts(&tail, len > 0 && text[0] != ' ' ? " " : "");
+    str_append(&tail, text, len);
+    open_piece(p, tail.data, tail.len, false, tok);
+    str_free(&tail);
 }
 
 /* Where to cut for a mark in the middle: at the space nearest to it, so that no word is cut. */
@@ -53,8 +92,8 @@ static int open_preamble(struct front *f, const struct dataset_config *cfg,
         cut = middle_of(text, len);
     }
     f->n_mark = cfg->preamble.mutate != DATASET_MUTATE_NONE ? MARK_WORDS : 0;
-    open_piece(&f->head, text, cut, tok);
-    open_piece(&f->tail, text + cut, len - cut, tok);
+    open_piece(&f->head, text, cut, true, tok);
+    open_tail(&f->tail, text + cut, len - cut, tok);
     return 0;
 }
 

@@ -1,6 +1,6 @@
 """Prompts as a server would tokenise them: for every family of tokenizers, the text of what
-`tidemark dataset show` draws gives exactly its ids, by Hugging Face `tokenizers`; and so does each
-message of a conversation.
+`tidemark dataset show` draws gives exactly its ids, by Hugging Face `tokenizers`, also behind a
+preamble with its mark at any place; and so does each message of a conversation.
 
 usage: prompts.py TIDEMARK [--family NAME]...
 """
@@ -20,6 +20,7 @@ CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_
           "intermediate_size": 128, "num_hidden_layers": 1, "num_attention_heads": 4,
           "num_key_value_heads": 4, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5}
 N_EVENTS = 50
+PREAMBLE = "You are a helpful assistant. Answer in short."
 
 
 def train_words(texts):
@@ -37,12 +38,18 @@ def show(tidemark, folder, *args):
     return [json.loads(line) for line in run.stdout.splitlines()]
 
 
-def drawn(tidemark, folder, tok):
+def drawn(tidemark, folder, tok, *settings):
     """How many drawn prompts come out otherwise, and how long their vocabulary is."""
-    asked = show(tidemark, folder, "sharegpt", "load.prefix.tokens=20")
+    asked = show(tidemark, folder, "sharegpt", "load.prefix.tokens=20", *settings)
     wrong = sum(tok.encode("".join(m["content"] for m in r["messages"]), add_special_tokens=False).ids
                 != r["ids"] for r in asked)
     return wrong, len({i for r in asked for i in r["ids"]})
+
+
+def behind_preambles(tidemark, folder, tok):
+    """How many drawn prompts come out otherwise behind a preamble, over all places of its mark."""
+    return sum(drawn(tidemark, folder, tok, f"load.preamble.text={PREAMBLE}", f"load.preamble.mutate={mutate}")[0]
+               for mutate in ("none", "head", "middle", "tail"))
 
 
 def spoken(tidemark, folder, tok, texts, path):
@@ -77,10 +84,11 @@ def main():
             (folder / "config.json").write_text(json.dumps({**CONFIG, "vocab_size": n_ids}))
             tok = tokenizers.Tokenizer.from_str(text)
             wrong, n_words = drawn(a.tidemark, folder, tok)
+            marked = behind_preambles(a.tidemark, folder, tok)
             turns = spoken(a.tidemark, folder, tok, texts, folder / "talks.json")
             print(f"{name}: {wrong} of {N_EVENTS} drawn prompts differ ({n_words} words), "
-                  f"{turns} turns of {N_EVENTS} conversations", flush=True)
-            bad += wrong + turns + (n_words < 100 or n_words > 2500)
+                  f"{marked} of {4 * N_EVENTS} behind a preamble, {turns} turns of {N_EVENTS} conversations", flush=True)
+            bad += wrong + marked + turns + (n_words < 100 or n_words > 2500)
     sys.exit(bad > 0)
 
 
