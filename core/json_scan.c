@@ -1,5 +1,6 @@
 #include "core/json_scan.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* What each byte is inside a string: 0 plain, 1 the end, 2 a backslash, 3 not allowed. */
@@ -175,6 +176,24 @@ void json_scan_whole(struct json_scan *s, int64_t *out)
         *out = is_negative ? -*out : *out;
     } else {
         fail(s);
+    }
+}
+
+void json_scan_number(struct json_scan *s, double *out)
+{
+    char text[JSON_SCAN_NUMBER_MAX];
+    *out = 0.0;
+    (void)peek(s);
+    const char *begin = s->at;
+    take_number(s);
+    size_t len = (size_t)(s->at - begin);
+    if (len >= sizeof text) {
+        fail(s);
+    }
+    if (!s->bad) {
+        memcpy(text, begin, len);
+        text[len] = '\0';
+        *out = strtod(text, NULL);
     }
 }
 

@@ -21,7 +21,8 @@
 
 #include "core/json_text.h"
 
-#define JSON_SCAN_DEPTH 64
+#define JSON_SCAN_DEPTH      64
+#define JSON_SCAN_NUMBER_MAX 64
 
 struct json_scan {
     const char *at, *end;
@@ -53,6 +54,8 @@ void json_scan_skip(struct json_scan *s);
 void json_scan_string(struct json_scan *s, struct json_text *out);
 /* A number that is whole and fits; anything else is an error. */
 void json_scan_whole(struct json_scan *s, int64_t *out);
+/* Any number of fewer than JSON_SCAN_NUMBER_MAX bytes; infinite beyond a double's range. */
+void json_scan_number(struct json_scan *s, double *out);
 
 /* Whether all went well and nothing but space is left. */
 bool json_scan_end(struct json_scan *s);

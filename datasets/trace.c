@@ -92,7 +92,7 @@ static int parse_line(struct reader *r, struct trace_span line, struct err *e)
     return add_request(r, e);
 }
 
-/* The next line without its end; an empty last line does not count. */
+/* The next line without its end. */
 static bool next_line(const char **at, const char *end, struct trace_span *line)
 {
     if (*at == end) {
@@ -108,6 +108,15 @@ static bool next_line(const char **at, const char *end, struct trace_span *line)
     return true;
 }
 
+/* The end of the text without empty last lines. */
+static const char *last_end(const char *text, size_t len)
+{
+    while (len > 0 && (text[len - 1] == '\n' || text[len - 1] == '\r')) {
+        len--;
+    }
+    return text + len;
+}
+
 bool trace_has_blocks(const char *text, size_t len)
 {
     return len > 0 && text[0] == '{';
@@ -116,7 +125,7 @@ bool trace_has_blocks(const char *text, size_t len)
 static int parse_lines(struct reader *r, const char *text, size_t len, const char *where,
                        struct err *e)
 {
-    const char *at = text, *end = text + len;
+    const char *at = text, *end = last_end(text, len);
     struct trace_span line = {text, 0};
     size_t n = 1;
     if (!r->has_blocks) {

@@ -6,7 +6,7 @@
  *   HPMLL/BurstGPT: CSV with a header that has Timestamp (seconds), Request tokens and
  *       Response tokens; failed requests have 0 response tokens
  *   kvcache-ai/Mooncake: JSON lines {"timestamp": ms, "input_length": n, "output_length": n,
- *       "hash_ids": [...]}, one id for every 512 tokens of input (blocks.h)
+ *       "hash_ids": [...]}; ms may have a fraction; one id for every 512 tokens of input (blocks.h)
  */
 #pragma once
 
@@ -28,7 +28,7 @@ struct trace_input {
 /*
  * Keep the requests of cfg->window ([from, to) since the first line's time) and scale their times.
  * The first bad line is ERR_INPUT as "WHERE:LINE: ...": a field that is no time or number, a time
- * before the line above. Requests without tokens, outside the window or over the context are
+ * before the line above. Empty last lines do not count. Requests without tokens, outside the window or over the context are
  * counted.
  */
 int trace_parse(struct entries *out, const struct trace_input *in, const char *text, size_t len,

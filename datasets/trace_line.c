@@ -5,6 +5,7 @@
 #include "core/mem.h"
 #include "datasets/blocks.h"
 
+#include <math.h>
 #include <string.h>
 
 #define YEAR_MIN    1970
@@ -256,9 +257,9 @@ static void take_blocks(struct json_scan *s, struct trace_request *r)
     }
 }
 
-static int check_mooncake(const struct trace_request *r, int64_t ms, struct err *e)
+static int check_mooncake(const struct trace_request *r, double ms, struct err *e)
 {
-    if (ms < 0 || ms > MAX_SECONDS * 1000) {
+    if (!(ms >= 0.0 && ms <= MAX_SECONDS * 1e3)) {
         return err_set(e, ERR_INPUT, "\"timestamp\" is missing, or not in 0..%lld ms",
                        (long long)MAX_SECONDS * 1000);
     }
@@ -281,13 +282,13 @@ int trace_line_mooncake(struct trace_span line, struct trace_request *r, struct 
 {
     struct json_scan s;
     struct json_text key;
-    int64_t ms = -1;
+    double ms = -1.0;
     r->n_in = r->n_out = -1;
     r->n_blocks = 0;
     json_scan_init(&s, line.s, line.len);
     for (json_scan_object(&s); json_scan_key(&s, &key);) {
         if (json_text_is(key, "timestamp")) {
-            json_scan_whole(&s, &ms);
+            json_scan_number(&s, &ms);
         } else if (json_text_is(key, "input_length")) {
             json_scan_whole(&s, &r->n_in);
         } else if (json_text_is(key, "output_length")) {
@@ -308,6 +309,6 @@ int trace_line_mooncake(struct trace_span line, struct trace_request *r, struct 
     if (check_mooncake(r, ms, e) != 0) {
         return -1;
     }
-    r->t_ns = ms * NS_PER_MS;
+    r->t_ns = (int64_t)ms * NS_PER_MS + llround((ms - floor(ms)) * (double)NS_PER_MS);
     return 0;
 }

@@ -1,6 +1,6 @@
 /*
  * Any bytes as JSON, against jansson: the same texts are taken, and a walk over them finds the same
- * keys, strings and whole numbers. What differs on purpose: the scanner lets pass bytes that are not
+ * keys, strings and numbers. What differs on purpose: the scanner lets pass bytes that are not
  * UTF-8, lone halves of surrogate pairs, a NUL in a key and numbers beyond int64 or double (it never
  * makes values of them), and refuses what is nested deeper than JSON_SCAN_DEPTH.
  */
@@ -65,10 +65,16 @@ static void walk_list(struct json_scan *s, json_t *v)
 
 static void walk_number(struct json_scan *s, json_t *v)
 {
+    struct json_scan behind = *s;
     int64_t got, wanted = json_integer_value(v);
+    double number;
+    json_scan_skip(&behind);
     if (json_is_integer(v) && wanted <= WHOLE_MAX && wanted >= -WHOLE_MAX) {
         json_scan_whole(s, &got);
         CHECK(got == wanted);
+    } else if (json_is_real(v) && behind.at - s->at < JSON_SCAN_NUMBER_MAX) {
+        json_scan_number(s, &number);
+        CHECK(number == json_real_value(v));
     } else {
         json_scan_skip(s);
     }

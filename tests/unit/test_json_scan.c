@@ -82,8 +82,8 @@ static void test_depth(void **state)
     assert_false(is_nested_json(100000, '[', ']'));
 }
 
-/* The value of the key "n" of an object as a whole number. */
-static bool whole(const char *text, int64_t *n)
+/* The value of the key "n" of an object as a whole number, or as any if that is NULL. */
+static bool number(const char *text, int64_t *whole, double *any)
 {
     struct json_scan s;
     struct json_text key;
@@ -91,12 +91,22 @@ static bool whole(const char *text, int64_t *n)
     json_scan_object(&s);
     while (json_scan_key(&s, &key)) {
         if (json_text_is(key, "n")) {
-            json_scan_whole(&s, n);
+            whole != NULL ? json_scan_whole(&s, whole) : json_scan_number(&s, any);
         } else {
             json_scan_skip(&s);
         }
     }
     return json_scan_end(&s);
+}
+
+static bool whole(const char *text, int64_t *n)
+{
+    return number(text, n, NULL);
+}
+
+static bool fraction(const char *text, double *x)
+{
+    return number(text, NULL, x);
 }
 
 static void test_whole_numbers(void **state)
@@ -112,6 +122,23 @@ static void test_whole_numbers(void **state)
     assert_false(whole("{\"n\":\"1\"}", &n));
     assert_false(whole("{\"n\":null}", &n));
     assert_false(whole("{\"n\":1", &n));
+}
+
+static void test_fractions(void **state)
+{
+    (void)state;
+    double x;
+    assert_true(fraction("{\"n\": 27.5}", &x) && x == 27.5);
+    assert_true(fraction("{\"n\":-12}", &x) && x == -12.0);
+    assert_true(fraction("{\"n\":5e-05,\"m\":1}", &x) && x == 5e-05);
+    assert_true(fraction("{\"n\":1e999}", &x) && x > 1e300);
+    assert_false(fraction("{\"n\":27.}", &x));
+    assert_false(fraction("{\"n\":\"27.5\"}", &x));
+    assert_false(fraction("{\"n\":nan}", &x));
+    assert_false(fraction("{\"n\":27.5", &x));
+    assert_false(
+        fraction("{\"n\":1.00000000000000000000000000000000000000000000000000000000000000}",
+                 &x)); // 64 bytes
 }
 
 static void test_keys_and_items_in_turn(void **state)
@@ -159,9 +186,9 @@ static void test_an_error_ends_all(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_what_json_is),      cmocka_unit_test(test_depth),
-        cmocka_unit_test(test_whole_numbers),     cmocka_unit_test(test_keys_and_items_in_turn),
-        cmocka_unit_test(test_an_error_ends_all),
+        cmocka_unit_test(test_what_json_is),           cmocka_unit_test(test_depth),
+        cmocka_unit_test(test_whole_numbers),          cmocka_unit_test(test_fractions),
+        cmocka_unit_test(test_keys_and_items_in_turn), cmocka_unit_test(test_an_error_ends_all),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -111,6 +111,19 @@ static void test_time_formats(void **state)
     entries_free(&s);
 }
 
+static void test_empty_last_lines(void **state)
+{
+    (void)state;
+    static const char *const ends[] = {"", "\n", "\r\n", "\n\n", "\r\n\r\n\n"};
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+        char *text = xasprintf(HEADER "2023-11-16 18:15:46,1,1%s", ends[i]);
+        struct entries s = parse_ok(&plain, text);
+        assert_int_equal(s.n_source, 1);
+        entries_free(&s);
+        free(text);
+    }
+}
+
 static void test_window_and_scale(void **state)
 {
     (void)state;
@@ -165,7 +178,7 @@ static void test_bad_lines(void **state)
     static const struct {
         const char *line, *says;
     } bad[] = {
-        {"", "t.csv:3: TIMESTAMP"},
+        {"\n2023-11-16 18:15:47,1,1", "t.csv:3: TIMESTAMP"}, // empty, and not the last
         {"x", "t.csv:3: TIMESTAMP"},
         {"2023-11-16,1,1", "t.csv:3: TIMESTAMP"},
         {"2023-11-16 18:15,1,1", "t.csv:3: TIMESTAMP"},
@@ -276,6 +289,22 @@ static void test_mooncake(void **state)
                   "t.csv:2: its time is");
     check_refused(&plain, LINE("-1", "1", "1", "1"), "t.csv:1: \"timestamp\"");
     check_refused(&plain, "{\"timestamp\": 1}\n", "t.csv:1: \"input_length\" or");
+}
+
+static void test_mooncake_fractions(void **state)
+{
+    (void)state;
+    struct entries s =
+        parse_ok(&plain, LINE("27.5", "1", "1", "1") LINE("28", "1", "1", "1")
+                             LINE("28.000001", "1", "1", "1") LINE("4e3", "1", "1", "1") "\n");
+    const int64_t want[] = {0, 500000, 500001, 3972500000};
+    assert_int_equal(s.n, 4);
+    for (size_t i = 0; i < s.n; i++) {
+        assert_int_equal(s.v[i].t_ns, want[i]);
+    }
+    entries_free(&s);
+    check_refused(&plain, LINE("1e999", "1", "1", "1"), "t.csv:1: \"timestamp\"");
+    check_refused(&plain, LINE("5000000000000.5", "1", "1", "1"), "t.csv:1: \"timestamp\"");
 }
 
 /* The first k tokens of two prompts are the same just as long as their blocks are. */
@@ -403,6 +432,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_lines),
         cmocka_unit_test(test_time_formats),
+        cmocka_unit_test(test_empty_last_lines),
         cmocka_unit_test(test_window_and_scale),
         cmocka_unit_test(test_filtered),
         cmocka_unit_test(test_bad_lines),
@@ -410,6 +440,7 @@ int main(void)
         cmocka_unit_test(test_nul_bytes),
         cmocka_unit_test(test_burstgpt),
         cmocka_unit_test(test_mooncake),
+        cmocka_unit_test(test_mooncake_fractions),
         cmocka_unit_test(test_real_trace),
         cmocka_unit_test(test_real_blocks),
     };
