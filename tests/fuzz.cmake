@@ -1,9 +1,6 @@
 # Fuzz targets: tests/fuzz/fuzz_<name>.c defines LLVMFuzzerTestOneInput, tests/fuzz/corpus/<name>
-# holds its inputs. With any compiler the corpus is replayed as test fuzz.<name>. To look for more:
-#
-#   cmake -S . -B build-fuzz -G Ninja -DCMAKE_C_COMPILER=clang -DTIDEMARK_FUZZ=ON
-#   ninja -C build-fuzz fuzz_config
-#   build-fuzz/tests/fuzz_config -max_total_time=60 NEW_INPUTS tests/fuzz/corpus/config
+# holds its inputs. With any compiler the corpus is replayed as test fuzz.<name>. To look for more,
+# for as long as wanted: tests/fuzz/long.sh, or TIDEMARK_FUZZ by hand as it does.
 #
 # Each part lists its targets in a file of its own, tests/fuzz/<part>.cmake.
 if(TIDEMARK_FUZZ)
