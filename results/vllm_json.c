@@ -119,11 +119,13 @@ static int take_load(const struct place *p, struct vllm_json_run *run, struct er
     return 0;
 }
 
+/* 0: none, or none that 64 bits can say. */
 static int64_t read_date(const char *text)
 {
     struct tm tm = {0};
     const char *end = strptime(text, "%Y%m%d-%H%M%S", &tm);
-    return end && *end == '\0' ? (int64_t)timegm(&tm) * (int64_t)NS : 0;
+    int64_t date_s = end && *end == '\0' ? (int64_t)timegm(&tm) : 0;
+    return date_s > 0 && date_s <= INT64_MAX / (int64_t)NS ? date_s * (int64_t)NS : 0;
 }
 
 /* --- values ----------------------------------------------------------------------------------- */
