@@ -24,7 +24,7 @@
 struct run_args {
     struct command_args rest; // CONFIG, key=value ...
     const char *output, *hostfile;
-    bool resume, force, dry_run, strict, quiet, np_only;
+    bool resume, force, dry_run, strict, quiet, np_only, insecure;
 };
 
 static int parse_args(int argc, char **argv, struct run_args *a, struct err *e)
@@ -55,10 +55,10 @@ static int check_price(const struct cost_config *c, struct err *e)
     return 0;
 }
 
-/* CONFIG is the first argument without '='; -o comes last, so that it wins. */
+/* CONFIG is the first argument without '='; what options set comes last, so that they win. */
 static int make_config(const struct run_args *a, struct run_config *c, struct err *e)
 {
-    const char **set = xcalloc((size_t)a->rest.n + 1, sizeof *set);
+    const char **set = xcalloc((size_t)a->rest.n + 2, sizeof *set);
     const char *path = NULL;
     char *output = a->output ? run_config_assign("results", a->output) : NULL;
     int n = 0, rc = 0;
@@ -80,6 +80,9 @@ static int make_config(const struct run_args *a, struct run_config *c, struct er
     }
     if (output) {
         set[n++] = output;
+    }
+    if (a->insecure) {
+        set[n++] = "target.insecure=true";
     }
     if (rc == 0) {
         rc = run_config_load(c, path, set, n, e);
@@ -219,6 +222,8 @@ static const struct command_flag flags[] = {
      offsetof(struct run_args, strict)},
     {"--hostfile", NULL, "FILE", NULL, "hosts for mpirun, one per line: NAME slots=N",
      offsetof(struct run_args, hostfile)},
+    {"--insecure", NULL, NULL, NULL, "any certificate of an endpoint will do: target.insecure=true",
+     offsetof(struct run_args, insecure)},
     {"--np-only", NULL, NULL, NULL, "print how many ranks the config needs, and exit",
      offsetof(struct run_args, np_only)},
     {"--quiet", "-q", NULL, NULL, "no progress, no table", offsetof(struct run_args, quiet)},
@@ -228,6 +233,7 @@ const struct command cmd_run = {
     .name = "run",
     .summary = "the main job: rising traffic until the target saturates, one result file",
     .usage = "run [CONFIG] [key=value ...] [-o FILE.h5] [--resume | --force] [--strict] [--quiet]\n"
+             "    [--insecure]\n"
              "run [CONFIG] [key=value ...] --dry-run | --np-only",
     .details =
         "CONFIG is a YAML file; key=value on the command line overrides it. Started alone\n"

@@ -46,11 +46,11 @@ class Tls(cli.TestCase):
         config = cli.write_config(self.folder / "config.yaml", **dict(defaults, **keys))
         return ["run", config, "--quiet", "-o", self.folder / "run.h5"]
 
-    def load(self, at, **keys):
+    def load(self, at, *flags, **keys):
         """Run to the end: all is well, times are the server's. The log's {protocol: connections}."""
         log = self.home / "access.log"
         before = len(log.read_text().splitlines())
-        self.good(*self.target(at, **keys))
+        self.good(*self.target(at, **keys), *flags)
         (step,) = cli.read_steps(self.folder / "run.h5")
         r = step.requests
         self.assertEqual(set(step.outcomes().values()), {"ok"})
@@ -87,6 +87,9 @@ class Tls(cli.TestCase):
 
     def test_any_certificate_will_do(self):
         self.load("tls1", target__insecure=True)
+
+    def test_any_certificate_will_do_by_a_flag(self):
+        self.load("tls1", "--insecure", target__insecure=False)
 
     def test_the_systems_authorities_do_not_know_it(self):
         self.stopped("certificate")
