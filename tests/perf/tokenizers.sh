@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The tokenizers against Hugging Face `tokenizers` on 12 MB of text in many scripts: ids and decoded texts of
 # every family, then the speed of both in the same run, on that text and on plain English. About ten minutes.
+# Exit 1 when a text differs, when a family is below 20 MiB per CPU second, or when it is not five times as fast.
 #
 #   tests/perf/tokenizers.sh [BUILD_FOLDER [agree.py arguments...]]      default: build
 #

@@ -3,10 +3,12 @@ ids with and without special tokens, and decoded texts, must be the same for eve
 
 usage: agree.py DRIVER [--bytes N] [--vocab N] [--family NAME]... [--speed] [--keep FOLDER]
 
---speed also measures both on the corpus and on plain English: CPU seconds of one thread.
+--speed also measures both on the corpus and on plain English, in CPU seconds of one thread, and holds
+ours against limits: a line with PASS or FAIL for each. Exit 1 when a text differs or a limit is missed.
 """
 import argparse
 import array
+import os
 import pathlib
 import struct
 import subprocess
@@ -20,6 +22,8 @@ import corpus
 import families
 
 MIB = 1 << 20
+LEAST_MIB_S = 20
+LEAST_TIMES = 5  # as fast as theirs, whichever of encode_batch and encode is faster
 
 
 def write_corpus(path, texts):
@@ -99,7 +103,22 @@ def speed(driver, spec, n_ids, tok, texts, path):
     return ours, batch, single
 
 
-def main():
+def check(what, value, least):
+    """Whether the limit is held, with a line about it."""
+    ok = value >= least
+    print(f"{'PASS' if ok else 'FAIL'}  {what:<62} {value:8.1f}  at least {least}", flush=True)
+    return ok
+
+
+def check_speed(name, ours, batch, single):
+    """How many limits are missed."""
+    print(f"      {name}: encode_batch {batch:.2f} MiB/s (x{ours / batch:.1f}), "
+          f"encode {single:.2f} (x{ours / single:.1f})")
+    return [check(f"{name}: MiB per CPU second", ours, LEAST_MIB_S),
+            check(f"{name}: times as fast as theirs", ours / max(batch, single), LEAST_TIMES)].count(False)
+
+
+def arguments():
     p = argparse.ArgumentParser()
     p.add_argument("driver")
     p.add_argument("--bytes", type=int, default=1000000)
@@ -107,13 +126,17 @@ def main():
     p.add_argument("--family", action="append", choices=families.NAMES)
     p.add_argument("--speed", action="store_true")
     p.add_argument("--keep", type=pathlib.Path)
-    a = p.parse_args()
+    return p.parse_args()
+
+
+def main():
+    a = arguments()
     texts = corpus.corpus(a.bytes, families.MARKERS)
     training = texts[::5] if a.bytes <= 4000000 else texts[::12]
     n_bytes = sum(len(t.encode()) for t in texts)
     print(f"{len(texts)} texts, {n_bytes} bytes, {len(set(''.join(texts)))} different characters; "
-          f"tokenizers {tokenizers.__version__}")
-    bad = 0
+          f"tokenizers {tokenizers.__version__}; load average {' '.join(f'{x:.2f}' for x in os.getloadavg())}")
+    bad, slow = 0, 0
     with tempfile.TemporaryDirectory() as temporary:
         folder = a.keep or pathlib.Path(temporary)
         folder.mkdir(exist_ok=True)
@@ -126,10 +149,10 @@ def main():
                 pairs = families.make_pairs(name)
                 bad += agreement(a.driver, folder, f"{name} by pairs", *pairs, texts[::4])[1]
             for kind, some in (("corpus", texts), ("English", plain)) if a.speed else ():
-                ours, batch, single = speed(a.driver, folder / f"{name}.json", n_ids, tok, some, folder / "some")
-                print(f"   {kind:8} {ours:7.1f} MiB/s; encode_batch {batch:5.2f} (x{ours / batch:.1f}), "
-                      f"encode {single:5.2f} (x{ours / single:.1f})", flush=True)
-    sys.exit(bad > 0)
+                slow += check_speed(f"{name}, {kind}",
+                                    *speed(a.driver, folder / f"{name}.json", n_ids, tok, some, folder / "some"))
+    print(f"{'FAIL' if bad else 'PASS'}  texts that differ: {bad}; limits of speed that are missed: {slow}")
+    sys.exit(bad + slow > 0)
 
 
 if __name__ == "__main__":
