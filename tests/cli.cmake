@@ -28,6 +28,7 @@ set_property(TEST cli.serve APPEND PROPERTY ENVIRONMENT "FAULT_SERVER=$<TARGET_F
 tm_cli_test(endpoint TIMEOUT 180)
 set_property(TEST cli.endpoint APPEND PROPERTY ENVIRONMENT
   "FAULT_SERVER=$<TARGET_FILE:fault_server>")
+tm_cli_test(connections TIMEOUT 120)
 tm_cli_test(foreign TIMEOUT 240)
 tm_cli_test(tls TIMEOUT 120)
 tm_cli_test(search TIMEOUT 240)

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 import unittest
 
 import h5py
@@ -311,7 +312,8 @@ class Counts(EndpointTest):
 
 
 class Recorder:
-    """A server that keeps what it is asked, and answers 500 with all the headers it got."""
+    """A server that keeps what it is asked, by whom and when, and answers 500 with all the headers it
+    got. It closes each connection."""
 
     def __init__(self, status=500):
         self.asked = asked = []
@@ -319,7 +321,7 @@ class Recorder:
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
                 self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                asked.append((self.path, dict(self.headers)))
+                asked.append((self.path, dict(self.headers), self.client_address[0], time.monotonic()))
                 text = f"I was told: {dict(self.headers)}".encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(text)))
