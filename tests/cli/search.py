@@ -21,6 +21,20 @@ def endpoint(server):
                 target__check=False, target__pipeline=1)
 
 
+TRIES = 3
+BUSY = f"this machine held up the client in each of {TRIES} runs, which the search must obey"
+
+
+def steps_of(file):
+    """[(kind, rate, pass)]"""
+    return [(KINDS[s.attrs["kind"]], float(s.attrs["rate_rps"]), int(s.attrs["repeat"]))
+            for s in cli.read_steps(file)]
+
+
+def was_held_up(report):
+    return "client_limited" in [s["verdict"] for s in report["steps"]]
+
+
 def journal_kinds(path):
     """The kinds of a journal's whole entries: heads of {magic, kind, n_bytes, checksum}, payloads."""
     data, at, kinds = path.read_bytes() if path.exists() else b"", 0, []
@@ -102,15 +116,21 @@ class Search(cli.TestCase):
     def test_objectives(self):
         """The null target answers at once: every rate is met, and the text says so."""
         rates = dict(start=100, factor=2, max_steps=3, slo=True)
-        steps, report = self.run_of("slo", load__rates=rates, slo__ttft="50ms", slo__quantile=0.5,
-                                    **NULL)
+        for attempt in range(TRIES):
+            name = f"slo{attempt}"
+            steps, report = self.run_of(name, load__rates=rates, slo__ttft="50ms", slo__quantile=0.5,
+                                        **NULL)
+            if not was_held_up(report):
+                break
+        else:
+            self.skipTest(BUSY)
         self.assertEqual([KINDS[s.attrs["kind"]] for s in steps], ["sweep"] * 3 + ["revisit"])
         decided = report["slo"]["decided"]
         self.assertEqual([p["holds"] for p in decided["probes"]], ["met"] * 3)
         self.assertEqual((decided["highest_met_rps"], decided["lowest_missed_rps"]), (400, None))
         self.assertTrue(decided["monotone"])
         self.assertEqual((report["drift"]["first_step"], report["drift"]["last_step"]), (0, 3))
-        self.assertIn("decided by 95 %: met at 400/s", self.texts("slo")[0])
+        self.assertIn("decided by 95 %: met at 400/s", self.texts(name)[0])
 
     def overload(self, server, **keys):
         """4 requests/s, then 400, of a server of at most 40."""
@@ -164,22 +184,34 @@ class Search(cli.TestCase):
         self.assertLess(attrs["t_warm_ns"], attrs["t_end_ns"])
         self.assertGreater(attrs["t_end_ns"] - attrs["t_begin_ns"], 1.5e9)  # a third of the step
 
-    def test_resume_goes_on_with_the_same_steps(self):
+    def stopped_and_resumed(self):
+        """Kind, rate and pass of all steps, after a stop in step 2 and a resumption; the report."""
         keys = dict(load__rates=dict(start=100, factor=2, max_steps=3), load__repeats=2, **NULL)
         keys["load__step"] = "700ms"
         config = cli.small_run(self.folder, **keys)
         file, journal = self.folder / "run.h5", pathlib.Path(f"{self.folder}/run.h5.journal")
-        process = cli.start("run", config, "--quiet")
+        process = cli.start("run", config, "--quiet", "--force")
         self.addCleanup(process.end)
         process.wait_until(lambda: list(journal.glob("*0002*")), "step 2")
         process.signal(signal.SIGINT)
         self.assertEqual(process.finish().code, 0)
-        self.assertLess(len(cli.read_steps(file)), 8)
+        before = steps_of(file)
         self.good("run", config, "--quiet", "--resume")
-        found = [(KINDS[s.attrs["kind"]], float(s.attrs["rate_rps"]), int(s.attrs["repeat"]))
-                 for s in cli.read_steps(file)]
+        found = steps_of(file)
+        self.assertLess(len(before), len(found))
+        self.assertEqual(found[:len(before)], before)
+        return found, self.good("report", file, "--format", "json").json()
+
+    def test_resume_goes_on_with_the_same_steps(self):
         one_pass = [("sweep", 100.0), ("sweep", 200.0), ("sweep", 400.0), ("revisit", 100.0)]
-        self.assertEqual(found, [(*s, k) for k in range(2) for s in one_pass])
+        for _ in range(TRIES):
+            found, report = self.stopped_and_resumed()
+            first, second = ([s[:2] for s in found if s[2] == k] for k in range(2))
+            self.assertEqual(first, second)
+            if not was_held_up(report):
+                self.assertEqual(found, [(*s, k) for k in range(2) for s in one_pass])
+                return
+        self.skipTest(BUSY)
 
     def test_dry_run_counts_what_refines(self):
         config = cli.small_run(self.folder, load__rates=dict(start=100), **NULL)
