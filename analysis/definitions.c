@@ -37,7 +37,8 @@ const struct definition definitions[] = {
                  "a tenth of the window is shorter than the median E2E"},
     {"verdict",
      "errors (more than 1 % failed); client_limited (sent/scheduled below 0.99 or send lag p99 above "
-     "max(1 ms, 1 % of median TTFT)); unstable (in-flight slope, 95 % lower bound, above 1 % of the "
+     "max(1 ms, 1 % of median TTFT); closed loop: or users waited more than 1 % of their time for "
+     "late sends); unstable, never in a closed loop (in-flight slope, 95 % lower bound, above 1 % of the "
      "rate, and median TTFT of the last third above 1.5 times that of the first; or more than 5 % "
      "without a first token when the drain ended); too_short (fewer than 30 finished, window under "
      "twice the median E2E, or more than 5 % unfinished); else stable"},

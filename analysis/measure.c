@@ -383,7 +383,9 @@ static void send_lag(struct measure *m)
     for (size_t i = 0; i < m->d->n; i++) {
         const struct record *r = &m->d->records[i];
         if (bin_of(m, r->t_sched_ns) >= 0 && r->t_send_ns != RECORD_NONE) {
-            us[n++] = (double)record_lag_ns(r) / (double)NS_PER_US;
+            int64_t lag_ns = record_lag_ns(r);
+            us[n++] = (double)lag_ns / (double)NS_PER_US;
+            m->late_s += lag_ns > RECORD_LATE_NS ? (double)lag_ns / (double)NS_PER_S : 0;
         }
     }
     stats_sort(us, n);
@@ -399,6 +401,13 @@ static void send_lag(struct measure *m)
 static double seconds(int64_t ns)
 {
     return (double)ns / (double)NS_PER_S;
+}
+
+/* Of the time that the users of a closed loop had, the part they waited for late sends. */
+static double late_share(const struct measure *m)
+{
+    double users_s = (double)m->d->info.users * m->window_s;
+    return users_s > 0 ? m->late_s / users_s : 0;
 }
 
 static void judge(struct measure *m)
@@ -422,6 +431,7 @@ static void judge(struct measure *m)
         .offered_tokens_per_s = measure_rate(m, m->due_out),
         .served_tokens_per_s = measure_rate(m, m->served_out),
         .lag_p99_lo_ms = m->lag_p99_lo_us * 1e-3,
+        .late_share = late_share(m),
         .ttft_p50_ms = waited_median_ms(m, 0, MEASURE_BINS, &unknown),
         .ttft_first_ms = waited_median_ms(m, 0, MEASURE_BINS / 3, &unknown),
         .e2e_p50_ms = m->latency[LATENCY_E2E].p50,

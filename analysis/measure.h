@@ -58,6 +58,7 @@ struct measure {
     double cap_wait_us[3]; // p50, p99, max over all due; NAN: nothing due
     double lag_us[4];      // p50, p99, p999, max; NAN: nothing sent
     double lag_p99_lo_us;  // 95 % lower bound of the p99; 0: too few for one
+    double late_s;         // lag of those above RECORD_LATE_NS, summed
     struct verdict_result verdict;
 
     struct gaps *itl, *icl; // (LATENCY_BATCHES) each, while measuring

@@ -8,6 +8,7 @@
 #define MIN_SENT        0.99
 #define MIN_LAG_MS      1.0
 #define MAX_LAG_OF_TTFT 0.01
+#define MAX_LATE        0.01 // of the time of a closed loop's users
 #define MIN_FINISHED    30
 #define MIN_E2E_WINDOWS 2.0
 #define MIN_GROWTH      0.01 // of the offered rate
@@ -58,6 +59,16 @@ static bool is_client_limited(const struct verdict_evidence *v, struct verdict_r
            decide(out, VERDICT_CLIENT_LIMITED,
                   "send lag p99 >= %.2f ms with 95 %% confidence (limit %.2f ms)", v->lag_p99_lo_ms,
                   limit_ms);
+}
+
+/* A client that stands still makes each user of a closed loop late once, however long: percentiles of
+ * the lag hardly see it. */
+static bool keeps_users_waiting(const struct verdict_evidence *v, struct verdict_result *out)
+{
+    return v->late_share > MAX_LATE &&
+           decide(out, VERDICT_CLIENT_LIMITED,
+                  "users waited %.1f %% of their time for the client to send (limit 1 %%)",
+                  100 * v->late_share);
 }
 
 static bool overloaded(const struct verdict_evidence *v, struct verdict_result *out)
@@ -119,6 +130,15 @@ static void stable(const struct verdict_evidence *v, struct verdict_result *out)
            v->in_flight.slope, v->in_flight.lower, MIN_GROWTH * v->offered_rps, drift(v));
 }
 
+/* It offers only what it is served, so that no queue can grow. */
+static void judge_closed_loop(const struct verdict_evidence *v, struct verdict_result *out)
+{
+    if (!is_client_limited(v, out) && !keeps_users_waiting(v, out) && !is_too_short(v, out)) {
+        decide(out, VERDICT_STABLE, "closed loop: %llu finished, %.1f %% of time lost to lag",
+               (unsigned long long)v->n_finished, 100 * v->late_share);
+    }
+}
+
 void verdict_judge(const struct verdict_evidence *v, struct verdict_result *out)
 {
     *out = (struct verdict_result){
@@ -130,7 +150,7 @@ void verdict_judge(const struct verdict_evidence *v, struct verdict_result *out)
         return;
     }
     if (v->closed_loop) {
-        decide(out, VERDICT_STABLE, "closed loop");
+        judge_closed_loop(v, out);
         return;
     }
     if (!is_client_limited(v, out) && !is_clearly_overloaded(v, out) && !is_too_short(v, out) &&

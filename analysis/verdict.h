@@ -4,7 +4,8 @@
  *   errors          more than 1 % of the scheduled requests failed
  *   client_limited  sent/scheduled < 0.99 (what the user's own cap held back to the end is not counted), or p99 send lag > max(1 ms, 1 % of the median TTFT), decided by
  *                   the 95 % lower bound of the p99: in a step of 60 requests the p99 is the largest
- *                   value, and one late wake-up is no proof that 1 % are late
+ *                   value, and one late wake-up is no proof that 1 % are late; or the users of a closed
+ *                   loop waited more than 1 % of their time for late sends
  *   unstable        clear overload: in-flight requests grow and TTFT drifts, and either less than 90 %
  *                   of the offered tokens was served or more than 5 % were unfinished after the drain;
  *                   or more than 5 % had not even a first token when the drain ended; or the step was
@@ -24,7 +25,9 @@
  * unfinished when the drain ended (cancelled) is a symptom of overload, or of a short drain, but not an
  * error: it counts as failed in the tables, and never makes the verdict `errors`.
  *
- * A closed loop offers only what it is served, so it is `stable` unless there are errors. Pure.
+ * A closed loop offers only what it is served: it can be errors, client_limited, too_short or stable,
+ * and never unstable. Its q is when the reply before has ended and the think time is over, so that s - q is
+ * the client's own there too. Pure.
  */
 #pragma once
 
@@ -45,6 +48,7 @@ struct verdict_evidence {
     double window_s, offered_rps;
     double offered_tokens_per_s, served_tokens_per_s; // output
     double lag_p99_lo_ms;
+    double late_share;                  // closed loop: of its users' time, waited for late sends
     double ttft_p50_ms;                 // with lower bounds for what has none
     double ttft_first_ms, ttft_last_ms; // the same over the first and the last third
     bool ttft_last_unknown;             // the latter is a lower bound

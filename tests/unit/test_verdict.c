@@ -132,25 +132,76 @@ static void a_median_without_first_token_is_drift(void **state)
     assert_int_equal(judge(&v), VERDICT_UNSTABLE);
 }
 
-static void unfinished_is_no_error_and_a_closed_loop_is_stable(void **state)
+static struct verdict_evidence healthy_users(void)
 {
-    (void)state;
     struct verdict_evidence v = healthy();
     v.closed_loop = true;
-    overload(&v);
-    v.n_unfinished = 400;
+    return v;
+}
+
+static void unfinished_is_no_error(void **state)
+{
+    (void)state;
+    struct verdict_evidence v = healthy_users();
+    v.n_unfinished = 30;
     assert_int_equal(judge(&v), VERDICT_STABLE);
     v.n_failed = 50;
     assert_int_equal(judge(&v), VERDICT_ERRORS);
 }
 
+static void a_closed_loop_is_never_unstable(void **state)
+{
+    (void)state;
+    struct verdict_evidence v = healthy_users();
+    overload(&v);
+    assert_int_equal(judge(&v), VERDICT_STABLE);
+}
+
+static void a_late_client_limits_a_closed_loop(void **state)
+{
+    (void)state;
+    struct verdict_evidence v = healthy_users();
+    v.lag_p99_lo_ms = 1.1;
+    assert_int_equal(judge(&v), VERDICT_CLIENT_LIMITED);
+    v = healthy_users();
+    v.late_share = 0.009;
+    assert_int_equal(judge(&v), VERDICT_STABLE);
+    v.late_share = 0.011;
+    assert_int_equal(judge(&v), VERDICT_CLIENT_LIMITED);
+}
+
+static void a_closed_loop_can_be_too_short(void **state)
+{
+    (void)state;
+    struct verdict_evidence v = healthy_users();
+    v.n_finished = 2;
+    assert_int_equal(judge(&v), VERDICT_TOO_SHORT);
+    v = healthy_users();
+    v.e2e_p50_ms = 31000;
+    assert_int_equal(judge(&v), VERDICT_TOO_SHORT);
+    v = healthy_users();
+    v.n_unfinished = 60;
+    assert_int_equal(judge(&v), VERDICT_TOO_SHORT);
+}
+
 /* --- on the simulated server -------------------------------------------------------------------- */
+
+static enum verdict judge_run(struct batch_server_run *run)
+{
+    struct slo_config slo = {.quantile = 0.5};
+    struct measure m;
+    measure_begin(&m, &run->data, &slo);
+    for (size_t i = 0; i < run->data.n; i++) {
+        measure_tokens(&m, &run->data.records[i], &run->dt_us[run->offsets[i]],
+                       run->offsets[i + 1] - run->offsets[i]);
+    }
+    measure_end(&m);
+    return m.verdict.verdict;
+}
 
 static enum verdict simulated(double load, double window_s, double scale, uint64_t seed)
 {
-    struct slo_config slo = {.quantile = 0.5};
     struct batch_server_run run;
-    struct measure m;
     batch_server_run(
         &(struct batch_server_step){
             .rate_rps = load * batch_server_capacity_rps(scale),
@@ -161,14 +212,9 @@ static enum verdict simulated(double load, double window_s, double scale, uint64
             .seed = seed,
         },
         &run);
-    measure_begin(&m, &run.data, &slo);
-    for (size_t i = 0; i < run.data.n; i++) {
-        measure_tokens(&m, &run.data.records[i], &run.dt_us[run.offsets[i]],
-                       run.offsets[i + 1] - run.offsets[i]);
-    }
-    measure_end(&m);
+    enum verdict v = judge_run(&run);
     batch_server_free(&run);
-    return m.verdict.verdict;
+    return v;
 }
 
 /* Short steps of a server that answers in about a second. */
@@ -203,6 +249,23 @@ static void long_requests_in_a_short_step_are_too_short(void **state)
     }
 }
 
+/* A client that stood still for 0.9 s of 60: one late request of each user, fewer than 1 %. */
+static void users_who_wait_for_the_client_are_seen(void **state)
+{
+    (void)state;
+    const struct batch_server_step step = {
+        .users = 32, .warm_s = 5, .window_s = 60, .drain_s = 5, .scale = 0.1, .seed = 1};
+    struct batch_server_run run;
+    batch_server_run(&step, &run);
+    assert_int_equal(judge_run(&run), VERDICT_STABLE);
+    assert_true(run.data.n > 3200);
+    for (size_t i = 0; i < step.users; i++) {
+        run.data.records[run.data.n / 2 + i].t_sched_ns -= 900000000;
+    }
+    assert_int_equal(judge_run(&run), VERDICT_CLIENT_LIMITED);
+    batch_server_free(&run);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -213,7 +276,11 @@ int main(void)
         cmocka_unit_test(growth_and_drift_together_are_unstable),
         cmocka_unit_test(clear_overload_beats_too_short),
         cmocka_unit_test(a_median_without_first_token_is_drift),
-        cmocka_unit_test(unfinished_is_no_error_and_a_closed_loop_is_stable),
+        cmocka_unit_test(unfinished_is_no_error),
+        cmocka_unit_test(a_closed_loop_is_never_unstable),
+        cmocka_unit_test(a_late_client_limits_a_closed_loop),
+        cmocka_unit_test(a_closed_loop_can_be_too_short),
+        cmocka_unit_test(users_who_wait_for_the_client_are_seen),
         cmocka_unit_test(overload_is_never_called_stable_or_short),
         cmocka_unit_test(low_load_is_never_called_unstable),
         cmocka_unit_test(long_requests_in_a_short_step_are_too_short),
