@@ -35,6 +35,7 @@ static json_t *rung_json(const struct ladder_rung *r)
     value_set(o, "ttft_p50_ms", r->ttft_p50_ms);
     value_set(o, "e2e_mean_ms", r->e2e_mean_s * 1e3);
     value_set(o, "little", r->little);
+    json_object_set_new(o, "verdict", json_string(record_verdict_names[r->verdict]));
     json_object_set_new(o, "meets", json_boolean(r->slo.meets));
     json_object_set_new(o, "share", value_interval(r->slo.share));
     return o;

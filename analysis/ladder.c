@@ -9,9 +9,14 @@
 
 /* --- rungs --------------------------------------------------------------------------------------- */
 
+bool ladder_uses(const struct step_info *info, const struct measure *m)
+{
+    return info->users > 0 && info->rate_rps <= 0 && !m->recovered;
+}
+
 static bool is_rung(const struct step_info *i, const struct measure *m)
 {
-    return i->users > 0 && i->rate_rps <= 0 && !m->recovered && m->n_ok > 0;
+    return ladder_uses(i, m) && m->n_ok > 0;
 }
 
 /* All steps of one size, over passes. */
@@ -44,6 +49,8 @@ static struct ladder_rung make_rung(const struct same *s, uint32_t users, double
     r.output_tokens_per_s = repeats_mean(s->through, s->n).of;
     for (size_t i = 0; i < s->n; i++) {
         double part = 1 / (double)s->n;
+        enum verdict v = s->m[i]->verdict.verdict;
+        r.verdict = v > r.verdict ? v : r.verdict; // in the order of record.h
         r.requests_per_s += part * measure_rate(s->m[i], s->m[i]->done);
         r.e2e_mean_s += part * s->m[i]->latency[LATENCY_E2E].mean * 1e-3;
         r.ttft_p50_ms += part * s->m[i]->latency[LATENCY_TTFT].p50;
@@ -69,19 +76,24 @@ static uint32_t size_above(const struct step_info *info, const struct measure *m
 
 /* --- the best ------------------------------------------------------------------------------------- */
 
-/* Position of the best one; n: none meets. */
-static size_t choose(const double *through, const bool *meets, size_t n)
+static bool is_sound(const struct ladder *l, size_t i)
+{
+    return l->rungs[i].verdict <= (l->is_short ? VERDICT_TOO_SHORT : VERDICT_STABLE);
+}
+
+/* Position of the best one that is sound; n: none meets. */
+static size_t choose(const struct ladder *l, const double *through, const bool *meets)
 {
     double most = 0;
-    for (size_t i = 0; i < n; i++) {
-        most = meets[i] ? fmax(most, through[i]) : most;
+    for (size_t i = 0; i < l->n; i++) {
+        most = meets[i] && is_sound(l, i) ? fmax(most, through[i]) : most;
     }
-    for (size_t i = 0; i < n; i++) {
-        if (meets[i] && through[i] >= LADDER_ENOUGH * most) {
+    for (size_t i = 0; i < l->n; i++) {
+        if (meets[i] && is_sound(l, i) && through[i] >= LADDER_ENOUGH * most) {
             return i;
         }
     }
-    return n;
+    return l->n;
 }
 
 static double normal(uint64_t seed, uint64_t a, uint64_t b)
@@ -111,7 +123,7 @@ static void find_interval(struct ladder *l, double quantile, uint64_t seed)
             double share = moved(&r->slo.share, normal(seed, d, 2 * i + 1));
             meets[i] = isnan(share) ? r->slo.meets : share >= quantile;
         }
-        size_t at = choose(through, meets, l->n);
+        size_t at = choose(l, through, meets);
         if (at < l->n) {
             best[n++] = l->rungs[at].users;
         }
@@ -126,7 +138,7 @@ static void find_interval(struct ladder *l, double quantile, uint64_t seed)
     free(meets);
 }
 
-static size_t find_best(const struct ladder *l)
+static void find_best(struct ladder *l)
 {
     double *through = xcalloc(l->n, sizeof *through);
     bool *meets = xcalloc(l->n, sizeof *meets);
@@ -134,10 +146,13 @@ static size_t find_best(const struct ladder *l)
         through[i] = l->rungs[i].output_tokens_per_s.value;
         meets[i] = l->rungs[i].slo.meets;
     }
-    size_t best = choose(through, meets, l->n);
+    l->best = choose(l, through, meets);
+    if (l->best == l->n) {
+        l->is_short = true;
+        l->best = choose(l, through, meets);
+    }
     free(through);
     free(meets);
-    return best;
 }
 
 void ladder_find(const struct step_info *info, const struct measure *m, size_t n, double quantile,
@@ -156,7 +171,7 @@ void ladder_find(const struct step_info *info, const struct measure *m, size_t n
         free(s.through);
         free(s.slo);
     }
-    out->best = find_best(out);
+    find_best(out);
     if (out->best < out->n) {
         find_interval(out, quantile, seed);
     }

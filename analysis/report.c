@@ -52,9 +52,34 @@ static int measure_steps(struct store *s, struct answers *a, struct err *e)
 
 /* --- validity --------------------------------------------------------------------------------- */
 
+static bool has_open_loop(const struct answers *a)
+{
+    for (size_t i = 0; i < a->n_steps; i++) {
+        if (a->info[i].rate_rps > 0 && !a->measure[i].closed_loop) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A closed loop counts where it is the rung of a ladder, or where there is nothing else: the probe of a
+ * search only says where rates begin. */
 static bool rests_on(const struct answers *a, size_t i)
 {
-    return saturation_uses(&(struct saturation_step){a->info[i].rate_rps, &a->measure[i]});
+    bool is_rung = ladder_uses(&a->info[i], &a->measure[i]);
+    return saturation_uses(&(struct saturation_step){a->info[i].rate_rps, &a->measure[i]}) ||
+           (is_rung && (a->ladder.n > 0 || !has_open_loop(a)));
+}
+
+static void note_invalid(json_t *list, const struct step_info *i, const struct verdict_result *v)
+{
+    const char *name = record_verdict_names[v->verdict];
+    if (i->users > 0) {
+        value_note(list, "step %u (%u users) is %s: %s", i->index, i->users, name, v->reason);
+    } else {
+        value_note(list, "step %u (%.4g requests/s) is %s: %s", i->index, i->rate_rps, name,
+                   v->reason);
+    }
 }
 
 /* Why the answers must not be used: empty when the run is valid. */
@@ -67,8 +92,7 @@ static json_t *invalid_reasons(const struct answers *a)
     for (size_t i = 0; i < a->n_steps; i++) {
         enum verdict v = a->measure[i].verdict.verdict;
         if (rests_on(a, i) && (v == VERDICT_CLIENT_LIMITED || v == VERDICT_ERRORS)) {
-            value_note(list, "step %u (%.4g requests/s) is %s: %s", a->info[i].index,
-                       a->info[i].rate_rps, record_verdict_names[v], a->measure[i].verdict.reason);
+            note_invalid(list, &a->info[i], &a->measure[i].verdict);
         }
     }
     return list;
@@ -104,6 +128,17 @@ static void warn_drift(const struct answers *a, json_t *list)
                 a->info[d->first].rate_rps, m->name, m->first, a->info[d->first].index, m->last,
                 100 * m->change, a->info[d->last].index);
         }
+    }
+}
+
+static void warn_ladder(const struct answers *a, json_t *list)
+{
+    const struct ladder *l = &a->ladder;
+    if (l->best < l->n && l->is_short) {
+        value_note(list,
+                   "the best limit, %u in flight, rests on a step that is too_short: no longer one "
+                   "meets the objectives",
+                   l->rungs[l->best].users);
     }
 }
 
@@ -153,6 +188,7 @@ static json_t *warnings(const struct answers *a)
         }
     }
     warn_drift(a, list);
+    warn_ladder(a, list);
     warn_little(a, list);
     warn_price(a, list);
     return list;

@@ -153,6 +153,19 @@ static void put_slo(struct str *out, const json_t *slo)
     put_decided(out, get(slo, "decided"));
 }
 
+static bool any_rung_meets(const json_t *rungs)
+{
+    size_t i;
+    const json_t *rung;
+    json_array_foreach(rungs, i, rung)
+    {
+        if (json_is_true(get(rung, "meets"))) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void put_concurrency(struct str *out, const json_t *c)
 {
     char a[NUMBER_BYTES], b[NUMBER_BYTES];
@@ -162,7 +175,10 @@ static void put_concurrency(struct str *out, const json_t *c)
     }
     str_puts(out, "concurrency   ");
     if (!json_is_number(get(c, "best"))) {
-        str_puts(out, "no limit meets the objectives\n");
+        str_puts(out, any_rung_meets(get(c, "rungs"))
+                          ? "no limit to go by: where the objectives hold, requests failed or the "
+                            "client was the limit\n"
+                          : "no limit meets the objectives\n");
         return;
     }
     str_printf(out,

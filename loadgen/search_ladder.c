@@ -16,12 +16,19 @@ static uint32_t most_users(const struct search *s)
     return (uint32_t)fmin(most, 1 << 20);
 }
 
+/* A target that refuses, or a client at its limit, says nothing for more users. */
+static bool can_be_best(const struct search_result *r)
+{
+    return r->meets && !search_is_over(r);
+}
+
 struct climb {
-    uint32_t users; // of the last doubling, 0: none yet
-    double best;    // output tokens/s of the doublings so far
-    int n_flat;     // the last so many doublings added nothing
-    int n_missed;   // the last so many missed the objectives
-    int n_refined;  // rungs between doublings
+    uint32_t users;       // of the last doubling, 0: none yet
+    double best;          // output tokens/s of the doublings so far
+    int n_flat;           // the last so many doublings added nothing
+    int n_missed;         // the last so many missed the objectives, or were over
+    int n_refined;        // rungs between doublings
+    enum verdict verdict; // of the last doubling
 };
 
 static struct climb climb_so_far(const struct search *s)
@@ -33,10 +40,11 @@ static struct climb climb_so_far(const struct search *s)
             c.n_refined++;
             continue;
         }
-        double x = p->result.output_tokens_per_s;
+        double x = search_is_over(&p->result) ? 0.0 : p->result.output_tokens_per_s;
+        c.verdict = p->result.verdict;
         c.users = p->step.users;
         c.n_flat = x > GAIN * c.best ? 0 : c.n_flat + 1;
-        c.n_missed = p->result.meets ? 0 : c.n_missed + 1;
+        c.n_missed = can_be_best(&p->result) ? 0 : c.n_missed + 1;
         c.best = fmax(c.best, x);
     }
     return c;
@@ -64,7 +72,7 @@ static void edge_of_meeting(const struct search *s, uint32_t *low, uint32_t *hig
     *low = *high = 0;
     for (size_t i = 0; i < search_first_pass(s); i++) {
         const struct search_past *p = &s->past[i];
-        *low = p->result.meets && p->step.users > *low ? p->step.users : *low;
+        *low = can_be_best(&p->result) && p->step.users > *low ? p->step.users : *low;
     }
     for (size_t i = 0; i < search_first_pass(s); i++) {
         uint32_t users = s->past[i].step.users;
@@ -80,11 +88,12 @@ static void edge_of_throughput(const struct search *s, uint32_t *low, uint32_t *
     *low = *high = 0;
     for (size_t i = 0; i < search_first_pass(s); i++) {
         const struct search_result *r = &s->past[i].result;
-        best = r->meets ? fmax(best, r->output_tokens_per_s) : best;
+        best = can_be_best(r) ? fmax(best, r->output_tokens_per_s) : best;
     }
     for (size_t i = 0; i < search_first_pass(s); i++) {
         const struct search_past *p = &s->past[i];
-        bool has_enough = p->result.meets && p->result.output_tokens_per_s >= SEARCH_ENOUGH * best;
+        bool has_enough =
+            can_be_best(&p->result) && p->result.output_tokens_per_s >= SEARCH_ENOUGH * best;
         *high = has_enough && (*high == 0 || p->step.users < *high) ? p->step.users : *high;
     }
     for (size_t i = 0; i < search_first_pass(s); i++) {
@@ -134,6 +143,12 @@ const char *search_ladder_ending(const struct search *s)
         return "all rungs of the list are done";
     }
     struct climb c = climb_so_far(s);
+    if (c.n_missed >= FLAT_RUNGS && c.verdict == VERDICT_CLIENT_LIMITED) {
+        return "the client, not the target, was the limit";
+    }
+    if (c.n_missed >= FLAT_RUNGS && c.verdict == VERDICT_ERRORS) {
+        return "requests fail above the best limit";
+    }
     if (c.n_missed >= FLAT_RUNGS) {
         return "the objectives are missed above the best limit";
     }

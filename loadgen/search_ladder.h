@@ -3,8 +3,8 @@
  * of whom sends when its reply has ended: the limit of requests in flight.
  *
  *   list    the rungs as given
- *   best    1, 2, 4, ... until two rungs in a row miss the objectives, or two add less than 3 % to the
- *           throughput; then between the highest rung that meets them and the first above it that does
+ *   best    1, 2, 4, ... until two rungs in a row miss the objectives (or are errors or client_limited:
+ *           neither can be the best), or two add less than 3 % to the throughput; then between the highest rung that meets them and the first above it that does
  *           not, and between the lowest rung with 97 % of the highest throughput and the one below it,
  *           until neighbours are less than 15 % (or one user) apart
  *

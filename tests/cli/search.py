@@ -2,10 +2,13 @@
 overloaded step ends early with the same requests on any number of load ranks, killed or not, and that a run
 which was stopped goes on with the same steps."""
 
+import http.server
+import itertools
 import json
 import pathlib
 import signal
 import struct
+import threading
 
 import tidemark_cli as cli
 from serve import Server
@@ -14,6 +17,43 @@ KINDS = ["base", "sweep", "bisect", "fill", "revisit"]
 JOURNAL_STOP = 6  # results/journal.h
 NULL = dict(target__kind="null", load__step="400ms", load__drain="5s", load__probe="200ms")
 SLOW = ["serve.ttft=500ms", "serve.max_concurrent=20"]  # at most 40 requests/s; 1 % of its TTFT is a late send
+
+
+class Flaky:
+    """An endpoint of which every fifth answer is an error: `with Flaky() as s: s.port`."""
+
+    def __init__(self):
+        count = itertools.count(1)
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self):
+                self.rfile.read(int(self.headers["Content-Length"]))
+                text = json.dumps({"choices": [{"index": 0, "delta": {"content": "a"}}]})
+                fails = next(count) % 5 == 0
+                body = b"" if fails else f"data: {text}\n\ndata: [DONE]\n\n".encode()
+                self.send_response(500 if fails else 200)
+                self.send_header("Content-Type", "text/event-stream")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_):
+                pass
+
+        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self.http.server_port
+        self.thread = threading.Thread(target=self.http.serve_forever)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.http.shutdown()
+        self.thread.join()
+        self.http.server_close()
 
 
 def endpoint(server):
@@ -78,7 +118,10 @@ class Search(cli.TestCase):
                          [(1, 0), (2, 0), (4, 0)])
         found = report["concurrency"]
         self.assertEqual([r["users"] for r in found["rungs"]], [1, 2, 4])
-        self.assertIn(found["best"], [1, 2, 4])
+        sound = [r["users"] for r in found["rungs"] if r["verdict"] in ("stable", "too_short")]
+        if not sound:
+            self.skipTest("this machine was too busy for any rung")
+        self.assertIn(found["best"], sound)
         self.assertLessEqual(found["lo95"], found["best"])
         self.assertGreaterEqual(found["hi95"], found["best"])
         text, page = self.texts("ladder")
@@ -90,12 +133,29 @@ class Search(cli.TestCase):
         with Server("serve.ttft=50ms", "serve.max_concurrent=4") as server:
             steps, report = self.run_of("best", load__concurrency="best", load__rates={}, load__step="3s",
                                         load__drain="500ms", load__output_tokens=1, **endpoint(server))
+        if any(s["verdict"] == "client_limited" for s in report["steps"]):
+            self.skipTest("this machine was too busy for a rung")
         users = [int(s.attrs["users"]) for s in steps]
         self.assertEqual(users[:4], [1, 2, 4, 8])
         found = report["concurrency"]
         self.assertIn(found["best"], (3, 4, 5, 6, 8))
         for rung in found["rungs"]:
             self.assertAlmostEqual(rung["little"], 1, delta=0.35, msg=str(rung))
+
+    def test_failing_rungs_are_no_answer(self):
+        """One request in five gets HTTP 500."""
+        with Flaky() as server:
+            _, report = self.run_of("flaky", load__concurrency=[1, 2, 4], load__rates={},
+                                    **NULL | endpoint(server))
+            self.assertEqual([s["verdict"] for s in report["steps"]], ["errors"] * 3)
+            self.assertFalse(report["run"]["valid"])
+            self.assertIn("step 2 (4 users) is errors", report["run"]["invalid_reasons"][2])
+            self.assertEqual([r["verdict"] for r in report["concurrency"]["rungs"]], ["errors"] * 3)
+            self.assertIsNone(report["concurrency"]["best"])
+            self.assertIn("concurrency   no limit to go by", self.texts("flaky")[0])
+            _, report = self.run_of("users", load__arrival="closed", load__users=2, load__rates={},
+                                    **NULL | endpoint(server))
+        self.assertFalse(report["run"]["valid"])
 
     def test_repeats(self):
         steps, report = self.run_of("repeats", load__rates=[200.0, 400.0], load__repeats=3, **NULL)

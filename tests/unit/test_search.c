@@ -455,6 +455,33 @@ static void test_the_best_limit_is_closed_in(void **state)
     }
 }
 
+/* Users from whom on every rung is this: the climb ends two rungs later and refines below. */
+static void test_a_ladder_does_not_rest_on_bad_rungs(void **state)
+{
+    (void)state;
+    static const struct {
+        enum verdict verdict;
+        const char *ending;
+    } cases[] = {{VERDICT_ERRORS, "requests fail"}, {VERDICT_CLIENT_LIMITED, "the client"}};
+    cfg.concurrency = LOAD_CONCURRENCY_BEST;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct search s;
+        struct search_step step;
+        uint32_t most = 0;
+        search_init(&s, &cfg, 1, 0, 0);
+        while (search_next(&s, &step)) {
+            most = step.users > most ? step.users : most;
+            enum verdict v = step.users >= 8 ? cases[i].verdict : VERDICT_STABLE;
+            search_report(&s, &(struct search_result){
+                                  .verdict = v, .output_tokens_per_s = step.users, .meets = true});
+        }
+        assert_int_equal(most, 16);
+        assert_true(s.past[s.n_past - 1].step.users < 8);
+        assert_non_null(strstr(search_ending(&s), cases[i].ending));
+        search_free(&s);
+    }
+}
+
 /* --- passes --------------------------------------------------------------------------------------- */
 
 static void test_repeats_run_the_same_steps(void **state)
@@ -563,6 +590,8 @@ int main(void)
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_a_ladder_is_climbed_as_given, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_the_best_limit_is_closed_in, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_ladder_does_not_rest_on_bad_rungs, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(test_repeats_run_the_same_steps, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_resume_replays_reports, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_refinement_is_in_the_estimate, set_up, tear_down),
