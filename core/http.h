@@ -54,6 +54,7 @@ struct http_end {
     int status;            // 0: no answer began
     int code;              // libcurl's CURLcode for what happened
     const char *message;   // one line, valid during the call
+    int64_t t_ns;          // when: of its last bytes, where these ended it
     int64_t first_byte_ns; // since it went out; < 0: none came
 };
 

@@ -359,6 +359,7 @@ static void end_call(struct http_transfer *t, CURLcode code)
         .status = http_curl_status(c),
         .code = (int)code,
         .message = message_of(t, code),
+        .t_ns = t->shard->q->t_socket_ns,
         .first_byte_ns = first_byte_us > 0 ? first_byte_us * NS_PER_US : -1,
     };
     leave(t);

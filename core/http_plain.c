@@ -69,6 +69,7 @@ struct http_plain {
     struct http_conn **conns; // (n_conns) ever made
     size_t n_conns, cap_conns;
     struct http_conn *free;
+    int64_t t_read_ns; // of what is being read: its arrival
     int64_t unix_minus_now_ns;
     bool clock_stands; // the wall clock was not set since the last look
     char *bytes;       // (READ_BYTES)
@@ -370,6 +371,7 @@ static void end(struct http_call *c, enum http_fate fate, int status, int code, 
                          .status = status,
                          .code = code,
                          .message = message,
+                         .t_ns = http_call_plain(c)->t_read_ns,
                          .first_byte_ns = c->t_byte_ns < 0 ? -1 : c->t_byte_ns - c->t_start_ns,
                      });
 }
@@ -465,14 +467,14 @@ static int64_t arrival_ns(const struct http_conn *k, struct msghdr *m, int64_t t
     return at_ns < t_ns && (!k->call || at_ns >= k->call->t_start_ns) ? at_ns : t_ns;
 }
 
-static void take_bytes(struct http_conn *k, const char *at, const char *end_of_bytes, int64_t t_ns)
+static void take_bytes(struct http_conn *k, const char *at, const char *end_of_bytes)
 {
     struct http_call *c = k->call;
     for (;;) {
         struct http_answer_span span;
         switch (http_answer_take(&k->answer, &at, end_of_bytes, &span)) {
         case HTTP_ANSWER_BODY:
-            if (!http_call_data(c, span.bytes, span.n, t_ns)) {
+            if (!http_call_data(c, span.bytes, span.n, k->p->t_read_ns)) {
                 fail(k, HTTP_STOPPED, CODE_WRITE, "enough");
                 return;
             }
@@ -501,18 +503,19 @@ static int64_t read_answer(struct http_plain *p, struct http_conn *k, int64_t t_
                        .msg_control = &control,
                        .msg_controllen = sizeof control};
     ssize_t n = recvmsg(k->fd, &m, MSG_DONTWAIT);
+    p->t_read_ns = t_ns;
     if (n <= 0 || !k->call) { // an idle connection has nothing to say but its end
         if (n >= 0 || (errno != EAGAIN && errno != EINTR)) {
             take_end(k, n < 0 ? errno : 0);
         }
         return t_ns;
     }
-    int64_t at_ns = arrival_ns(k, &m, t_ns);
+    p->t_read_ns = arrival_ns(k, &m, t_ns);
     if (k->call->t_byte_ns < 0) {
-        k->call->t_byte_ns = at_ns;
+        k->call->t_byte_ns = p->t_read_ns;
     }
-    take_bytes(k, p->bytes, p->bytes + n, at_ns);
-    return at_ns;
+    take_bytes(k, p->bytes, p->bytes + n);
+    return p->t_read_ns;
 }
 
 int64_t http_plain_ready(struct http_plain *p, struct http_conn *k, uint32_t events, int64_t t_ns)

@@ -15,9 +15,10 @@ static void null_submit(struct client *c, struct live *l, struct str *payload)
     struct client_null *n = (struct client_null *)c;
     (void)payload;
     live_sent(l, clock_now_ns());
-    bool fits = live_tokens(n->table, l, l->rec.n_out_req, clock_now_ns());
+    int64_t now_ns = clock_now_ns();
+    bool fits = live_tokens(n->table, l, l->rec.n_out_req, now_ns);
     CHECK(fits);
-    live_end(n->table, l, OUTCOME_OK, 0);
+    live_end(n->table, l, OUTCOME_OK, 0, now_ns);
 }
 
 static void null_cancel(struct client *c, struct live *l)

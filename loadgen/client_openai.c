@@ -361,14 +361,14 @@ static void forget(struct call *c)
     c->live = NULL;
 }
 
-static void finish(struct call *c, enum outcome outcome, int error, const char *what)
+static void finish(struct call *c, enum outcome outcome, int error, const char *what, int64_t t_ns)
 {
     struct client_openai *o = c->client;
     struct live *l = c->live;
     count_output(c);
     tell(c, outcome, what);
     forget(c);
-    live_end(o->table, l, outcome, error);
+    live_end(o->table, l, outcome, error, t_ns);
 }
 
 static enum outcome outcome_of(struct call *c, const struct http_end *end, const char **what)
@@ -428,7 +428,7 @@ static void on_end(void *arg, const struct http_end *end)
         snprintf(status, sizeof status, "status %d", end->status);
         what = status;
     }
-    finish(c, outcome, outcome == OUTCOME_OK ? 0 : end->code, what);
+    finish(c, outcome, outcome == OUTCOME_OK ? 0 : end->code, what, end->t_ns);
 }
 
 /* --- timeouts ------------------------------------------------------------------------------------------- */
@@ -443,7 +443,7 @@ static void end_overdue(struct client_openai *o, struct sent_list *list, int64_t
         }
         c->live->rec.http_status = (uint16_t)http_status(c->http);
         http_cancel(c->http);
-        finish(c, outcome, 0, "the time set for it is over");
+        finish(c, outcome, 0, "the time set for it is over", now_ns);
     }
 }
 
@@ -456,6 +456,7 @@ static void end_over(struct client_openai *o, int64_t now_ns)
             return;
         }
         const struct http_end end = {.fate = HTTP_ANSWERED,
+                                     .t_ns = now_ns,
                                      .status = http_status(c->http),
                                      .message = "",
                                      .first_byte_ns = -1};

@@ -42,10 +42,11 @@ static uint64_t tokens_of(const struct live *l)
     return (uint64_t)l->rec.n_in + l->rec.n_out_req;
 }
 
-static void finish(struct client_stages *s, struct live *l, enum outcome outcome, int error)
+static void finish(struct client_stages *s, struct live *l, enum outcome outcome, int error,
+                   int64_t t_ns)
 {
     s->outstanding[l->rec.replica] -= tokens_of(l);
-    live_end(s->table, l, outcome, error);
+    live_end(s->table, l, outcome, error, t_ns);
 }
 
 /* The payload is the whole message, but for what is known only when it is sent. */
@@ -81,7 +82,8 @@ static void stages_submit(struct client *c, struct live *l, struct str *payload)
     live_sent(l, clock_now_ns());
     if (comm_post(s->comm, layout_leader(&s->layout, replica), WIRE_REQUEST, q, payload->len,
                   &unused) != 0) {
-        finish(s, l, OUTCOME_CONNECT, ENOBUFS); // a dead rank is found by the next comm_poll
+        // A dead rank is found by the next comm_poll.
+        finish(s, l, OUTCOME_CONNECT, ENOBUFS, clock_now_ns());
     }
 }
 
@@ -102,7 +104,7 @@ static int take_reject(struct client_stages *s, const struct comm_msg *m, int64_
     struct live *l = live_find(s->table, reject.ticket);
     if (l) {
         live_byte(l, now_ns);
-        finish(s, l, OUTCOME_REJECTED, 0);
+        finish(s, l, OUTCOME_REJECTED, 0, now_ns);
     }
     return 1;
 }
@@ -149,7 +151,7 @@ static void take_token(struct client_stages *s, const struct wire_token *t, int6
         return;
     }
     if (l->rec.n_out == l->rec.n_out_req || !live_tokens(s->table, l, 1, now_ns)) {
-        finish(s, l, OUTCOME_BAD_STREAM, 0);
+        finish(s, l, OUTCOME_BAD_STREAM, 0, now_ns);
         return;
     }
     if (l->rec.n_out == 1) {
@@ -158,7 +160,7 @@ static void take_token(struct client_stages *s, const struct wire_token *t, int6
     l->rec.t_emit_last_ns = t->t_emit_ns;
     if (t->flags & WIRE_LAST) {
         bool is_short = s->ignore_eos && l->rec.n_out < l->rec.n_out_req;
-        finish(s, l, is_short ? OUTCOME_TRUNCATED : OUTCOME_OK, 0);
+        finish(s, l, is_short ? OUTCOME_TRUNCATED : OUTCOME_OK, 0, now_ns);
     }
 }
 

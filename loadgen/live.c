@@ -244,9 +244,10 @@ void live_recount(struct live_table *t, struct live *l, const uint32_t *counts, 
     }
 }
 
-void live_end(struct live_table *t, struct live *l, enum outcome outcome, int error)
+void live_end(struct live_table *t, struct live *l, enum outcome outcome, int error, int64_t t_ns)
 {
     CHECK(l->busy);
+    l->t_end_ns = t_ns;
     l->rec.outcome = (uint8_t)outcome;
     l->rec.error = error;
     l->busy = false;

@@ -21,7 +21,8 @@
 struct live {
     struct record rec; // absolute times of rank 0's clock
     struct wire_ticket ticket;
-    bool busy; // taken, and not ended
+    int64_t t_end_ns; // once it has ended: when the target was done with it
+    bool busy;        // taken, and not ended
     /* the table's own: */
     uint32_t first_chunk, last_chunk;
     uint32_t next;                            // in the list of ended or of free slots
@@ -71,8 +72,12 @@ bool live_tokens(struct live_table *t, struct live *l, uint32_t n, int64_t t_ns)
  * gaps_us: (rec.n_chunks) of scratch.
  */
 void live_recount(struct live_table *t, struct live *l, const uint32_t *counts, uint32_t *gaps_us);
-/* The request has ended; the loop writes its record out and frees the slot. Once per request. */
-void live_end(struct live_table *t, struct live *l, enum outcome outcome, int error);
+/*
+ * The request has ended, at t_ns: with its last token, or later where more of the answer had to come. From then
+ * on its place is free for another one, and its user may think. The loop writes its record out and frees the
+ * slot. Once per request.
+ */
+void live_end(struct live_table *t, struct live *l, enum outcome outcome, int error, int64_t t_ns);
 
 /* --- what becomes of the ended ones --------------------------------------------------------------- */
 

@@ -352,11 +352,10 @@ static int take_messages(struct loop *l, struct err *e)
     return MESSAGES_PER_TURN;
 }
 
-static void count_ended(struct loop *l, const struct live *v, int64_t now_ns)
+static void count_ended(struct loop *l, const struct live *v)
 {
     bool is_ok = v->rec.outcome == OUTCOME_OK;
-    int64_t end_ns = is_ok ? v->rec.t_last_ns : now_ns;
-    cap_give(&l->cap, end_ns);
+    cap_give(&l->cap, v->t_end_ns);
     l->live.n_done++;
     l->live.n_ok += is_ok;
     if (is_ok) {
@@ -364,14 +363,14 @@ static void count_ended(struct loop *l, const struct live *v, int64_t now_ns)
     }
     struct turn next;
     if ((l->step.users > 0 || v->rec.conversation > 0) &&
-        turns_follow(l->ds, l->step.seed, l->step.users, turns_of_id(v->rec.id), end_ns, !is_ok,
-                     &next)) {
+        turns_follow(l->ds, l->step.seed, l->step.users, turns_of_id(v->rec.id), v->t_end_ns,
+                     !is_ok, &next)) {
         turns_push(&l->turns, next);
     }
 }
 
 /* Records of what has ended go to the outbox. How many, or -1. */
-static int collect(struct loop *l, int64_t now_ns, struct err *e)
+static int collect(struct loop *l, struct err *e)
 {
     int n = 0;
     for (struct live *v; (v = live_next_ended(l->table)) != NULL; n++) {
@@ -379,7 +378,7 @@ static int collect(struct loop *l, int64_t now_ns, struct err *e)
         if (outbox_add(&l->outbox, l->table, v, e) != 0) {
             return -1;
         }
-        count_ended(l, v, now_ns);
+        count_ended(l, v);
         live_free(l->table, v);
     }
     return n;
@@ -449,7 +448,7 @@ static int turn(struct loop *l, struct err *e)
     if (n_messages < 0 || n_polled < 0) {
         return -1;
     }
-    int n_ended = collect(l, now_ns, e);
+    int n_ended = collect(l, e);
     if (n_ended < 0 ||
         (outbox_is_due(&l->outbox, now_ns) && outbox_post(&l->outbox, now_ns, e) != 0)) {
         return -1;
@@ -499,12 +498,12 @@ static int cancel_rest(struct loop *l, struct err *e)
     for (struct live *v; (v = live_busy_from(l->table, slot)) != NULL;) {
         slot = v->ticket.slot + 1;
         l->client->ops->cancel(l->client, v);
-        live_end(l->table, v, OUTCOME_CANCELLED, 0);
-        if (++n % RECORDS_PER_PUMP == 0 && (collect(l, clock_now_ns(), e) < 0 || pump(l, e) != 0)) {
+        live_end(l->table, v, OUTCOME_CANCELLED, 0, clock_now_ns());
+        if (++n % RECORDS_PER_PUMP == 0 && (collect(l, e) < 0 || pump(l, e) != 0)) {
             return -1;
         }
     }
-    return collect(l, clock_now_ns(), e) < 0 ? -1 : 0;
+    return collect(l, e) < 0 ? -1 : 0;
 }
 
 /* Without a time of sending; what the cap held back waited there until free_ns. */

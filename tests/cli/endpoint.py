@@ -94,8 +94,8 @@ GOOD = ("ok", N_OUT, N_OUT, 200, "")
 EXPECTED = {
     **dict.fromkeys(("slow_first", "slow_head", "stall", "split_utf8", "split_data", "bytewise",
                      "odd_chunks", "chunk_extensions", "events_in_chunk", "crlf", "cr", "role_only",
-                     "empty_events", "usage_last", "comments", "huge_line", "no_done", "close_after",
-                     "idle_close", "http10", "with_length"), GOOD),
+                     "empty_events", "usage_last", "comments", "huge_line", "no_done", "late_done",
+                     "close_after", "idle_close", "http10", "with_length"), GOOD),
     "reasoning": ("ok", N_OUT + 3, N_OUT + 3, 200, ""),
     "usage_each": ("ok", N_OUT, 3, 200, ""),
     "tokens_in_event": ("ok", N_OUT, N_OUT // 4, 200, ""),
@@ -205,6 +205,30 @@ class Faults(EndpointTest):
             run = self.see(s, "stall=30s", "target.timeout=2s")
         self.assertEqual(run.outcomes(), ["timeout_total"])
         self.assertEqual(run.column("n_out"), {2})
+
+    def judge(self, run):
+        self.assertEqual(run.outcomes(), ["ok"], str(run.result))
+        return self.good("report", run.path, "--format", "json").json()["steps"][0]
+
+    def test_a_place_at_the_cap_is_free_at_the_end_of_a_stream(self):
+        """An answer has its tokens at once and takes 30 ms: what waits for that waits at the cap."""
+        with Server(program=FAULTS) as s:
+            run = self.see(s, "late_done=30ms", "target.max_concurrency=1", "load.rates=35",
+                           "load.step=2s")
+        step = self.judge(run)
+        self.assertNotEqual(step["verdict"], "client_limited", step["reason"])
+        self.assertLess(step["send_lag_us"]["p50"], 10000)
+        self.assertGreater(step["cap_wait_us"]["p50"], 20000)
+        self.assertLess(step["e2e_service_ms"]["p50"], 20)  # latencies end with the last token
+
+    def test_users_go_on_at_the_end_of_a_stream(self):
+        with Server(program=FAULTS) as s:
+            run = self.see(s, "late_done=30ms", "load.rates=", "load.arrival=closed", "load.users=2",
+                           "load.step=2s")
+        step = self.judge(run)
+        self.assertGreater(len(run.r["id"]), 20)
+        self.assertLess(step["ttft_ms"]["p50"] - step["ttft_service_ms"]["p50"], 10)
+        self.assertLess(step["ttft_ms"]["p50"], 20)
 
     def test_failures_are_kept(self):
         """Every 20th request fails: who asks for the latency is told so, and goodput counts them all."""

@@ -415,6 +415,15 @@ static void no_done(struct pen *p)
     ends(p, HTTPD_END);
 }
 
+static void late_done(struct pen *p)
+{
+    head(p);
+    tokens(p, 0);
+    cut(p, p->wait_ns);
+    end_stream(p, false);
+    ends(p, HTTPD_END);
+}
+
 static void truncated(struct pen *p)
 {
     head(p);
@@ -582,6 +591,7 @@ static const struct {
     {"error_in_stream", error_in_stream, "an event with an error object"},
     {"huge_line", huge_line, "an event of 1 MiB"},
     {"no_done", no_done, "no [DONE], else well ended"},
+    {"late_done", late_done, "a wait between the last token and [DONE]"},
     {"truncated", truncated, "closed after two tokens, without the last chunk"},
     {"half_event", half_event, "closed inside an event"},
     {"reset_early", reset_early, "reset before the first byte"},

@@ -34,7 +34,7 @@ static struct live *take(struct live_table *t, uint64_t id, uint32_t n_out)
 
 static void end_and_free(struct live_table *t, struct live *l)
 {
-    live_end(t, l, OUTCOME_OK, 0);
+    live_end(t, l, OUTCOME_OK, 0, 2000);
     assert_ptr_equal(live_next_ended(t), l);
     live_free(t, l);
 }
@@ -50,7 +50,7 @@ static void test_stale_and_foreign_tickets_are_nobody(void **state)
     assert_ptr_equal(live_find(t, ticket), l);
     assert_null(live_find(t, far)); // never taken
     assert_null(live_find(t, outside));
-    live_end(t, l, OUTCOME_OK, 0);
+    live_end(t, l, OUTCOME_OK, 0, 2000);
     assert_null(live_find(t, ticket)); // ended, not freed yet
     live_free(t, l);
     assert_null(live_find(t, ticket));
@@ -73,8 +73,8 @@ static void test_a_full_table_frees_up(void **state)
     assert_true(live_is_full(t));
     assert_int_equal(live_in_flight(t), 3);
     assert_ptr_equal(live_busy_from(t, 0), l[0]);
-    live_end(t, l[2], OUTCOME_OK, 0);
-    live_end(t, l[0], OUTCOME_CONNECT, 111);
+    live_end(t, l[2], OUTCOME_OK, 0, 2000);
+    live_end(t, l[0], OUTCOME_CONNECT, 111, 3000);
     assert_ptr_equal(live_busy_from(t, 0), l[1]);
     assert_null(live_busy_from(t, l[1]->ticket.slot + 1));
     assert_int_equal(live_in_flight(t), 1);
@@ -84,6 +84,7 @@ static void test_a_full_table_frees_up(void **state)
     assert_ptr_equal(live_next_ended(t), l[0]);
     assert_int_equal(l[0]->rec.outcome, OUTCOME_CONNECT);
     assert_int_equal(l[0]->rec.error, 111);
+    assert_int_equal(l[0]->t_end_ns, 3000);
     live_free(t, l[0]);
     assert_null(live_next_ended(t));
     assert_false(live_is_full(t));

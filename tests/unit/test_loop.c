@@ -232,7 +232,7 @@ static void deaf_submit(struct client *c, struct live *l, struct str *payload)
     (void)payload;
     live_sent(l, clock_now_ns());
     if (d->refuses) {
-        live_end(loop_live_table(rig.loop), l, OUTCOME_REJECTED, 0);
+        live_end(loop_live_table(rig.loop), l, OUTCOME_REJECTED, 0, clock_now_ns());
     }
 }
 
@@ -277,6 +277,62 @@ static void test_a_stopped_step_is_complete(void **state)
     for (uint32_t i = 0; i < rig.n_records; i++) {
         assert_int_equal(rig.records[i].outcome, OUTCOME_CANCELLED);
     }
+}
+
+/* --- a client whose answers go on after their last token ------------------------------------------ */
+
+#define LINGER_NS (2 * NS_PER_MS)
+
+struct linger {
+    struct client base;
+    struct live *open[64]; // (n_open) by time of sending
+    uint32_t n_open;
+    int64_t *t_end_ns; // (MAX_RECORDS) by id
+};
+
+static void linger_submit(struct client *c, struct live *l, struct str *payload)
+{
+    struct linger *g = (struct linger *)c;
+    (void)payload;
+    live_sent(l, clock_now_ns());
+    assert_true(live_tokens(loop_live_table(rig.loop), l, l->rec.n_out_req, clock_now_ns()));
+    g->open[g->n_open++] = l;
+}
+
+static int linger_poll(struct client *c, struct err *e)
+{
+    struct linger *g = (struct linger *)c;
+    (void)e;
+    int64_t now_ns = clock_now_ns();
+    if (g->n_open == 0 || now_ns - g->open[0]->rec.t_last_ns < LINGER_NS) {
+        return 0;
+    }
+    g->t_end_ns[g->open[0]->rec.id] = now_ns;
+    live_end(loop_live_table(rig.loop), g->open[0], OUTCOME_OK, 0, now_ns);
+    g->n_open--;
+    memmove(g->open, g->open + 1, g->n_open * sizeof *g->open);
+    return 1;
+}
+
+static const struct client_ops linger_ops = {
+    .name = "linger", .submit = linger_submit, .poll = linger_poll, .cancel = deaf_cancel};
+
+static void test_users_wait_for_the_end_of_an_answer(void **state)
+{
+    (void)state;
+    enum {
+        USERS = 3
+    };
+    struct linger linger = {.base.ops = &linger_ops,
+                            .t_end_ns = xcalloc(MAX_RECORDS, sizeof *linger.t_end_ns)};
+    run_step(&linger.base, USERS, NS_PER_S);
+    assert_true(rig.n_records > USERS);
+    for (uint32_t i = 0; i < rig.n_records; i++) {
+        const struct record *r = &rig.records[i];
+        assert_true(r->t_sched_ns ==
+                    (r->id < USERS ? rig.step.t_begin_ns : linger.t_end_ns[r->id - USERS]));
+    }
+    free(linger.t_end_ns);
 }
 
 /* --- closed loop ---------------------------------------------------------------------------------- */
@@ -356,6 +412,23 @@ static void test_the_cap_holds_back(void **state)
         assert_true(i >= 2 || r->cap_wait_us == 0);
         assert_int_equal(r->late, record_lag_ns(r) > RECORD_LATE_NS);
     }
+}
+
+/* What waits for a place waits to the end of the answer that held it, and that is no lag. */
+static void test_a_place_is_free_at_the_end_of_an_answer(void **state)
+{
+    (void)state;
+    struct linger linger = {.base.ops = &linger_ops,
+                            .t_end_ns = xcalloc(MAX_RECORDS, sizeof *linger.t_end_ns)};
+    run_step(&linger.base, 0, 5 * NS_PER_S);
+    check_against_plan();
+    for (uint32_t i = 0; i < rig.n_records; i++) {
+        const struct record *r = &rig.records[i];
+        int64_t wait_ns = i < 2 ? 0 : linger.t_end_ns[i - 2] - r->t_sched_ns;
+        assert_int_equal(r->outcome, OUTCOME_OK);
+        assert_true(r->cap_wait_us == (wait_ns > 0 ? wait_ns / NS_PER_US : 0));
+    }
+    free(linger.t_end_ns);
 }
 
 /* --- conversations ------------------------------------------------------------------------------------ */
@@ -486,9 +559,13 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_every_event_is_answered_once, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_what_gets_no_answer_is_cancelled, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_stopped_step_is_complete, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_users_wait_for_the_end_of_an_answer, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(test_closed_loop, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_refused_users_wait, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_the_cap_holds_back, set_up_cap, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_place_is_free_at_the_end_of_an_answer, set_up_cap,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(test_conversations_go_on, set_up_talks, tear_down),
         cmocka_unit_test_setup_teardown(test_a_failed_turn_ends_its_conversation, set_up_talks,
                                         tear_down),
