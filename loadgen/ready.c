@@ -2,9 +2,9 @@
 
 #include <stdlib.h>
 
-static struct str *slot(struct ready *r, size_t event)
+static struct ready_slot *slot(struct ready *r, size_t event)
 {
-    return &r->payloads[event % r->cap];
+    return &r->slots[event % r->cap];
 }
 
 int ready_begin(struct ready *r, size_t cap, size_t max_bytes, struct err *e)
@@ -12,8 +12,8 @@ int ready_begin(struct ready *r, size_t cap, size_t max_bytes, struct err *e)
     CHECK(cap > 0);
     if (cap != r->cap) {
         ready_free(r);
-        r->payloads = calloc(cap, sizeof *r->payloads);
-        if (!r->payloads) {
+        r->slots = calloc(cap, sizeof *r->slots);
+        if (!r->slots) {
             return err_set(e, ERR_ENV, "no memory for %zu requests ahead", cap);
         }
     }
@@ -26,9 +26,9 @@ int ready_begin(struct ready *r, size_t cap, size_t max_bytes, struct err *e)
 void ready_free(struct ready *r)
 {
     for (size_t i = 0; i < r->cap; i++) {
-        str_free(&r->payloads[i]);
+        str_free(&r->slots[i].payload);
     }
-    free(r->payloads);
+    free(r->slots);
     *r = (struct ready){0};
 }
 
@@ -41,29 +41,29 @@ struct str *ready_next(struct ready *r, size_t *event)
 {
     CHECK(ready_has_room(r));
     *event = r->first + r->n;
-    struct str *s = slot(r, *event);
+    struct str *s = &slot(r, *event)->payload;
     str_clear(s);
     return s;
 }
 
 void ready_done(struct ready *r)
 {
-    r->n_bytes += slot(r, r->first + r->n)->len;
-    r->n++;
+    struct ready_slot *s = slot(r, r->first + r->n++);
+    s->n_bytes = s->payload.len;
+    r->n_bytes += s->n_bytes;
 }
 
 struct str *ready_find(struct ready *r, size_t event)
 {
-    return event >= r->first && event < r->first + r->n ? slot(r, event) : NULL;
+    return event >= r->first && event < r->first + r->n ? &slot(r, event)->payload : NULL;
 }
 
 void ready_drop(struct ready *r, size_t event)
 {
     for (; r->n > 0 && r->first <= event; r->first++, r->n--) {
-        r->n_bytes -= slot(r, r->first)->len;
+        r->n_bytes -= slot(r, r->first)->n_bytes;
     }
     if (r->n == 0 && r->first <= event) {
         r->first = event + 1;
-        r->n_bytes = 0;
     }
 }

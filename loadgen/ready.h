@@ -12,8 +12,13 @@
 #include "core/err.h"
 #include "core/str.h"
 
+struct ready_slot {
+    struct str payload; // the client may take it and leave another one
+    size_t n_bytes;     // of it when it was made
+};
+
 struct ready {
-    struct str *payloads; // (cap), a ring
+    struct ready_slot *slots; // (cap), a ring
     size_t cap, max_bytes;
     size_t first, n; // events first .. first + n - 1 are ready
     size_t n_bytes;  // of their payloads

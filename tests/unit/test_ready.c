@@ -59,6 +59,24 @@ static void test_bytes(void **state)
     ready_free(&r);
 }
 
+/* What a client takes away was as large as it was. */
+static void test_payloads_taken_by_the_client(void **state)
+{
+    (void)state;
+    struct ready r = {0};
+    begin(&r, 3, 12);
+    make(&r, "12345");
+    for (size_t event = 0; event < 20; event++) {
+        make(&r, "12345"); // so that the ring is never empty
+        assert_int_equal(r.n_bytes, 10);
+        struct str *payload = ready_find(&r, event);
+        assert_string_equal(payload->data, "12345");
+        str_free(payload);
+        ready_drop(&r, event);
+    }
+    ready_free(&r);
+}
+
 static void test_sent_before_it_was_ready(void **state)
 {
     (void)state;
@@ -80,6 +98,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ring),
         cmocka_unit_test(test_bytes),
+        cmocka_unit_test(test_payloads_taken_by_the_client),
         cmocka_unit_test(test_sent_before_it_was_ready),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
