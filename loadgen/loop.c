@@ -5,6 +5,7 @@
 #include "core/mem.h"
 #include "core/spin.h"
 #include "loadgen/cap.h"
+#include "loadgen/drafts.h"
 #include "loadgen/live.h"
 #include "loadgen/outbox.h"
 #include "loadgen/pace.h"
@@ -48,13 +49,14 @@ struct loop {
     int64_t t_news_ns; // when it last had some
     struct pace pace;
     struct cap cap;
-    struct plan plan;   // open loop
-    size_t n_chunks;    // of token times, if all were in flight at once
-    size_t next;        // index in plan.events
-    struct ready ready; // of plan.events from `next` on
-    struct str payload; // of an event that was not made ready
-    struct turns turns; // closed loop: all; open loop: what follows in conversations
-    uint64_t n_turns;   // open loop: such turns so far
+    struct plan plan;     // open loop
+    size_t n_chunks;      // of token times, if all were in flight at once
+    size_t next;          // index in plan.events
+    struct ready ready;   // of plan.events from `next` on
+    struct str payload;   // of an event that was not made ready
+    struct turns turns;   // closed loop: all; open loop: what follows in conversations
+    struct drafts drafts; // of what probably comes into `turns`
+    uint64_t n_turns;     // open loop: such turns so far
 
     struct loop_live live;
     uint64_t n_filtered; // closed loop
@@ -112,6 +114,7 @@ void loop_destroy(struct loop *l)
         outbox_free(&l->outbox);
         cap_free(&l->cap);
         ready_free(&l->ready);
+        drafts_free(&l->drafts);
         str_free(&l->payload);
         free(l);
     }
@@ -240,21 +243,70 @@ static void prepare(struct loop *l, const struct plan_event *ev, struct str *pay
     }
 }
 
+static bool has_time(uint32_t n_in, int64_t left_ns)
+{
+    return PREPARE_NS + PREPARE_TOKEN_NS * (int64_t)n_in <= left_ns;
+}
+
 /* Make the next event of the schedule ready, if there is time enough before something is due. */
-static bool prepare_ahead(struct loop *l, int64_t left_ns)
+static bool prepare_event(struct loop *l, int64_t left_ns)
 {
     size_t i;
     if (l->step.users > 0 || !l->client->ops->prepare || !ready_has_room(&l->ready)) {
         return false;
     }
     struct str *payload = ready_next(&l->ready, &i);
-    if (i >= l->plan.n ||
-        PREPARE_NS + PREPARE_TOKEN_NS * (int64_t)l->plan.events[i].n_in > left_ns) {
+    if (i >= l->plan.n || !has_time(l->plan.events[i].n_in, left_ns)) {
         return false;
     }
     prepare(l, &l->plan.events[i], payload);
     ready_done(&l->ready);
     return true;
+}
+
+/* The same of turns that will probably be due. */
+static bool prepare_turn(struct loop *l, int64_t left_ns)
+{
+    uint64_t id;
+    struct plan_event ev;
+    if (!drafts_next(&l->drafts, &id)) {
+        return false;
+    }
+    struct turn turn = turns_of_id(id);
+    (void)plan_turn(l->ds, l->step.seed, turn.event, turn.turn, &ev);
+    if (!has_time(ev.n_in, left_ns)) {
+        return false;
+    }
+    prepare(l, &ev, drafts_make(&l->drafts));
+    drafts_done(&l->drafts);
+    return true;
+}
+
+/* What a user, or a conversation, does after this request has ended at end_ns. */
+static bool follow(const struct loop *l, uint64_t id, int64_t end_ns, bool is_failed,
+                   struct turn *next)
+{
+    return turns_follow(l->ds, l->step.seed, l->step.users, turns_of_id(id), end_ns, is_failed,
+                        next);
+}
+
+/* Whose turn it is: a user of this rank, or a conversation. */
+static uint64_t owner(const struct loop *l, const struct turn *turn)
+{
+    uint64_t i = l->step.users > 0 ? turn->event % l->step.users : turn->event;
+    return i / (uint64_t)l->layout.load_ranks;
+}
+
+static void want_turn(struct loop *l, const struct turn *turn)
+{
+    if (l->client->ops->prepare) {
+        drafts_want(&l->drafts, owner(l, turn), turns_id(turn->event, turn->turn));
+    }
+}
+
+static struct str *take_draft(struct loop *l, const struct turn *turn)
+{
+    return drafts_take(&l->drafts, owner(l, turn), turns_id(turn->event, turn->turn));
 }
 
 /* How long something due at due_ns waited at the cap, when that let it go at free_ns. */
@@ -280,10 +332,11 @@ static struct live *take(struct loop *l, const struct plan_event *ev, int64_t du
     return v;
 }
 
-static void send_open(struct loop *l, int64_t due_ns)
+/* payload NULL: it was not made ready. */
+static void send_event(struct loop *l, const struct plan_event *ev, int64_t due_ns,
+                       struct str *payload)
 {
-    const struct plan_event *ev = &l->plan.events[l->next];
-    struct str *payload = ready_find(&l->ready, l->next);
+    struct turn next;
     if (!payload) {
         payload = &l->payload;
         str_clear(payload);
@@ -291,6 +344,14 @@ static void send_open(struct loop *l, int64_t due_ns)
     }
     struct live *v = take(l, ev, due_ns);
     l->client->ops->submit(l->client, v, payload);
+    if ((l->step.users > 0 || ev->n_turns > 0) && follow(l, ev->id, 0, false, &next)) {
+        want_turn(l, &next);
+    }
+}
+
+static void send_open(struct loop *l, int64_t due_ns)
+{
+    send_event(l, &l->plan.events[l->next], due_ns, ready_find(&l->ready, l->next));
     ready_drop(&l->ready, l->next++);
 }
 
@@ -301,10 +362,7 @@ static void send_turn(struct loop *l)
     uint32_t redrawn = plan_turn(l->ds, l->step.seed, turn.event, turn.turn, &ev);
     l->n_filtered += turn.turn == 0 ? redrawn : 0;
     l->n_turns++;
-    str_clear(&l->payload);
-    prepare(l, &ev, &l->payload);
-    struct live *v = take(l, &ev, turn.t_ns);
-    l->client->ops->submit(l->client, v, &l->payload);
+    send_event(l, &ev, turn.t_ns, take_draft(l, &turn));
 }
 
 /* Nothing can be sent, whatever is due. */
@@ -352,6 +410,20 @@ static int take_messages(struct loop *l, struct err *e)
     return MESSAGES_PER_TURN;
 }
 
+/* The next turn, if there is one, is known. */
+static void go_on(struct loop *l, const struct live *v)
+{
+    struct turn next;
+    bool is_ok = v->rec.outcome == OUTCOME_OK;
+    if (!is_ok && follow(l, v->rec.id, 0, false, &next)) {
+        (void)take_draft(l, &next); // which hoped for more
+    }
+    if (follow(l, v->rec.id, v->t_end_ns, !is_ok, &next)) {
+        turns_push(&l->turns, next);
+        want_turn(l, &next);
+    }
+}
+
 static void count_ended(struct loop *l, const struct live *v)
 {
     bool is_ok = v->rec.outcome == OUTCOME_OK;
@@ -361,11 +433,8 @@ static void count_ended(struct loop *l, const struct live *v)
     if (is_ok) {
         hist_record(&l->ttft_us, (v->rec.t_first_ns - v->rec.t_sched_ns) / NS_PER_US);
     }
-    struct turn next;
-    if ((l->step.users > 0 || v->rec.conversation > 0) &&
-        turns_follow(l->ds, l->step.seed, l->step.users, turns_of_id(v->rec.id), v->t_end_ns,
-                     !is_ok, &next)) {
-        turns_push(&l->turns, next);
+    if (l->step.users > 0 || v->rec.conversation > 0) {
+        go_on(l, v);
     }
 }
 
@@ -412,7 +481,7 @@ static int wait(struct loop *l, int64_t now_ns, struct err *e)
 {
     int64_t due_ns = is_full(l) ? INT64_MAX : next_due_ns(l);
     int64_t left_ns = due_ns == INT64_MAX ? INT64_MAX : due_ns - now_ns;
-    if (prepare_ahead(l, left_ns)) {
+    if (prepare_turn(l, left_ns) || prepare_event(l, left_ns)) {
         return 0;
     }
     if (left_ns > PACE_NEAR_NS) {
@@ -580,6 +649,19 @@ static size_t ahead(const struct loop *l)
     return most;
 }
 
+/* Room for what is made ready, and what users begin with. */
+static int begin_ahead(struct loop *l, struct err *e)
+{
+    if (ready_begin(&l->ready, ahead(l), AHEAD_MAX_BYTES, e) != 0 ||
+        drafts_begin(&l->drafts, l->turns.cap, AHEAD_MAX_BYTES, e) != 0) {
+        return -1;
+    }
+    for (size_t i = 0; i < l->turns.n; i++) {
+        want_turn(l, &l->turns.v[i]);
+    }
+    return 0;
+}
+
 static int begin_step(struct loop *l, struct client *client, struct err *e)
 {
     CHECK(l->is_planned);
@@ -599,10 +681,7 @@ static int begin_step(struct loop *l, struct client *client, struct err *e)
     if (client->ops->begin_step) {
         client->ops->begin_step(client, &l->step);
     }
-    return ready_begin(&l->ready, ahead(l), AHEAD_MAX_BYTES, e) != 0 ||
-                   live_reserve(l->table, l->n_chunks, e) != 0
-               ? -1
-               : 0;
+    return begin_ahead(l, e) != 0 || live_reserve(l->table, l->n_chunks, e) != 0 ? -1 : 0;
 }
 
 int loop_run_step(struct loop *l, struct client *client, struct err *e)

@@ -1,7 +1,7 @@
 tm_unit_test(hist LIBS tm_core)
 tm_unit_test(json_scan LIBS tm_core)
 foreach(name ramp arrival plan turns cap live search progress loop client_stages sse
-    reply event_form spread sent_list ready metrics endpoint body)
+    reply event_form spread sent_list ready drafts metrics endpoint body)
   tm_unit_test(${name} LIBS tm_loadgen tm_results)
 endforeach()
 

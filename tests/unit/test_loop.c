@@ -553,6 +553,93 @@ static void test_users_converse(void **state)
     c->ops->destroy(c);
 }
 
+/* --- requests made ready ------------------------------------------------------------------------------- */
+
+#define PATIENCE_NS (50 * NS_PER_MS)
+
+/* Answers when a request is ready that was not sent yet, or when it has waited for that for too long. */
+struct patient {
+    struct client base;
+    struct live *open[64]; // (n_open)
+    uint32_t n_open, n_made, n_sent, n_in_vain;
+    uint32_t fail_every; // 0: none fails
+};
+
+static void patient_prepare(struct client *c, const struct dataset *ds, uint64_t seed,
+                            uint64_t event, const struct prompt *p, struct str *payload)
+{
+    (void)ds, (void)seed;
+    uint64_t id = turns_id(event, p->turn);
+    str_append(payload, &id, sizeof id);
+    ((struct patient *)c)->n_made++;
+}
+
+/* It says what it should say. */
+static void patient_submit(struct client *c, struct live *l, struct str *payload)
+{
+    struct patient *p = (struct patient *)c;
+    assert_int_equal(payload->len, sizeof l->rec.id);
+    assert_memory_equal(payload->data, &l->rec.id, sizeof l->rec.id);
+    if (l->rec.id % 2 == 0) {
+        str_free(payload); // kept by the client
+    }
+    live_sent(l, clock_now_ns());
+    p->n_sent++;
+    p->open[p->n_open++] = l;
+}
+
+static int patient_poll(struct client *c, struct err *e)
+{
+    struct patient *p = (struct patient *)c;
+    (void)e;
+    int64_t now_ns = clock_now_ns();
+    if (p->n_open == 0) {
+        return 0;
+    }
+    struct live *l = p->open[0];
+    bool is_over = now_ns - l->rec.t_send_ns > PATIENCE_NS;
+    if (p->n_made <= p->n_sent && !is_over) {
+        return 0;
+    }
+    p->n_in_vain += p->n_made <= p->n_sent;
+    bool fails = p->fail_every > 0 && l->rec.id % p->fail_every == 1;
+    assert_true(live_tokens(loop_live_table(rig.loop), l, l->rec.n_out_req, now_ns));
+    live_end(loop_live_table(rig.loop), l, fails ? OUTCOME_TRUNCATED : OUTCOME_OK, 0, now_ns);
+    p->open[0] = p->open[--p->n_open];
+    return 1;
+}
+
+static const struct client_ops patient_ops = {.name = "patient",
+                                              .prepare = patient_prepare,
+                                              .submit = patient_submit,
+                                              .poll = patient_poll,
+                                              .cancel = deaf_cancel};
+
+/* What a user asks next is ready before the reply that it waits for has ended. */
+static void test_turns_are_made_ready(void **state)
+{
+    (void)state;
+    struct patient patient = {.base.ops = &patient_ops};
+    for (int i = 0; i < 2; i++) {
+        patient.n_made = patient.n_sent = 0;
+        run_step(&patient.base, 1, NS_PER_S);
+        assert_true(rig.n_records > 10);
+        assert_int_equal(patient.n_in_vain, 0);
+        assert_int_equal(patient.n_made, patient.n_sent + 1);
+    }
+}
+
+/* Conversations that end sooner than was thought leave nothing behind. */
+static void test_what_is_ready_is_of_its_turn(void **state)
+{
+    (void)state;
+    struct patient patient = {.base.ops = &patient_ops, .fail_every = 5};
+    run_step(&patient.base, 0, NS_PER_S);
+    assert_true(rig.n_records > 100);
+    run_step(&patient.base, 4, NS_PER_S);
+    assert_true(rig.n_records > 4);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -570,6 +657,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_failed_turn_ends_its_conversation, set_up_talks,
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_users_converse, set_up_talks, tear_down),
+        cmocka_unit_test_setup_teardown(test_turns_are_made_ready, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_what_is_ready_is_of_its_turn, set_up_talks, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
