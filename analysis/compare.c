@@ -39,6 +39,7 @@ static const struct figure step_figures[] = {
     {"tokens_per_s.output", {"tokens_per_s", "output"}, "value", "lo95", "hi95", true, false},
     {"requests_per_s", {"requests_per_s"}, "value", "lo95", "hi95", true, false},
     {"goodput.attainment", {"goodput"}, "attainment", "-", "-", true, true},
+    {"goodput.failed_share", {"goodput"}, "failed_share", "-", "-", false, false},
 };
 
 #define COST(where, what)                                                                          \

@@ -1,6 +1,7 @@
 /* A comparison for a terminal: one line per figure. */
 #include "analysis/compare.h"
 
+#include "analysis/report.h"
 #include "analysis/value.h"
 
 #include <jansson.h>
@@ -22,11 +23,11 @@ static bool is_shown(const char *metric)
     return n < 5 || strcmp(metric + n - 5, ".mean") != 0;
 }
 
-static void put_number(struct str *out, double x)
+static void put_number(struct str *out, double x, const char *mark)
 {
     char text[32] = "-";
     if (isfinite(x)) {
-        snprintf(text, sizeof text, fabs(x) >= 1000 ? "%.0f" : "%.4g", x);
+        snprintf(text, sizeof text, fabs(x) >= 1000 ? "%.0f%s" : "%.4g%s", x, mark);
     }
     str_printf(out, " %10s", text);
 }
@@ -46,17 +47,47 @@ static void put_change(struct str *out, const json_t *change)
     }
 }
 
-static void put_figures(struct str *out, const json_t *figures)
+static double of_side(const json_t *figure, const char *side)
+{
+    return value_get(json_object_get(figure, side), "value");
+}
+
+/* The share that failed beside a goodput, NULL: not known. */
+static const json_t *find_failed(const json_t *figures)
 {
     for (size_t i = 0; i < json_array_size(figures); i++) {
         const json_t *f = json_array_get(figures, i);
-        const char *verdict = text_of(f, "verdict");
-        if (!is_shown(text_of(f, "metric"))) {
+        if (strcmp(text_of(f, "metric"), "goodput.failed_share") == 0) {
+            return f;
+        }
+    }
+    return NULL;
+}
+
+/* "!" behind a goodput that does not stand alone. */
+static const char *mark_of(const char *metric, const json_t *failed, const char *side)
+{
+    bool is_goodput = strcmp(metric, "goodput.attainment") == 0;
+    return is_goodput && of_side(failed, side) > REPORT_MUCH_FAILED ? "!" : "";
+}
+
+static bool any_failed(const json_t *failed)
+{
+    return of_side(failed, "a") > 0 || of_side(failed, "b") > 0;
+}
+
+static void put_figures(struct str *out, const json_t *figures)
+{
+    const json_t *failed = find_failed(figures);
+    for (size_t i = 0; i < json_array_size(figures); i++) {
+        const json_t *f = json_array_get(figures, i);
+        const char *metric = text_of(f, "metric"), *verdict = text_of(f, "verdict");
+        if (!is_shown(metric) || (f == failed && !any_failed(failed))) {
             continue;
         }
-        str_printf(out, "  %-34s", text_of(f, "metric"));
-        put_number(out, value_get(json_object_get(f, "a"), "value"));
-        put_number(out, value_get(json_object_get(f, "b"), "value"));
+        str_printf(out, "  %-34s", metric);
+        put_number(out, of_side(f, "a"), mark_of(metric, failed, "a"));
+        put_number(out, of_side(f, "b"), mark_of(metric, failed, "b"));
         put_change(out, json_object_get(f, "change"));
         str_printf(out, "%s%s\n", strcmp(verdict, "unclear") == 0 ? "" : "  ",
                    strcmp(verdict, "unclear") == 0 ? "" : verdict);
@@ -119,5 +150,6 @@ void compare_text(const json_t *c, struct str *out)
         str_puts(out, "\nanswers\n");
         put_figures(out, answers);
     }
+    str_puts(out, "\n! goodput where more than 1 % failed: it does not stand alone\n");
     put_gate(out, json_object_get(c, "gate"));
 }

@@ -1,6 +1,7 @@
 #include "analysis/rateplots.h"
 
 #include "analysis/figure.h"
+#include "analysis/report.h"
 #include "analysis/value.h"
 #include "core/mem.h"
 #include "results/record.h"
@@ -92,15 +93,25 @@ static void draw_curve(const struct svg_plot *plot, const struct panel *p, const
     }
 }
 
-static void close_curves(const struct svg_plot *plot, const struct panel *p)
+static void close_curves_with(const struct svg_plot *plot, const struct panel *p,
+                              const struct figure_key *more, size_t n_more)
 {
-    struct figure_key keys[MAX_CURVES];
-    for (size_t k = 0; k < p->n_curves; k++) {
-        keys[k] = (struct figure_key){p->curves[k].label, svg_colour(p->curves[k].colour),
-                                      p->curves[k].shape};
+    struct figure_key keys[MAX_CURVES + 1];
+    size_t n = 0;
+    for (; n < p->n_curves; n++) {
+        keys[n] = (struct figure_key){p->curves[n].label, svg_colour(p->curves[n].colour),
+                                      p->curves[n].shape};
+    }
+    for (size_t k = 0; k < n_more; k++) {
+        keys[n++] = more[k];
     }
     svg_close(plot);
-    figure_legend(plot->out, keys, p->n_curves);
+    figure_legend(plot->out, keys, n);
+}
+
+static void close_curves(const struct svg_plot *plot, const struct panel *p)
+{
+    close_curves_with(plot, p, NULL, 0);
 }
 
 static void draw_curves(const struct svg_plot *plot, const struct panel *p)
@@ -381,6 +392,25 @@ void rateplots_metrics(struct str *out, const json_t *report)
     panel_free(&p);
 }
 
+/* Over each goodput that does not stand alone: how many there are. */
+static size_t mark_failed(const struct svg_plot *plot, const struct panel *p,
+                          const struct curve *goodput)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < p->steps.n; i++) {
+        double failed = value_get(json_object_get(p->steps.step[i], "goodput"), "failed_share");
+        char tip[120], x[24], y[24];
+        if (failed > REPORT_MUCH_FAILED) {
+            snprintf(tip, sizeof tip, "%s: %s at %s/s, %.1f %% failed", goodput->label,
+                     svg_number(goodput->y[i], y, sizeof y),
+                     svg_number(p->steps.rate_rps[i], x, sizeof x), 100 * failed);
+            svg_dot(plot, p->x[i], goodput->y[i], SVG_DIAMOND, svg_colour(SVG_VERMILION), tip);
+            n++;
+        }
+    }
+    return n;
+}
+
 void rateplots_goodput(struct str *out, const json_t *report)
 {
     static const struct curve curves[] = {
@@ -389,6 +419,8 @@ void rateplots_goodput(struct str *out, const json_t *report)
         {"goodput", NULL, "rps", NULL, NULL, "met every objective", SVG_GREEN, SVG_SQUARE, 0, 0, 0},
     };
     struct panel p = {0};
+    const struct figure_key failed = {"goodput where more than 1 % failed",
+                                      svg_colour(SVG_VERMILION), SVG_DIAMOND};
     panel_load(&p, report, curves, 3);
     figure_open(out, "Goodput",
                 "Requests per second: offered, completed inside the window, and those of all "
@@ -398,7 +430,8 @@ void rateplots_goodput(struct str *out, const json_t *report)
     svg_open(&plot, "Goodput against request rate");
     mark_saturation(&plot, report);
     draw_curves(&plot, &p);
-    close_curves(&plot, &p);
+    size_t n_failed = mark_failed(&plot, &p, &p.curves[2]);
+    close_curves_with(&plot, &p, &failed, n_failed > 0);
     figure_close(out);
     panel_free(&p);
 }

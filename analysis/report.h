@@ -12,6 +12,8 @@
 #include "core/str.h"
 #include "results/store.h"
 
+#define REPORT_MUCH_FAILED 0.01 // share of requests from which on goodput does not stand alone
+
 struct report_config {
     struct slo_config slo;
     struct cost_config cost;

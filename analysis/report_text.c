@@ -283,12 +283,10 @@ static const struct column columns_of_steps[] = {
 };
 #define N_COLUMNS (sizeof columns_of_steps / sizeof columns_of_steps[0])
 
-#define MUCH_FAILED 0.01 // from here on goodput does not stand alone
-
 /* What must be known of a number: "*" of a p99, "!" of a goodput. */
 static const char *mark_of(const struct column *c, const json_t *group)
 {
-    if (value_get(group, "failed_share") > MUCH_FAILED) {
+    if (value_get(group, "failed_share") > REPORT_MUCH_FAILED) {
         return "!";
     }
     bool is_star = c->starred && json_is_false(get(group, "p99_supported")) &&

@@ -146,6 +146,18 @@ def check_failures_shown(report, texts):
     assert [cell == "\u221e" for cell in cells] == [value is None for value in shown]
 
 
+def check_goodput_marked():
+    """Where more than 1 % failed (unfinished after a short drain), the plot says so."""
+    path, _ = make_run("unfinished", "--rates", "3,12,14", "--step", "60", "--drain", "1")
+    report, texts = make_report(path, "unfinished")
+    much = [step for step in report["steps"] if step["goodput"]["failed_share"] > 0.01]
+    assert len(much) > 1, "far more is offered than can be served"
+    plot = texts["html"].split('aria-label="Goodput against request rate"')[1].split("</figure>")[0]
+    tips = re.findall(r"<title>met every objective: [^<]*, ([0-9.]+) % failed</title>", plot)
+    assert tips == [f"{100 * step['goodput']['failed_share']:.1f}" for step in much], tips
+    assert "goodput where more than 1 % failed" in plot.split("</svg>", 1)[1]
+
+
 def check_money(cost, at):
     usd_per_s = cost["instances"] * cost["usd_per_hour"] / 3600
     paid = (at["input_tokens_per_s"] * at["usd_per_m_input"]["value"] +
@@ -250,6 +262,7 @@ def check_below(truth):
     jsonschema.validate(report, SCHEMA)
     assert report["saturation"]["verdict"] == "not_reached"
     assert report["saturation"]["rate_rps"] is None
+    assert "where more than 1 % failed" not in texts["html"]
     assert report["cost"]["at_saturation"]["usd_per_m_output"]["value"] is None
     assert "not reached" in texts["html"]
 
@@ -270,6 +283,7 @@ check_answers(REPORT, TRUTH)
 check_page(TEXTS["html"])
 assert "VALID" in TEXTS["txt"] and "EXAMPLE PRICE" in TEXTS["txt"]
 check_failures_shown(REPORT, TEXTS)
+check_goodput_marked()
 PLAIN = " ".join(TEXTS["txt"].split())
 assert all(f"{term} {text}" in PLAIN for term, text in REPORT["definitions"].items())
 check_missing(FILE)

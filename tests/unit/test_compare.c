@@ -1,0 +1,69 @@
+/* Two reports compared: a goodput is never shown without the share that failed. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "analysis/compare.h"
+#include "analysis/stats.h"
+
+#include <jansson.h>
+#include <string.h>
+
+/* A report of one step of 2 requests/s. */
+static json_t *report_of(double attainment, double failed_share)
+{
+    json_t *report = json_pack("{s:{s:s, s:b}, s:[{s:i, s:s, s:f, s:i, s:s, s:{s:f, s:f}}], s:{}}",
+                               "run", "name", "r", "valid", 1, "steps", "index", 0, "kind", "sweep",
+                               "rate_rps", 2.0, "users", 0, "verdict", "stable", "goodput",
+                               "attainment", attainment, "failed_share", failed_share, "slo");
+    assert_non_null(report);
+    return report;
+}
+
+static void compare(json_t *a, json_t *b, struct str *out)
+{
+    const uint64_t hash = 0;
+    const struct compare_run of_a = {.path = "a", .report = a, .schedule_hashes = &hash};
+    const struct compare_run of_b = {.path = "b", .report = b, .schedule_hashes = &hash};
+    const struct compare_gate gate = {.max_regression = STATS_NONE};
+    json_t *comparison;
+    struct err e;
+    assert_int_equal(compare_build(&of_a, &of_b, &gate, &comparison, &e), 0);
+    compare_text(comparison, out);
+    json_decref(comparison);
+    json_decref(a);
+    json_decref(b);
+}
+
+static void goodput_with_failures_is_marked(void **state)
+{
+    (void)state;
+    struct str text = {0};
+    compare(report_of(0.9, 0.005), report_of(0.8, 0.2), &text);
+    assert_non_null(strstr(text.data, "       0.9       0.8!"));
+    const char *failed = strstr(text.data, "goodput.failed_share");
+    assert_non_null(failed);
+    assert_non_null(strstr(failed, "     0.005        0.2"));
+    str_free(&text);
+}
+
+static void goodput_without_failures_stands_alone(void **state)
+{
+    (void)state;
+    struct str text = {0};
+    compare(report_of(0.9, 0), report_of(0.8, 0), &text);
+    assert_non_null(strstr(text.data, "       0.9        0.8"));
+    assert_null(strstr(text.data, "failed_share"));
+    str_free(&text);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(goodput_with_failures_is_marked),
+        cmocka_unit_test(goodput_without_failures_stands_alone),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
