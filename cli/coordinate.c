@@ -525,10 +525,17 @@ static int dry_run(struct coordinator *c, struct err *e)
     return live->n_ok > 0 ? 0 : err_set(e, ERR_ENV, "the one request of --dry-run failed");
 }
 
+/* Of the target, whoever hosts it. */
+static int replicas_of(const struct world *w)
+{
+    return w->config.target.kind == TARGET_OPENAI ? (int)w->config.target.replicas
+                                                  : w->layout.replicas;
+}
+
 int coordinate_lead(struct coordinator *c, struct err *e)
 {
     const struct world *w = c->w;
-    search_init(&c->search, &w->config.load, w->layout.replicas, plan_trace_ns(w->dataset),
+    search_init(&c->search, &w->config.load, replicas_of(w), plan_trace_ns(w->dataset),
                 dataset_n_arrivals(w->dataset));
     c->progress = (struct progress){
         .columns = c->o.quiet || c->o.dry_run ? 0 : progress_columns(),

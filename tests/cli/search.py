@@ -157,6 +157,12 @@ class Search(cli.TestCase):
                                     **NULL | endpoint(server))
         self.assertFalse(report["run"]["valid"])
 
+    def test_the_probe_is_of_all_replicas(self):
+        with Server("serve.ttft=5ms") as server:
+            steps, _ = self.run_of("probe", load__rates=dict(max_steps=1), load__output_tokens=1,
+                                   **NULL | endpoint(server), target__replicas=2)
+        self.assertEqual((KINDS[steps[0].attrs["kind"]], int(steps[0].attrs["users"])), ("base", 64))
+
     def test_repeats(self):
         steps, report = self.run_of("repeats", load__rates=[200.0, 400.0], load__repeats=3, **NULL)
         self.assertEqual([(float(s.attrs["rate_rps"]), int(s.attrs["repeat"])) for s in steps],
