@@ -95,7 +95,8 @@ json_t *answers_search_concurrency(const struct answers *a, double rule)
 struct probe {
     double rate_rps;
     size_t n_steps;
-    bool is_over; // the target queued, refused, or more could not be offered: it misses
+    bool is_over;   // the target queued or refused: it misses
+    bool is_client; // the client could not offer it: who missed is not known
     struct slo_decision decision;
 };
 
@@ -106,12 +107,13 @@ static struct probe make_probe(const struct answers *a, double rate_rps)
     for (size_t i = 0; i < a->n_steps; i++) {
         if (is_open_loop(a, i) && a->info[i].rate_rps == rate_rps) {
             enum verdict v = a->measure[i].verdict.verdict;
-            p.is_over = p.is_over || (v != VERDICT_STABLE && v != VERDICT_TOO_SHORT);
+            p.is_over = p.is_over || v == VERDICT_UNSTABLE || v == VERDICT_ERRORS;
+            p.is_client = p.is_client || v == VERDICT_CLIENT_LIMITED;
             same[p.n_steps++] = slo_decision_sample(&a->measure[i]);
         }
     }
     slo_decision(same, p.n_steps, a->cfg->slo.quantile, &p.decision);
-    p.decision.holds = p.is_over ? SLO_MISSED : p.decision.holds;
+    p.decision.holds = p.is_over ? SLO_MISSED : p.is_client ? SLO_UNDECIDED : p.decision.holds;
     free(same);
     return p;
 }
@@ -135,6 +137,7 @@ static json_t *probe_json(const struct probe *p)
     json_object_set_new(o, "steps", json_integer((json_int_t)p->n_steps));
     json_object_set_new(o, "holds", json_string(slo_decision_holds_names[p->decision.holds]));
     json_object_set_new(o, "overloaded", json_boolean(p->is_over));
+    json_object_set_new(o, "client_limited", json_boolean(p->is_client));
     json_object_set_new(o, "metric",
                         isnan(p->decision.share.value)
                             ? json_null()
@@ -148,7 +151,7 @@ json_t *answers_search_decided(const struct answers *a)
     if (a->slo->all.verdict == SLO_NONE) {
         return json_null();
     }
-    double met = STATS_NONE, missed = STATS_NONE, missed_above = STATS_NONE;
+    double met = STATS_NONE, missed = STATS_NONE, missed_above = STATS_NONE, client = STATS_NONE;
     json_t *o = json_object(), *probes = json_array();
     for (double r = rate_above(a, 0); isfinite(r); r = rate_above(a, r)) {
         struct probe p = make_probe(a, r);
@@ -159,10 +162,12 @@ json_t *answers_search_decided(const struct answers *a)
         }
         missed = is_missed && isnan(missed) ? r : missed;
         missed_above = is_missed && isnan(missed_above) ? r : missed_above;
+        client = p.is_client && isnan(client) ? r : client;
         json_array_append_new(probes, probe_json(&p));
     }
     value_set(o, "highest_met_rps", met);
     value_set(o, "lowest_missed_rps", missed_above);
+    value_set(o, "lowest_client_limited_rps", client);
     json_object_set_new(o, "monotone", json_boolean(!(missed < met)));
     json_object_set_new(o, "probes", probes);
     return o;

@@ -254,6 +254,10 @@ static void card_slo(struct str *out, const json_t *slo)
     if (has(decided, "lowest_missed_rps")) {
         str_printf(&why, "; missed at %.4g/s", value_get(decided, "lowest_missed_rps"));
     }
+    if (has(decided, "lowest_client_limited_rps")) {
+        str_printf(&why, "; undecided at %.4g/s, where the client was the limit",
+                   value_get(decided, "lowest_client_limited_rps"));
+    }
     open_card(out, "Rate that meets the objectives", NULL);
     put_value_or_verdict(out, slo, "rate_rps", "requests/s");
     close_card(out, value_get(slo, "lo95"), value_get(slo, "hi95"), put_number, why.data);

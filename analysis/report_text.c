@@ -115,7 +115,8 @@ static void put_decided(struct str *out, const json_t *decided)
         return;
     }
     double met = value_get(decided, "highest_met_rps"),
-           missed = value_get(decided, "lowest_missed_rps");
+           missed = value_get(decided, "lowest_missed_rps"),
+           client = value_get(decided, "lowest_client_limited_rps");
     str_puts(out, "              decided by 95 %: ");
     if (isnan(met)) {
         str_puts(out, "met at no rate");
@@ -124,6 +125,9 @@ static void put_decided(struct str *out, const json_t *decided)
     }
     if (!isnan(missed)) {
         str_printf(out, ", missed at %s/s", number(missed, buf));
+    }
+    if (!isnan(client)) {
+        str_printf(out, "; undecided at %s/s, where the client was the limit", number(client, buf));
     }
     str_printf(out, "%s\n",
                json_is_false(get(decided, "monotone")) ? "; NOT MONOTONE: missed below a met rate"

@@ -11,7 +11,7 @@ struct probe {
     enum step_kind kind; // of the first of them
     double rate_rps;
     int64_t n_steps;
-    bool is_met, is_decided;
+    bool is_met, is_decided, is_of_client; // the last: the client could offer no more
 };
 
 static bool is_met(const struct search_result *r)
@@ -32,6 +32,7 @@ static struct probe take_probe(const struct search *s, size_t *i)
     do {
         p = &s->past[(*i)++];
         probe.is_met = is_met(&p->result);
+        probe.is_of_client = p->result.verdict == VERDICT_CLIENT_LIMITED;
         probe.is_decided = is_decided(&p->result) || probe.n_steps >= s->cfg->rates_extend;
         probe.n_steps++;
     } while (!probe.is_decided && *i < search_first_pass(s));
@@ -45,12 +46,14 @@ struct state {
     double met_rps, missed_rps;
 };
 
+/* A rate met above a missed one takes the miss back: only those above it bracket. */
 static void note_sweep(struct state *st, const struct probe *p)
 {
     st->n_swept++;
     st->n_missed = p->is_met ? 0 : st->n_missed + 1;
     if (p->is_met) {
         st->met_rps = p->rate_rps;
+        st->missed_rps = 0.0;
     } else if (st->n_missed == 1) {
         st->missed_rps = p->rate_rps;
     }
@@ -102,9 +105,18 @@ static bool extend(const struct search *s, const struct state *st, struct search
     return !st->last.is_decided;
 }
 
+/* Whether the client ended the search; the drift's step is behind it. */
+static bool is_of_client(const struct state *st)
+{
+    return st->last.is_of_client && st->last.kind != STEP_REVISIT;
+}
+
 bool search_slo_next(const struct search *s, struct search_step *out)
 {
     struct state st = state_so_far(s);
+    if (is_of_client(&st)) {
+        return false;
+    }
     if (extend(s, &st, out)) {
         return true;
     }
@@ -116,6 +128,9 @@ bool search_slo_next(const struct search *s, struct search_step *out)
 const char *search_slo_ending(const struct search *s)
 {
     struct state st = state_so_far(s);
+    if (is_of_client(&st)) {
+        return "the client, not the target, was the limit";
+    }
     if (st.met_rps <= 0.0) {
         return "no rate met the objectives";
     }

@@ -10,6 +10,8 @@
  *              counts as missed. At the end the lowest rate met once more: has the target drifted?
  *
  * An overloaded rate misses, whatever the interval says: latency there grows for as long as it is offered.
+ * Where the client could not offer the rate (client_limited) nothing is decided, and the search stops: what
+ * lies beyond would be the client's too.
  * That a rate is met or missed is decided by analysis (analysis/slo_decision.h). Pure.
  */
 #pragma once

@@ -394,6 +394,54 @@ static void test_objectives_missed_at_once_are_sought_below(void **state)
     search_free(&s);
 }
 
+/* A miss below a rate that was met later is none: the bracket stands above it. */
+static void test_a_miss_below_a_met_rate_is_taken_back(void **state)
+{
+    (void)state;
+    static const enum search_slo found[] = {SEARCH_MET, SEARCH_MISSED, SEARCH_MET};
+    set_start("1");
+    cfg.rates_slo = true;
+    cfg.rates_revisit = false;
+    for (int64_t n_rates = 3; n_rates <= 4; n_rates++) {
+        struct search s;
+        struct search_step step;
+        cfg.rates_max_steps = n_rates;
+        search_init(&s, &cfg, 1, 0, 0);
+        for (int i = 0; i < 3; i++) {
+            decide(&s, found[i]);
+        }
+        if (n_rates == 3) {
+            assert_false(search_next(&s, &step));
+            assert_non_null(strstr(search_ending(&s), "still hold"));
+        } else {
+            decide(&s, SEARCH_MISSED); // 3.375
+            step = next(&s);
+            assert_true(step.kind == STEP_BISECT && step.rate_rps > 2.25 && step.rate_rps < 3.375);
+        }
+        search_free(&s);
+    }
+}
+
+/* Undecided, whatever the interval says; what lies beyond it is the client's too. */
+static void test_the_search_stops_at_a_client_that_is_the_limit(void **state)
+{
+    (void)state;
+    static const enum search_slo found[] = {SEARCH_MET, SEARCH_MISSED, SEARCH_UNDECIDED};
+    set_start("1");
+    cfg.rates_slo = true;
+    for (int i = 0; i < 3; i++) {
+        struct search s;
+        struct search_step step;
+        search_init(&s, &cfg, 1, 0, 0);
+        decide(&s, SEARCH_MET);
+        search_report(&s,
+                      &(struct search_result){.verdict = VERDICT_CLIENT_LIMITED, .slo = found[i]});
+        assert_false(search_next(&s, &step));
+        assert_non_null(strstr(search_ending(&s), "the client, not the target"));
+        search_free(&s);
+    }
+}
+
 /* --- ladders -------------------------------------------------------------------------------------- */
 
 static void test_a_ladder_is_climbed_as_given(void **state)
@@ -587,6 +635,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_the_objectives_rate_is_bracketed, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_an_undecided_rate_is_extended, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_objectives_missed_at_once_are_sought_below, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(test_a_miss_below_a_met_rate_is_taken_back, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(test_the_search_stops_at_a_client_that_is_the_limit, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_a_ladder_is_climbed_as_given, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_the_best_limit_is_closed_in, set_up, tear_down),

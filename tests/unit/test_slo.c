@@ -4,8 +4,11 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "analysis/answers_search.h"
 #include "analysis/slo.h"
 #include "core/rng.h"
+
+#include <jansson.h>
 
 #include <math.h>
 #include <stdlib.h>
@@ -118,6 +121,37 @@ static void closed_loops_stay_out(void **state)
     free(r);
 }
 
+/* Half of the requests miss at every rate: whose fault that is, is known only where the client kept up. */
+static void a_client_that_is_the_limit_decides_nothing(void **state)
+{
+    (void)state;
+    static struct measure m[3];
+    static struct slo_result r;
+    struct step_info info[3] = {{.rate_rps = 1}, {.rate_rps = 2}, {.rate_rps = 4}};
+    const enum verdict verdicts[] = {VERDICT_STABLE, VERDICT_CLIENT_LIMITED, VERDICT_UNSTABLE};
+    const char *const wanted[] = {"missed", "undecided", "missed"};
+    const struct report_config cfg = {.slo.quantile = 0.9};
+    r.all.verdict = SLO_FOUND;
+    for (int i = 0; i < 3; i++) {
+        m[i].verdict.verdict = verdicts[i];
+        m[i].objective[LATENCY_TTFT].limit_ms = 5;
+        for (int b = 0; b < LATENCY_BATCHES; b++) {
+            m[i].objective[LATENCY_TTFT].n_batch[b] = 100;
+            m[i].objective[LATENCY_TTFT].n_met_batch[b] = 50;
+        }
+    }
+    const struct answers a = {.cfg = &cfg, .n_steps = 3, .info = info, .measure = m, .slo = &r};
+    json_t *o = answers_search_decided(&a);
+    for (size_t i = 0; i < 3; i++) {
+        const json_t *p = json_array_get(json_object_get(o, "probes"), i);
+        assert_string_equal(json_string_value(json_object_get(p, "holds")), wanted[i]);
+        assert_int_equal(json_is_true(json_object_get(p, "overloaded")), i == 2);
+        assert_int_equal(json_is_true(json_object_get(p, "client_limited")), i == 1);
+    }
+    assert_true(json_number_value(json_object_get(o, "lowest_client_limited_rps")) == 2);
+    json_decref(o);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -126,6 +160,7 @@ int main(void)
         cmocka_unit_test(the_rate_of_one_objective_is_found),
         cmocka_unit_test(the_tightest_objective_decides_and_failures_are_infinite),
         cmocka_unit_test(closed_loops_stay_out),
+        cmocka_unit_test(a_client_that_is_the_limit_decides_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
