@@ -2,58 +2,18 @@
 overloaded step ends early with the same requests on any number of load ranks, killed or not, and that a run
 which was stopped goes on with the same steps."""
 
-import http.server
-import itertools
 import json
 import pathlib
 import signal
 import struct
-import threading
 
 import tidemark_cli as cli
-from serve import Server
+from serve import FAULTS, Server
 
 KINDS = ["base", "sweep", "bisect", "fill", "revisit"]
 JOURNAL_STOP = 6  # results/journal.h
 NULL = dict(target__kind="null", load__step="400ms", load__drain="5s", load__probe="200ms")
 SLOW = ["serve.ttft=500ms", "serve.max_concurrent=20"]  # at most 40 requests/s; 1 % of its TTFT is a late send
-
-
-class Flaky:
-    """An endpoint of which every fifth answer is an error: `with Flaky() as s: s.port`."""
-
-    def __init__(self):
-        count = itertools.count(1)
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self):
-                self.rfile.read(int(self.headers["Content-Length"]))
-                text = json.dumps({"choices": [{"index": 0, "delta": {"content": "a"}}]})
-                fails = next(count) % 5 == 0
-                body = b"" if fails else f"data: {text}\n\ndata: [DONE]\n\n".encode()
-                self.send_response(500 if fails else 200)
-                self.send_header("Content-Type", "text/event-stream")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_):
-                pass
-
-        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.port = self.http.server_port
-        self.thread = threading.Thread(target=self.http.serve_forever)
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.http.shutdown()
-        self.thread.join()
-        self.http.server_close()
 
 
 def endpoint(server):
@@ -144,9 +104,9 @@ class Search(cli.TestCase):
 
     def test_failing_rungs_are_no_answer(self):
         """One request in five gets HTTP 500."""
-        with Flaky() as server:
-            _, report = self.run_of("flaky", load__concurrency=[1, 2, 4], load__rates={},
-                                    **NULL | endpoint(server))
+        with Server(program=FAULTS) as server:
+            flaky = dict(**NULL | endpoint(server), target__headers=["X-Fault: http_500/5"])
+            _, report = self.run_of("flaky", load__concurrency=[1, 2, 4], load__rates={}, **flaky)
             self.assertEqual([s["verdict"] for s in report["steps"]], ["errors"] * 3)
             self.assertFalse(report["run"]["valid"])
             self.assertIn("step 2 (4 users) is errors", report["run"]["invalid_reasons"][2])
@@ -154,7 +114,7 @@ class Search(cli.TestCase):
             self.assertIsNone(report["concurrency"]["best"])
             self.assertIn("concurrency   no limit to go by", self.texts("flaky")[0])
             _, report = self.run_of("users", load__arrival="closed", load__users=2, load__rates={},
-                                    **NULL | endpoint(server))
+                                    **flaky)
         self.assertFalse(report["run"]["valid"])
 
     def test_the_probe_is_of_all_replicas(self):
