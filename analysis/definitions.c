@@ -28,7 +28,11 @@ const struct definition definitions[] = {
      "the part of s - q that a request waited at the cap on concurrency that was asked for; it "
      "is in every response latency, and in none of the service ones"},
     {"poll gap",
-     "time between two looks of a load rank at its messages: a stamp may be late by it"},
+     "time between two looks of a load rank at its messages: a stamp may be late by it, but for plain "
+     "HTTP, where the kernel stamps"},
+    {"arrival to read",
+     "of bytes from an endpoint: from their receipt by the kernel until the client read them; over TLS from "
+     "finding the socket readable. Handling: the time to deal with what one read brought"},
     {"percentile",
      "exact, over raw records, linear between order statistics; failures are excluded, "
      "and count as infinite in the error-adjusted percentile"},

@@ -404,7 +404,25 @@ static void goodput_cell(struct str *out, const json_t *goodput)
     str_puts(out, "</td>");
 }
 
-static void step_row(struct str *out, const json_t *step)
+static bool has_sockets(const json_t *steps)
+{
+    size_t i;
+    const json_t *step;
+    json_array_foreach(steps, i, step)
+    {
+        if (has(get(step, "stamp_us"), "p99")) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void p99_cell(struct str *out, const json_t *of)
+{
+    cell(out, value_get(of, "p99"), STATS_NONE, STATS_NONE, "");
+}
+
+static void step_row(struct str *out, const json_t *step, bool sockets)
 {
     const json_t *requests = get(step, "requests"),
                  *tokens = get(get(step, "tokens_per_s"), "output");
@@ -425,8 +443,12 @@ static void step_row(struct str *out, const json_t *step)
     cell(out, value_get(tokens, "value"), value_get(tokens, "lo95"), value_get(tokens, "hi95"),
          json_is_true(get(step, "approximate")) ? "~" : "");
     goodput_cell(out, get(step, "goodput"));
-    cell(out, value_get(get(step, "send_lag_us"), "p99"), STATS_NONE, STATS_NONE, "");
-    cell(out, value_get(get(step, "poll_gap_us"), "p99"), STATS_NONE, STATS_NONE, "");
+    p99_cell(out, get(step, "send_lag_us"));
+    p99_cell(out, get(step, "poll_gap_us"));
+    if (sockets) {
+        p99_cell(out, get(step, "stamp_us"));
+        p99_cell(out, get(step, "chunk_us"));
+    }
     str_puts(out, "</tr>\n");
 }
 
@@ -461,16 +483,21 @@ static void client_note(struct str *out, const json_t *step)
 void page_steps(struct str *out, const json_t *report)
 {
     const json_t *steps = get(report, "steps"), *step;
+    bool sockets = has_sockets(steps);
     size_t i;
     str_puts(out,
              "<h2>Steps</h2>\n<div class=\"tablebox\"><table>\n<thead><tr><th>#</th><th>rate/s</th>"
              "<th class=\"text\">verdict</th><th>ok</th><th>TTFT p50<br>ms</th><th>p99</th>"
              "<th>ITL p50<br>ms</th><th>p99</th><th>NTPOT p50<br>ms</th><th>E2E p50<br>ms</th>"
              "<th>output<br>tokens/s</th><th>met all<br>objectives</th><th>send lag<br>p99 "
-             "\xc2\xb5s</th><th>poll gap<br>p99 \xc2\xb5s</th></tr></thead>\n<tbody>\n");
+             "\xc2\xb5s</th><th>poll gap<br>p99 \xc2\xb5s</th>");
+    str_puts(out, sockets ? "<th>arrival to read<br>p99 \xc2\xb5s</th>"
+                            "<th>handling<br>p99 \xc2\xb5s</th>"
+                          : "");
+    str_puts(out, "</tr></thead>\n<tbody>\n");
     json_array_foreach(steps, i, step)
     {
-        step_row(out, step);
+        step_row(out, step, sockets);
     }
     str_puts(out, "</tbody></table></div>\n<p class=\"facts\" style=\"margin-top:8px\">Small: 95 % "
                   "intervals. Percentiles are of requests that did not fail; all: the same with "

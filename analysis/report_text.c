@@ -358,6 +358,30 @@ static void put_failed(struct str *out, const json_t *step)
     str_puts(out, "\n");
 }
 
+/* Whether the client kept up: one line, of what is known. */
+static void put_client(struct str *out, const json_t *step)
+{
+    static const struct {
+        const char *name, *key;
+    } parts[] = {{"send lag", "send_lag_us"},
+                 {"poll gap", "poll_gap_us"},
+                 {"arrival to read", "stamp_us"},
+                 {"handling", "chunk_us"}};
+    char buf[NUMBER_BYTES];
+    int n = 0;
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        const json_t *of = get(step, parts[i].key);
+        if (json_is_number(get(of, "p99"))) {
+            if (n++ == 0) {
+                str_printf(out, "step %.0f: the client's p99 in us: ", value_get(step, "index"));
+            }
+            str_printf(out, "%s%s %s", n > 1 ? ", " : "", parts[i].name,
+                       number(value_get(of, "p99"), buf));
+        }
+    }
+    str_puts(out, n > 0 ? "\n" : "");
+}
+
 /* What the percentiles of the table leave out: requests that failed, gaps inside of chunks. */
 static void put_step_notes(struct str *out, const json_t *step)
 {
@@ -399,6 +423,7 @@ static void put_steps(struct str *out, const json_t *steps, int columns)
     str_puts(out, "\n");
     json_array_foreach(steps, i, step)
     {
+        put_client(out, step);
         put_step_notes(out, step);
     }
     str_puts(out,

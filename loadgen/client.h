@@ -17,7 +17,7 @@
 struct client;
 
 struct client_times {
-    uint64_t stamp_ns[2]; // from a readable socket to the stamp of its bytes
+    uint64_t stamp_ns[2]; // from the arrival of bytes (TLS: a readable socket) to their reading
     uint64_t chunk_ns[2]; // to deal with what one look at a socket brought
 };
 

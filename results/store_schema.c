@@ -105,7 +105,9 @@ static const struct store_field step_fields[] = {
     STEP(n_filtered, FIELD_U64, "1", "draws left out because they do not fit the context"),
     STEP_MAY_MISS(poll_gap_p50_ns, "ns", "median time between two looks of a load rank"),
     STEP_MAY_MISS(poll_gap_p99_ns, "ns", "its 99th percentile, worst load rank"),
-    STEP_MAY_MISS(stamp_p50_ns, "ns", "median time from a readable socket to the stamp"),
+    STEP_MAY_MISS(
+        stamp_p50_ns, "ns",
+        "median time from the arrival of bytes (TLS: a readable socket) to their reading"),
     STEP_MAY_MISS(stamp_p99_ns, "ns", "its 99th percentile, worst load rank"),
     STEP_MAY_MISS(chunk_p50_ns, "ns", "median time to deal with what a socket brought"),
     STEP_MAY_MISS(chunk_p99_ns, "ns", "its 99th percentile, worst load rank"),

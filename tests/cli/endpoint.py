@@ -325,6 +325,33 @@ class Counts(EndpointTest):
         self.assertEqual(queue["running"]["max"], 1)
         self.assertIsNotNone(queue["kv_used"]["mean"])
 
+    def test_the_client_shows_how_it_kept_up(self):
+        with Server("serve.model=m", "serve.itl=1ms") as s:
+            run = self.clean(url_of(s))
+        step = self.good("report", run.path, "--format", "json").json()["steps"][0]
+        text, page = self.shown(run.path)
+        for key in ("stamp_us", "chunk_us"):
+            self.assertGreater(step[key]["p50"], 0)
+            self.assertGreaterEqual(step[key]["p99"], step[key]["p50"])
+        self.assertRegex(text, r"\nstep 0: the client's p99 in us: send lag [0-9.]+, poll gap [0-9.]+, "
+                               r"arrival to read [0-9.]+, handling [0-9.]+\n")
+        self.assertIn("<th>arrival to read<br>", page)
+
+        config = cli.small_run(self.folder, target__kind="null", load__step="300ms", results=str(self.folder / "null.h5"))
+        self.assertIn("\nstep 0: the client's p99 in us: send lag ", self.good("run", config).out)
+        step = self.good("report", self.folder / "null.h5", "--format", "json").json()["steps"][0]
+        text, page = self.shown(self.folder / "null.h5")
+        for key in ("stamp_us", "chunk_us"):
+            self.assertEqual(step[key], {"p50": None, "p99": None})
+        self.assertRegex(text, r"\nstep 0: the client's p99 in us: send lag [0-9.]+, poll gap [0-9.]+\n")
+        self.assertNotIn("<th>arrival to read<br>", page)
+
+    def shown(self, path):
+        """Text and page of its report."""
+        page = self.folder / "page.html"
+        self.good("report", path, "--format", "html", "-o", page)
+        return self.good("report", path).out, page.read_text()
+
     def test_load_ranks_share_one_schedule(self):
         with Server("serve.model=m") as s:
             runs = [self.clean(url_of(s), "load.arrival=poisson", "load.rates=100",
