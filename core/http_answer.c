@@ -64,15 +64,14 @@ static bool is_word(struct text t, const char *word)
     return t.n == strlen(word) && strncasecmp(t.s, word, t.n) == 0;
 }
 
-/* Whether a comma-separated list has the word; `last`: as its last one. */
-static bool has_word(struct text list, const char *word, bool last)
+/* Whether a comma-separated list has the word. */
+static bool has_word(struct text list, const char *word)
 {
     bool found = false;
     while (list.n > 0) {
         const char *comma = memchr(list.s, ',', list.n);
         size_t n = comma ? (size_t)(comma - list.s) : list.n;
-        bool is_it = is_word(trim((struct text){list.s, n}), word);
-        found = last ? is_it : found || is_it;
+        found = found || is_word(trim((struct text){list.s, n}), word);
         list = (struct text){list.s + n + (comma != NULL), list.n - n - (comma != NULL)};
     }
     return found;
@@ -131,13 +130,12 @@ static const char *take_header(struct http_answer *a, struct text line)
         return take_length(a, value) ? NULL : "a content length that is none";
     }
     if (is_word(name, "transfer-encoding")) {
-        a->is_chunked = has_word(value, "chunked", true);
+        a->is_chunked = is_word(value, "chunked"); // alone: we ask for no other
         return a->is_chunked || is_word(value, "identity") ? NULL : "an unknown transfer encoding";
     }
     if (is_word(name, "connection")) {
-        a->keeps_open = has_word(value, "close", false)
-                            ? false
-                            : a->keeps_open || has_word(value, "keep-alive", false);
+        a->keeps_open =
+            has_word(value, "close") ? false : a->keeps_open || has_word(value, "keep-alive");
     } else if (is_word(name, "content-type")) {
         size_t n = value.n < sizeof a->type ? value.n : sizeof a->type - 1;
         memcpy(a->type, value.s, n);
@@ -156,6 +154,7 @@ static void end_head(struct http_answer *a)
     if (!is_empty && a->is_chunked) {
         a->part = CHUNK_SIZE;
         a->left = 0;
+        a->head_bytes = 0;
     } else if (is_empty || (a->has_length && a->left == 0)) {
         a->part = OVER;
     } else if (a->has_length) {

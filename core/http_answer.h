@@ -14,7 +14,7 @@
 
 #include "core/str.h"
 
-#define HTTP_ANSWER_MAX_HEAD_BYTES (256 << 10) // of one head, and of one answer's trailer
+#define HTTP_ANSWER_MAX_HEAD_BYTES (256 << 10) // of one head, trailer, or chunk's extensions
 #define HTTP_ANSWER_TYPE_BYTES     80          // a longer content type is cut
 
 enum http_answer_got {
@@ -26,7 +26,7 @@ enum http_answer_got {
 
 struct http_answer { // zeroed: before the first answer of a connection
     int part;        // enum part
-    int status;      // 0: the head is not whole yet
+    int status;      // 0: its line is not whole yet
     bool keeps_open; // the connection may carry another request
     char type[HTTP_ANSWER_TYPE_BYTES];
     const char *bad;
