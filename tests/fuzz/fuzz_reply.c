@@ -121,7 +121,7 @@ static void check_reply(const struct reply *r, const struct expected *x)
 
 static bool is_same_text(struct json_text a, struct json_text b)
 {
-    return a.len == b.len && memcmp(a.data, b.data, a.len) == 0;
+    return a.len == b.len && (a.len == 0 || memcmp(a.data, b.data, a.len) == 0);
 }
 
 static bool is_same(const struct reply *a, const struct reply *b)
