@@ -344,11 +344,24 @@ static void on_connected(struct http_call *c, int fd)
     carry(k, c);
 }
 
+/* An idle connection over which nothing has come: what has is no answer to the next request. */
+static struct http_conn *take_idle(struct origin *o)
+{
+    for (struct http_conn *k; (k = o->idle) != NULL;) {
+        char byte;
+        remove_idle(k);
+        if (recv(k->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN) {
+            return k;
+        }
+        close_conn(k);
+    }
+    return NULL;
+}
+
 void http_plain_start(struct http_plain *p, struct http_call *c)
 {
-    struct http_conn *k = target_of(p, &c->request)->origin->idle;
+    struct http_conn *k = take_idle(target_of(p, &c->request)->origin);
     if (k) {
-        remove_idle(k);
         carry(k, c);
     } else {
         http_curl_connect(p->curl, c, on_connected);
