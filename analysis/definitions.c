@@ -61,3 +61,11 @@ const struct definition definitions[] = {
     {"queue, running", "per replica, from the scheduler, ten samples a second"},
 };
 const size_t definitions_n = sizeof definitions / sizeof definitions[0];
+
+const struct definition definitions_of_endpoint[] = {
+    {"queue, running",
+     "of each URL, as its metrics tell, read target.metrics_rate times a second; missing where they "
+     "do not tell"},
+};
+const size_t definitions_of_endpoint_n =
+    sizeof definitions_of_endpoint / sizeof definitions_of_endpoint[0];

@@ -10,3 +10,7 @@ struct definition {
 };
 extern const struct definition definitions[];
 extern const size_t definitions_n;
+
+/* What they mean instead where the target is an endpoint. */
+extern const struct definition definitions_of_endpoint[];
+extern const size_t definitions_of_endpoint_n;

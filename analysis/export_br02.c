@@ -319,6 +319,13 @@ static void write_performance(const struct br_step *b)
     json_out_close(out, '}');
 }
 
+static void add_count(struct sample *s, uint32_t n)
+{
+    if (n != UINT32_MAX) { // not told
+        sample_add(s, n);
+    }
+}
+
 static void write_observability(const struct br_step *b)
 {
     struct sample kv = {0}, running = {0}, waiting = {0};
@@ -328,11 +335,11 @@ static void write_observability(const struct br_step *b)
             if (!isnan(p->kv_used)) {
                 sample_add(&kv, (double)p->kv_used);
             }
-            sample_add(&running, p->running);
-            sample_add(&waiting, p->waiting);
+            add_count(&running, p->running);
+            add_count(&waiting, p->waiting);
         }
     }
-    if (running.n) {
+    if (kv.n || running.n || waiting.n) {
         json_out_open(b->out, "observability", '{');
         json_out_open(b->out, "components", '[');
         json_out_open(b->out, NULL, '{');

@@ -438,6 +438,9 @@ void rateplots_goodput(struct str *out, const json_t *report)
 
 void rateplots_queue(struct str *out, const json_t *report)
 {
+    const json_t *target = json_object_get(json_object_get(report, "run"), "target");
+    const char *kind = json_string_value(json_object_get(target, "kind"));
+    bool is_endpoint = kind && strcmp(kind, "openai") == 0;
     static const struct curve curves[] = {
         {"queue", "running", "mean", NULL, NULL, "running, mean", SVG_BLUE, SVG_DISC, 0, 0, 0},
         {"queue", "waiting", "mean", NULL, NULL, "waiting, mean", SVG_VERMILION, SVG_DIAMOND, 0, 0,
@@ -447,8 +450,10 @@ void rateplots_queue(struct str *out, const json_t *report)
     struct panel p = {.log_y = true};
     panel_load(&p, report, curves, 3);
     figure_open(out, "Running and waiting requests",
-                "Per replica, from the scheduler, sampled ten times a second: what autoscaling "
-                "thresholds are made of.",
+                is_endpoint ? "Of each URL, as its metrics tell, read target.metrics_rate times a "
+                              "second: what autoscaling thresholds are made of."
+                            : "Per replica, from the scheduler, sampled ten times a second: what "
+                              "autoscaling thresholds are made of.",
                 false);
     struct svg_plot plot =
         figure_plot(out, x_axis(&p, "requests/s"), y_axis(&p, "requests, log scale"));

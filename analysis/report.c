@@ -254,11 +254,20 @@ static json_t *run_json(const struct answers *a)
     return o;
 }
 
-static json_t *definitions_json(void)
+static void set_definitions(json_t *o, const struct definition *list, size_t n)
 {
+    for (size_t i = 0; i < n; i++) {
+        json_object_set_new(o, list[i].term, json_string(list[i].text));
+    }
+}
+
+static json_t *definitions_json(const struct answers *a)
+{
+    const char *kind = json_string_value(json_object_get(a->meta.target, "kind"));
     json_t *o = json_object();
-    for (size_t i = 0; i < definitions_n; i++) {
-        json_object_set_new(o, definitions[i].term, json_string(definitions[i].text));
+    set_definitions(o, definitions, definitions_n);
+    if (kind && strcmp(kind, "openai") == 0) {
+        set_definitions(o, definitions_of_endpoint, definitions_of_endpoint_n);
     }
     return o;
 }
@@ -282,7 +291,7 @@ int report_build(struct store *s, const struct report_config *cfg, json_t **repo
         json_object_set_new(o, "drift", answers_search_drift(&a));
         json_object_set_new(o, "repeats", answers_search_repeats(&a));
         json_object_set_new(o, "cost", answers_cost(&a));
-        json_object_set_new(o, "definitions", definitions_json());
+        json_object_set_new(o, "definitions", definitions_json(&a));
         *report = o;
     }
     answers_free(&a);

@@ -92,18 +92,20 @@ enum queue_field {
 
 static double queue_value(const struct series_point *p, enum queue_field f)
 {
-    return f == QUEUE_WAITING ? p->waiting : f == QUEUE_RUNNING ? p->running : (double)p->kv_used;
+    uint32_t n = f == QUEUE_WAITING ? p->waiting : p->running;
+    return f == QUEUE_KV ? (double)p->kv_used : n == UINT32_MAX ? STATS_NONE : n;
 }
 
-/* Over the samples in the window, each of one replica: what an autoscaler sees per replica. */
+/* Over the samples in the window that tell it, each of one replica: what an autoscaler sees per replica. */
 static json_t *queue_field_json(const struct step_data *d, enum queue_field f)
 {
     double *v = xmalloc((d->n_series + 1) * sizeof *v);
     size_t n = 0;
     for (size_t i = 0; i < d->n_series; i++) {
         const struct series_point *p = &d->series[i];
-        if (p->t_ns >= d->info.t_warm_ns && p->t_ns < d->info.t_end_ns) {
-            v[n++] = queue_value(p, f);
+        double x = queue_value(p, f);
+        if (p->t_ns >= d->info.t_warm_ns && p->t_ns < d->info.t_end_ns && !isnan(x)) {
+            v[n++] = x;
         }
     }
     stats_sort(v, n);

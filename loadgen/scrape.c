@@ -16,6 +16,7 @@
 
 #define TIMEOUT_NS  NS_PER_S
 #define MAX_SAMPLES 4096 // kept for the main thread
+#define NOT_TOLD    UINT32_MAX
 
 struct scrape {
     struct endpoint endpoint;
@@ -33,7 +34,12 @@ struct scrape {
 
 static uint32_t count_of(double v)
 {
-    return v > 0.0 && v < (double)UINT32_MAX ? (uint32_t)v : 0;
+    return v >= 0.0 && v < (double)NOT_TOLD ? (uint32_t)v : NOT_TOLD;
+}
+
+static uint32_t sum_of(uint32_t a, uint32_t b)
+{
+    return a == NOT_TOLD || b == NOT_TOLD || a > NOT_TOLD - b ? NOT_TOLD : a + b;
 }
 
 /* What the metrics of URL i say now. False: nothing. */
@@ -51,7 +57,7 @@ static bool look(struct scrape *s, size_t i, struct series_point *p)
     str_free(&body);
     *p = (struct series_point){
         .t_ns = (begin_ns + clock_now_ns()) / 2,
-        .in_flight = count_of(m.waiting) + count_of(m.running),
+        .in_flight = sum_of(count_of(m.waiting), count_of(m.running)),
         .waiting = count_of(m.waiting),
         .running = count_of(m.running),
         .kv_used = (float)m.kv_used,

@@ -131,10 +131,11 @@ struct span {
     uint8_t reserved[6];
 };
 
-/* State of one replica's scheduler, sampled at 10 Hz. */
+/* State of one replica's scheduler, sampled at 10 Hz, or as often as an endpoint's metrics are read. What an
+ * endpoint does not tell is UINT32_MAX, or NAN. */
 struct series_point {
     int64_t t_ns;
-    uint32_t in_flight; // waiting + running
+    uint32_t in_flight; // waiting + running; not told where either is not
     uint32_t waiting;
     uint32_t running;
     float kv_used; // share of KV blocks

@@ -205,18 +205,18 @@ static const struct store_field worker_fields[] = {
     SPAN(n_bytes, FIELD_U32, "byte", "bytes moved, for send"),
 };
 
-#define SERIES(name, type, units, text)                                                            \
+#define SERIES(name, type, units, text, may_miss)                                                  \
     {                                                                                              \
-#name, type, offsetof(struct series_point, name), 0, units, text, false, NULL, 0           \
+#name, type, offsetof(struct series_point, name), 0, units, text, may_miss, NULL, 0        \
     }
 
 static const struct store_field series_fields[] = {
-    SERIES(t_ns, FIELD_I64, "ns", "time of the sample"),
-    SERIES(replica, FIELD_U16, "1", "replica"),
-    SERIES(in_flight, FIELD_U32, "1", "requests waiting or running"),
-    SERIES(waiting, FIELD_U32, "1", "requests not admitted yet"),
-    SERIES(running, FIELD_U32, "1", "requests in lanes"),
-    SERIES(kv_used, FIELD_F32, "1", "share of the KV cache in use"),
+    SERIES(t_ns, FIELD_I64, "ns", "time of the sample", false),
+    SERIES(replica, FIELD_U16, "1", "replica", false),
+    SERIES(in_flight, FIELD_U32, "1", "requests waiting or running", true),
+    SERIES(waiting, FIELD_U32, "1", "requests not admitted yet", true),
+    SERIES(running, FIELD_U32, "1", "requests in lanes", true),
+    SERIES(kv_used, FIELD_F32, "1", "share of the KV cache in use", false),
 };
 
 #define SUMMARY(name, text)                                                                        \

@@ -352,6 +352,30 @@ class Counts(EndpointTest):
         self.good("report", path, "--format", "html", "-o", page)
         return self.good("report", path).out, page.read_text()
 
+    def test_a_metric_that_is_not_told_is_missing(self):
+        class Metrics(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(b"vllm:num_requests_running 3\n")
+
+            def log_message(self, *_):
+                pass
+
+        with Server("serve.model=m") as s, http.server.HTTPServer(("127.0.0.1", 0), Metrics) as metrics:
+            threading.Thread(target=metrics.serve_forever, daemon=True).start()
+            run = self.load(url_of(s), f"target.metrics=http://127.0.0.1:{metrics.server_port}/metrics",
+                            "target.metrics_rate=10", "load.step=1s")
+            metrics.shutdown()
+        self.assertEqual(run.result.code, 0, str(run.result))
+        report = self.good("report", run.path, "--format", "json").json()
+        queue, missing = report["steps"][0]["queue"], {"mean": None, "p50": None, "max": None}
+        self.assertEqual(queue, {"running": {"mean": 3, "p50": 3, "max": 3}, "waiting": missing,
+                                 "kv_used": missing})
+        self.assertIn("target.metrics_rate", report["definitions"]["queue, running"])
+        self.assertIn("read target.metrics_rate times a second", self.shown(run.path)[1])
+        self.good("validate", run.path)
+
     def test_load_ranks_share_one_schedule(self):
         with Server("serve.model=m") as s:
             runs = [self.clean(url_of(s), "load.arrival=poisson", "load.rates=100",
