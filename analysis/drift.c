@@ -44,7 +44,24 @@ static bool is_usable(const struct step_info *i, const struct measure *m)
     return i->repeat == 0 && i->rate_rps > 0 && !m->recovered && m->n_ok > 0;
 }
 
-/* The last step of the first pass when it is a revisit, and the first one at its rate. */
+/* Whether the step at `last` is there to tell drift. A rate that was undecided is offered again at once, of
+ * the same kind: what says which is the first of the visits in a row. */
+static bool is_return(const struct step_info *info, const struct measure *m, size_t last)
+{
+    size_t began = last;
+    for (size_t i = last; i-- > 0;) {
+        if (info[i].repeat > 0 || m[i].recovered) {
+            continue;
+        }
+        if (info[i].rate_rps != info[last].rate_rps) {
+            break;
+        }
+        began = i;
+    }
+    return info[began].kind == STEP_REVISIT;
+}
+
+/* The last step of the first pass when it came back to its rate, and the first one there. */
 static bool find_pair(const struct step_info *info, const struct measure *m, size_t n,
                       struct drift *out)
 {
@@ -58,7 +75,7 @@ static bool find_pair(const struct step_info *info, const struct measure *m, siz
     for (out->first = 0; any && out->first < out->last; out->first++) {
         const struct step_info *i = &info[out->first];
         if (is_usable(i, &m[out->first]) && i->rate_rps == info[out->last].rate_rps) {
-            return info[out->last].kind == STEP_REVISIT;
+            return is_return(info, m, out->last);
         }
     }
     return false;

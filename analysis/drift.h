@@ -1,6 +1,6 @@
 /*
  * Whether the target drifted while it was measured: the last step of the first pass against the first one at
- * the same rate. Welch's test on the means over batches of TTFT, TPOT, and served over offered output
+ * the same rate, where others were offered in between. Welch's test on the means over batches of TTFT, TPOT, and served over offered output
  * tokens (Welch 1947), at 1 % for the three together (Bonferroni), and only a change of more than 3 % counts:
  * with enough requests every target differs from itself. Pure.
  */
@@ -21,7 +21,7 @@ struct drift_metric {
 };
 
 struct drift {
-    bool is_known;      // a rate was visited twice
+    bool is_known;      // a rate was come back to
     size_t first, last; // positions of the two steps
     struct drift_metric metric[DRIFT_METRICS];
     bool is_significant; // any of them

@@ -117,6 +117,28 @@ static void drift_is_found_where_it_is(void **state)
     assert_false(d.is_known);
 }
 
+/* Rates 5, 9, and 9 again, longer, since its interval straddled the objective. */
+static void an_extension_is_no_return(void **state)
+{
+    (void)state;
+    static struct measure m[5];
+    struct step_info info[5];
+    struct drift d;
+    for (size_t i = 0; i < 5; i++) {
+        make_step(&info[i], &m[i], i < 2 ? STEP_SWEEP : STEP_REVISIT, 100 + 20 * (double)i);
+        info[i].rate_rps = i == 0 || i > 2 ? 5 : 9;
+    }
+    drift_find(info, m, 3, &d);
+    assert_false(d.is_known);
+    drift_find(info, m, 4, &d);
+    assert_true(d.is_known && d.first == 0 && d.last == 3);
+    drift_find(info, m, 5, &d); // the return itself extended
+    assert_true(d.is_known && d.first == 0 && d.last == 4);
+    m[3].recovered = true; // cut short, and offered again
+    drift_find(info, m, 5, &d);
+    assert_true(d.is_known && d.first == 0 && d.last == 4);
+}
+
 /* --- objectives ----------------------------------------------------------------------------------- */
 
 static struct slo_sample sample(double n, double met)
@@ -179,6 +201,7 @@ int main(void)
         cmocka_unit_test(passes_without_a_value_are_left_out),
         cmocka_unit_test(the_interval_covers),
         cmocka_unit_test(drift_is_found_where_it_is),
+        cmocka_unit_test(an_extension_is_no_return),
         cmocka_unit_test(clear_cases_are_decided_at_once),
         cmocka_unit_test(close_cases_want_another_step),
         cmocka_unit_test(every_objective_must_hold),
