@@ -68,7 +68,7 @@ struct http_request { // everything borrowed until `end` has been called, or htt
     /* It goes out now: inside of http_start, or later where connects_rps makes it wait. May be NULL. */
     void (*begins)(void *arg, int64_t t_ns);
     /* Bytes of the answer's body, which came at t_ns (clock_now_ns); maybe before http_start has returned.
-     * -1 ends the call. */
+     * -1 ends the call, which http_cancel may not do from in here. */
     int (*data)(void *arg, const struct http_call *c, const char *bytes, size_t n, int64_t t_ns);
     /* The call is over and its slot free; not called for a cancelled one. */
     void (*end)(void *arg, const struct http_end *end);
