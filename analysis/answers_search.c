@@ -96,24 +96,34 @@ struct probe {
     double rate_rps;
     size_t n_steps;
     bool is_over;   // the target queued or refused: it misses
-    bool is_client; // the client could not offer it: who missed is not known
+    bool is_client; // the client could not offer it at least once
     struct slo_decision decision;
 };
 
+/* Steps that the client could not offer as asked decide nothing, for or against. */
 static struct probe make_probe(const struct answers *a, double rate_rps)
 {
     struct slo_sample *same = xcalloc(a->n_steps, sizeof *same);
     struct probe p = {.rate_rps = rate_rps};
+    size_t n = 0;
     for (size_t i = 0; i < a->n_steps; i++) {
-        if (is_open_loop(a, i) && a->info[i].rate_rps == rate_rps) {
-            enum verdict v = a->measure[i].verdict.verdict;
-            p.is_over = p.is_over || v == VERDICT_UNSTABLE || v == VERDICT_ERRORS;
-            p.is_client = p.is_client || v == VERDICT_CLIENT_LIMITED;
-            same[p.n_steps++] = slo_decision_sample(&a->measure[i]);
+        if (!is_open_loop(a, i) || a->info[i].rate_rps != rate_rps) {
+            continue;
+        }
+        enum verdict v = a->measure[i].verdict.verdict;
+        p.n_steps++;
+        p.is_over = p.is_over || v == VERDICT_UNSTABLE || v == VERDICT_ERRORS;
+        p.is_client = p.is_client || v == VERDICT_CLIENT_LIMITED;
+        if (v != VERDICT_CLIENT_LIMITED) {
+            same[n++] = slo_decision_sample(&a->measure[i]);
         }
     }
-    slo_decision(same, p.n_steps, a->cfg->slo.quantile, &p.decision);
-    p.decision.holds = p.is_over ? SLO_MISSED : p.is_client ? SLO_UNDECIDED : p.decision.holds;
+    if (n > 0) {
+        slo_decision(same, n, a->cfg->slo.quantile, &p.decision);
+    } else {
+        p.decision.share = (struct stats_interval){STATS_NONE, STATS_NONE, STATS_NONE};
+    }
+    p.decision.holds = p.is_over ? SLO_MISSED : p.decision.holds;
     free(same);
     return p;
 }
@@ -162,7 +172,8 @@ json_t *answers_search_decided(const struct answers *a)
         }
         missed = is_missed && isnan(missed) ? r : missed;
         missed_above = is_missed && isnan(missed_above) ? r : missed_above;
-        client = p.is_client && isnan(client) ? r : client;
+        bool is_of_client = p.is_client && p.decision.holds == SLO_UNDECIDED;
+        client = is_of_client && isnan(client) ? r : client;
         json_array_append_new(probes, probe_json(&p));
     }
     value_set(o, "highest_met_rps", met);

@@ -150,6 +150,12 @@ static void a_client_that_is_the_limit_decides_nothing(void **state)
     }
     assert_true(json_number_value(json_object_get(o, "lowest_client_limited_rps")) == 2);
     json_decref(o);
+    info[1].rate_rps = 1; // what another visit decided stands
+    o = answers_search_decided(&a);
+    const json_t *p = json_array_get(json_object_get(o, "probes"), 0);
+    assert_string_equal(json_string_value(json_object_get(p, "holds")), "missed");
+    assert_true(json_is_null(json_object_get(o, "lowest_client_limited_rps")));
+    json_decref(o);
 }
 
 int main(void)
