@@ -171,6 +171,11 @@ static bool is_plain(const struct http_settings *s, const char *url)
     return !s->proxy && s->version != HTTP_2 && http_plain_takes(url);
 }
 
+bool http_is_stamped(const struct http *h, const char *url)
+{
+    return is_plain(&h->settings, url);
+}
+
 /* Whether a call may begin now: an idle connection is there for it, or a new one may be made. */
 static bool may_begin(const struct http_call *c)
 {

@@ -81,6 +81,9 @@ void http_close(struct http *h); // forgets all calls in flight
 struct http_headers *http_headers_create(const char *const *lines, size_t n);
 void http_headers_free(struct http_headers *headers);
 
+/* Whether bytes from there have the time at which they arrived, however late they are read. */
+bool http_is_stamped(const struct http *h, const char *url);
+
 /* Begin a call. `data` may be called before this returns, `end` only later. */
 struct http_call *http_start(struct http *h, const struct http_request *r);
 /* Drop it: nothing is called any more, its connection is closed. */

@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "core/comm.h"
@@ -46,4 +47,5 @@ struct client_ops {
 
 struct client {
     const struct client_ops *ops; // first member of each client's own struct
+    bool is_stamped; // what arrives has its time from elsewhere: it need not be looked at at once
 };

@@ -651,6 +651,10 @@ int client_openai_create(struct client **out, const struct endpoint_config *cfg,
     sent_list_init(&o->unfinished);
     sent_list_init(&o->over);
     body_init(&o->body, cfg, model, ignore_eos);
+    o->base.is_stamped = true;
+    for (size_t i = 0; i < cfg->urls.n; i++) {
+        o->base.is_stamped = o->base.is_stamped && http_is_stamped(o->http, o->endpoint.urls[i]);
+    }
     *out = &o->base;
     return 0;
 free_memory:

@@ -28,7 +28,8 @@
 #define AHEAD_MAX_BYTES   ((size_t)256 << 20)
 #define PREPARE_NS        (2 * NS_PER_US) // to make a request ready: so much, and for each token
 #define PREPARE_TOKEN_NS  10
-#define AWAKE_NS          NS_PER_MS // after a client's news, where the core is ours
+#define AWAKE_NS          NS_PER_MS        // after a client's news, where the core is ours
+#define REST_NS           (50 * NS_PER_US) // after news whose stamps do not wait for us
 #define WAIT_MOST_NS      NS_PER_MS // for a client's own news, so that messages do not wait long
 #define SHORT_SLICE_NS    100000    // the least that Linux takes
 
@@ -455,6 +456,21 @@ static int collect(struct loop *l, struct err *e)
 
 /* --- one turn ------------------------------------------------------------------------------------- */
 
+/* More news is taken in one look some time later: a look for each costs the target, too, which shares with
+ * us the sockets that we keep taking from. */
+static int64_t rest_left_ns(const struct loop *l, int64_t now_ns)
+{
+    int64_t left_ns = l->client->is_stamped ? l->t_news_ns + REST_NS - now_ns : 0;
+    return left_ns > 0 ? left_ns : 0;
+}
+
+/* A wake-up takes longer than the next news may, and its stamp waits for us. */
+static bool stays_awake(struct loop *l, int64_t now_ns)
+{
+    return !l->client->is_stamped && now_ns - l->t_news_ns < AWAKE_NS &&
+           pace_sleep_ns(&l->pace, now_ns, 1) == 0;
+}
+
 /* Far from what is due: wait as everybody does, or for the client's own news where it knows how to. */
 static int wait_long(struct loop *l, int64_t left_ns, struct err *e)
 {
@@ -467,8 +483,12 @@ static int wait_long(struct loop *l, int64_t left_ns, struct err *e)
         return -1;
     }
     int64_t now_ns = clock_now_ns();
-    if (now_ns - l->t_news_ns < AWAKE_NS && pace_sleep_ns(&l->pace, now_ns, 1) == 0) {
-        return 0; // a wake-up takes longer than the next news may
+    if (stays_awake(l, now_ns)) {
+        return 0;
+    }
+    int64_t rest_ns = rest_left_ns(l, now_ns);
+    if (rest_ns > 0) {
+        clock_sleep_until_ns(clock_local_ns() + rest_ns);
     }
     l->has_looked = true;
     int n = l->client->ops->wait(l->client, most_ns, e);
@@ -510,7 +530,7 @@ static int turn(struct loop *l, struct err *e)
     note_gap(l, now_ns);
     int n_sent = send_due(l, now_ns);
     int n_messages = take_messages(l, e);
-    bool polls = l->client->ops->poll && !l->has_looked;
+    bool polls = l->client->ops->poll && !l->has_looked && rest_left_ns(l, now_ns) == 0;
     int n_polled = polls ? l->client->ops->poll(l->client, e) : 0;
     l->has_looked = false;
     l->t_news_ns = n_polled > 0 ? now_ns : l->t_news_ns;
