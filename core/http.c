@@ -266,6 +266,11 @@ void http_call_fail(struct http_call *c, enum http_fate fate, int code, const ch
     push(&c->h->failed, c);
 }
 
+bool http_is_sent(const struct http_call *c)
+{
+    return c->transfer ? http_curl_is_sent(c) : http_plain_is_sent(c);
+}
+
 int http_status(const struct http_call *c)
 {
     return c->transfer ? http_curl_status(c) : http_plain_status(c);

@@ -89,6 +89,9 @@ struct http_call *http_start(struct http *h, const struct http_request *r);
 /* Drop it: nothing is called any more, its connection is closed. */
 void http_cancel(struct http_call *c);
 
+/* Whether all of the request has gone out, so that nothing of it is read any more: for the data function. */
+bool http_is_sent(const struct http_call *c);
+
 /* Status and content type of an answer that has begun: for the data function. "" when it has none. */
 int http_status(const struct http_call *c);
 const char *http_content_type(const struct http_call *c);

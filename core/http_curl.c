@@ -488,6 +488,13 @@ void http_curl_cancel(struct http_call *c)
     leave(c->transfer);
 }
 
+bool http_curl_is_sent(const struct http_call *c)
+{
+    curl_off_t n = 0;
+    curl_easy_getinfo(c->transfer->easy, CURLINFO_SIZE_UPLOAD_T, &n);
+    return (uint64_t)n == c->request.n_body_bytes;
+}
+
 int http_curl_status(const struct http_call *c)
 {
     long status = 0;

@@ -30,6 +30,7 @@ void http_curl_connect(struct http_curl *q, struct http_call *c,
 /* Drop what libcurl does for this call. */
 void http_curl_cancel(struct http_call *c);
 
+bool http_curl_is_sent(const struct http_call *c);
 int http_curl_status(const struct http_call *c);
 const char *http_curl_content_type(const struct http_call *c);
 

@@ -447,6 +447,11 @@ static void take_end(struct http_conn *k, int error)
 
 /* --- reading ----------------------------------------------------------------------------------- */
 
+bool http_plain_is_sent(const struct http_call *c)
+{
+    return c->conn && c->conn->n_sent == c->conn->n_all;
+}
+
 int http_plain_status(const struct http_call *c)
 {
     return c->conn ? c->conn->answer.status : 0;

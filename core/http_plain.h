@@ -28,6 +28,7 @@ void http_plain_start(struct http_plain *p, struct http_call *c);
 /* Drop it, and its connection. */
 void http_plain_cancel(struct http_call *c);
 
+bool http_plain_is_sent(const struct http_call *c);
 int http_plain_status(const struct http_call *c);
 const char *http_plain_content_type(const struct http_call *c);
 

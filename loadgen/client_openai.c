@@ -229,7 +229,9 @@ static bool is_event_stream(const char *type)
 static void begin_answer(struct call *c, const struct http_call *http)
 {
     c->is_begun = true;
-    release_payload(c);
+    if (http_is_sent(http)) { // else it is released in the end
+        release_payload(c);
+    }
     live_byte(c->live, c->t_ns);
     c->live->rec.http_status = (uint16_t)http_status(http);
     if (c->live->rec.http_status == 200 && c->client->cfg->stream &&

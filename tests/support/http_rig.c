@@ -108,6 +108,7 @@ static int on_data(void *arg, const struct http_call *call, const char *bytes, s
     str_append(&c->body, bytes, n);
     c->n_data++;
     c->status = http_status(call);
+    c->is_sent = http_is_sent(call);
     snprintf(c->type, sizeof c->type, "%s", http_content_type(call));
     assert_true(t_ns <= clock_now_ns());
     c->t_data_ns = t_ns;

@@ -24,6 +24,7 @@ struct http_rig_call { // zeroed, or with `stops`
     struct http_rig *rig;
     bool stops; // data: -1
     bool is_cancelled, is_over;
+    bool is_sent; // the request was, at the last call of data
     struct http_call *call;
     struct str body;
     int n_data, status; // the latter as in the last call of data

@@ -173,6 +173,7 @@ static void takes_answers_before_all_is_sent(void **state)
     http_rig_read(&rig, fd, &said, true);
     http_rig_send(fd, "HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno");
     http_rig_await(&call[0], HTTP_ANSWERED, 413);
+    assert_false(call[0].is_sent);
     free(body); // nothing reads it any more
     http_rig_await_close(&rig, fd);
     (void)serve_new(&call[1]);
@@ -195,6 +196,7 @@ static void tells_status_type_and_body(void **state)
         (void)http_poll(rig.h);
     }
     http_rig_await(&call[0], HTTP_ANSWERED, 503);
+    assert_true(call[0].is_sent);
     assert_string_equal(call[0].body.data, "abc");
     assert_string_equal(call[0].type, "text/plain; x");
     assert_int_equal(call[0].status, 503);
@@ -295,12 +297,14 @@ static void goes_libcurls_way(void **state)
     struct str said = {0};
     char url[128];
     snprintf(url, sizeof url, "http://a:b@127.0.0.1:%d/", rig.port);
-    http_rig_start(&rig, &call[0], &(struct http_request){.url = url});
+    http_rig_start(&rig, &call[0],
+                   &(struct http_request){.url = url, .body = "xy", .n_body_bytes = 2});
     int fd = http_rig_accept(&rig);
     http_rig_read(&rig, fd, &said, false);
     assert_non_null(strstr(said.data, "\r\nAuthorization: Basic YTpi\r\n"));
     http_rig_send(fd, OK_2 "ok");
     http_rig_await(&call[0], ANSWERED_2);
+    assert_true(call[0].is_sent);
     assert_string_equal(call[0].body.data, "ok");
     str_free(&said);
 }
