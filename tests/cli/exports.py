@@ -88,6 +88,19 @@ class Exports(cli.TestCase):
         self.assert_near(got["mean"], numpy.mean(latency), "mean")
         self.assert_near(got["p99"], numpy.percentile(latency, 99), "p99")
 
+    def test_whole_gaps_stay(self):
+        """Also behind a first token that came at half a microsecond."""
+        gaps = [(1000 + 7 * k % 90) / 1e6 for k in range(200)]
+        went, out = self.home / "halves.json", self.home / "halves"
+        went.write_text(json.dumps({"input_lens": [4] * 50, "output_lens": [201] * 50,
+                                    "ttfts": [(80000.5 + 13 * i) / 1e6 for i in range(50)],
+                                    "itls": [gaps] * 50, "start_times": [i / 10 for i in range(50)]}))
+        self.good("import", "vllm", went, "-o", self.home / "halves.h5", "--force")
+        self.good("export", self.home / "halves.h5", "--as", "vllm", "-o", out)
+        (run,) = self.vllm(out / "vllm")
+        for came in run["itls"]:
+            self.assertEqual([round(1e9 * gap) for gap in came], [round(1e9 * gap) for gap in gaps])
+
     def test_token_times_end_with_their_request(self):
         """Though gaps are kept in whole microseconds, and these are rounded up."""
         went, out = self.home / "rounded.json", self.home / "rounded"
