@@ -73,6 +73,17 @@ static const struct preset {
       .n_eos = 1}},
 };
 
+/* What a plain decoder of the Llama kind leaves unsaid. */
+static void resolve(struct arch *a)
+{
+    a->v_dim = a->v_dim ? a->v_dim : a->head_dim;
+    a->rope_dim = a->rope_dim ? a->rope_dim : a->head_dim;
+    a->embed_scale = a->embed_scale != 0 ? a->embed_scale : 1;
+    a->attn_scale = a->attn_scale != 0 ? a->attn_scale : (float)(1 / sqrt(a->head_dim));
+    a->linear_dtype = a->linear_dtype != ARCH_F32 ? a->linear_dtype : a->dtype;
+    a->expert_dtype = a->expert_dtype != ARCH_F32 ? a->expert_dtype : a->linear_dtype;
+}
+
 bool arch_is_preset(const char *model)
 {
     return strncmp(model, PRESET_PREFIX, strlen(PRESET_PREFIX)) == 0;
@@ -84,6 +95,7 @@ static int open_preset(const char *name, struct arch *a, struct err *e)
     for (size_t i = 0; i < sizeof presets / sizeof *presets; i++) {
         if (strcmp(name, presets[i].name) == 0) {
             *a = presets[i].arch;
+            resolve(a);
             return 0;
         }
         size_t n = strlen(known);
@@ -355,6 +367,7 @@ static int read_config(const struct reader *r, struct arch *a)
         return -1;
     }
     a->rms_eps = (float)eps;
+    resolve(a);
     return 0;
 }
 

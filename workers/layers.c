@@ -46,6 +46,7 @@ void layers_rope_frequencies(const struct arch *a, float *out)
         double frequency = pow(a->rope_theta, -2.0 * j / a->head_dim);
         switch (a->rope) {
         case ARCH_ROPE_DEFAULT:
+        case ARCH_ROPE_YARN:
             break;
         case ARCH_ROPE_LLAMA3:
             frequency = scale_llama3(a, frequency);

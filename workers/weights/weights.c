@@ -284,6 +284,9 @@ int weights_check(const char *model, const struct arch *a, struct err *e)
     int rc = 0;
     struct weights_tensor t;
     for (int id = 0; id < WEIGHTS_N && rc == 0; id++) {
+        if (!specs[id].name) {
+            continue;
+        }
         int n = id < WEIGHTS_ATTN_NORM ? 1 : a->n_layers;
         for (int layer = 0; layer < n && rc == 0; layer++) {
             rc = weights_find(w, (enum weights_id)id, layer, &t, e);

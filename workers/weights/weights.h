@@ -12,20 +12,52 @@
 #include "core/err.h"
 #include "model/arch.h"
 
+/*
+ * Shapes are of struct arch; (rows, cols) as stored, y = x . w^T. Vectors have one dimension. A model
+ * has those that its arch says. Experts are numbered; the others have no number (expert -1).
+ */
 enum weights_id {
     WEIGHTS_EMBED, // (vocab, hidden)
     WEIGHTS_NORM,  // (hidden) final
     WEIGHTS_HEAD,  // (vocab, hidden); the embedding where the two are tied
     // per layer
-    WEIGHTS_ATTN_NORM, // (hidden)
-    WEIGHTS_Q,         // (n_heads * head_dim, hidden)
-    WEIGHTS_K,         // (n_kv_heads * head_dim, hidden)
-    WEIGHTS_V,         // same
-    WEIGHTS_O,         // (hidden, n_heads * head_dim)
-    WEIGHTS_MLP_NORM,  // (hidden)
-    WEIGHTS_GATE,      // (intermediate, hidden)
-    WEIGHTS_UP,        // same
-    WEIGHTS_DOWN,      // (hidden, intermediate)
+    WEIGHTS_ATTN_NORM,      // (hidden)
+    WEIGHTS_POST_ATTN_NORM, // (hidden) post_norms: of the attention's output
+    WEIGHTS_Q,              // (n_heads * head_dim, hidden)
+    WEIGHTS_K,              // (n_kv_heads * head_dim, hidden)
+    WEIGHTS_V,              // same
+    WEIGHTS_Q_BIAS,         // (n_heads * head_dim)
+    WEIGHTS_K_BIAS,         // (n_kv_heads * head_dim)
+    WEIGHTS_V_BIAS,         // same
+    WEIGHTS_SINKS,          // (n_heads)
+    WEIGHTS_O,              // (hidden, n_heads * v_dim)
+    WEIGHTS_O_BIAS,         // (hidden)
+    // latent attention: instead of q, k, v
+    WEIGHTS_Q_A,       // (q_rank, hidden)
+    WEIGHTS_Q_A_NORM,  // (q_rank)
+    WEIGHTS_Q_B,       // (n_heads * head_dim, q_rank); without q_rank there is WEIGHTS_Q
+    WEIGHTS_KV_A,      // (kv_rank + rope_dim, hidden)
+    WEIGHTS_KV_A_NORM, // (kv_rank)
+    WEIGHTS_KV_B,      // (n_heads * (nope_dim + v_dim), kv_rank)
+    // MLP
+    WEIGHTS_MLP_NORM,      // (hidden)
+    WEIGHTS_POST_MLP_NORM, // (hidden) post_norms: of the MLP's output
+    WEIGHTS_GATE,          // (intermediate, hidden)
+    WEIGHTS_UP,            // same
+    WEIGHTS_DOWN,          // (hidden, intermediate)
+    // mixture of experts: instead of gate, up, down
+    WEIGHTS_ROUTER,           // (n_experts, hidden)
+    WEIGHTS_ROUTER_BIAS,      // (n_experts) added to logits (gpt-oss)
+    WEIGHTS_CORRECTION_BIAS,  // (n_experts) added to choices (DeepSeek-V3)
+    WEIGHTS_EXPERT_GATE,      // (moe.intermediate, hidden)
+    WEIGHTS_EXPERT_UP,        // same
+    WEIGHTS_EXPERT_DOWN,      // (hidden, moe.intermediate)
+    WEIGHTS_EXPERT_GATE_BIAS, // (moe.intermediate)
+    WEIGHTS_EXPERT_UP_BIAS,   // same
+    WEIGHTS_EXPERT_DOWN_BIAS, // (hidden)
+    WEIGHTS_SHARED_GATE,      // (n_shared * moe.intermediate, hidden)
+    WEIGHTS_SHARED_UP,        // same
+    WEIGHTS_SHARED_DOWN,      // (hidden, n_shared * moe.intermediate)
     WEIGHTS_N,
 };
 
