@@ -104,10 +104,10 @@ struct arch {
         bool bias;                // of router and experts (gpt-oss)
     } moe;
 
-    bool tied_embedding;           // lm_head shares model.embed_tokens.weight
-    enum arch_dtype dtype;         // of the weights as stored
-    enum arch_dtype linear_dtype;  // of the layers' matrices: dtype, or ARCH_FP8 (DeepSeek-V3)
-    enum arch_dtype expert_dtype;  // of the experts' matrices: linear_dtype, or ARCH_MXFP4 (gpt-oss)
+    bool tied_embedding;          // lm_head shares model.embed_tokens.weight
+    enum arch_dtype dtype;        // of the weights as stored
+    enum arch_dtype linear_dtype; // of the layers' matrices: dtype, or ARCH_FP8 (DeepSeek-V3)
+    enum arch_dtype expert_dtype; // of the experts' matrices: linear_dtype, or ARCH_MXFP4 (gpt-oss)
     int bos_id, eos_ids[8], n_eos; // bos -1 when absent
 };
 
