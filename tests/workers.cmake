@@ -11,6 +11,7 @@ tm_unit_test(emit LIBS tm_workers)
 # A load rank and 1, 2, 3 stages.
 tm_mpi_test(pipeline RANKS 2 3 4 LIBS tm_test_chain)
 tm_mpi_test(nonsense RANKS 2 LIBS tm_workers)
+tm_mpi_test(tp_group RANKS 1 2 3 4 LIBS tm_workers)
 
 # Not a test: what the scheduler costs per batch.
 add_executable(sched_cost EXCLUDE_FROM_ALL perf/sched_cost.c)

@@ -1,0 +1,37 @@
+/*
+ * The tensor-parallel group of a stage: T ranks, each with its share of every matrix, that put their
+ * results together in the middle of a batch. A compute thread asks and waits; the rank's main thread,
+ * which owns the comm, moves the bytes. All ranks of the group must ask for the same things in the
+ * same order. Sums run in the order of the ranks, so every rank gets the same bits.
+ */
+#pragma once
+
+#include <stddef.h>
+
+#include "core/comm.h"
+#include "core/err.h"
+
+struct tp_group;
+
+struct tp_group_config {
+    const int *ranks;    // (size) copied
+    int size, index;     // T >= 1; which of them this one is
+    size_t max_n_values; // of a sum
+};
+
+int tp_group_create(struct tp_group **out, const struct tp_group_config *cfg,
+                    struct err *e) ERR_CHECKED;
+void tp_group_destroy(struct tp_group *g);
+
+/* --- main thread ------------------------------------------------------------------------------ */
+
+void tp_group_start(struct tp_group *g, struct comm *comm);
+/* One turn: 1 when anything moved, 0 when not, -1 on error. */
+int tp_group_turn(struct tp_group *g, struct err *e) ERR_CHECKED;
+
+/* --- one compute thread at a time --------------------------------------------------------------- */
+
+/* x (n) becomes the sum of all ranks' x: each rank adds up one slice and hands it round. */
+void tp_group_sum(struct tp_group *g, float *x, size_t n);
+/* all (size, n_bytes): what each rank has in `mine`. */
+void tp_group_gather(struct tp_group *g, const void *mine, size_t n_bytes, void *all);
