@@ -20,10 +20,12 @@ struct stage {
     struct stage_config cfg;
     struct layout_worker place;
     int n_stages;
-    int leader, prev, next; // ranks; prev, next -1 at the ends
+    int leader;     // ranks; -1: none
+    int source;     // of batches; none at the leader, whose scheduler makes them
+    int prev, next; // of hidden states
     struct comm *comm;
     struct transport *transport;
-    struct emit *emit; // last stage only
+    struct emit *emit; // where ids leave: last stage, tensor 0
     struct spans *spans;
     struct kv_tables tables;
     uint32_t step;
@@ -70,12 +72,13 @@ static void place_stage(struct stage *st)
     st->leader = layout_leader(l, r);
     st->prev = s > 0 ? layout_rank(l, r, s - 1, t) : -1;
     st->next = s + 1 < l->pipeline ? layout_rank(l, r, s + 1, t) : -1;
+    st->source = s > 0 ? st->prev : t > 0 ? st->leader : -1;
 }
 
 static int create_ring(struct stage *st, struct err *e)
 {
     const struct batch_limits *lim = &st->cfg.limits;
-    st->cap = st->prev < 0 ? 1 : lim->n_lanes;
+    st->cap = st->source < 0 ? 1 : lim->n_lanes;
     st->ring = xcalloc(st->cap, sizeof *st->ring);
     for (uint64_t i = 0; i < st->cap; i++) {
         if (batch_create(&st->ring[i].batch, lim, e) != 0) {
@@ -105,7 +108,7 @@ int stage_create(struct stage **out, const struct stage_config *cfg, struct err 
     }
     if (st->next < 0) {
         st->ids = xcalloc(1, ids_bytes(lim->max_rows));
-        if (emit_create(&st->emit, lim, cfg->arch, e) != 0) {
+        if (st->place.tensor == 0 && emit_create(&st->emit, lim, cfg->arch, e) != 0) {
             goto fail;
         }
     }
@@ -136,7 +139,15 @@ void stage_destroy(struct stage *st)
 int stage_start(struct stage *st, struct comm *comm, struct err *e)
 {
     st->comm = comm;
+    if (st->cfg.tp) {
+        tp_group_start(st->cfg.tp, comm);
+    }
     return transport_start(st->transport, comm, e);
+}
+
+static int turn_group(struct stage *st, struct err *e)
+{
+    return st->cfg.tp ? tp_group_turn(st->cfg.tp, e) : 0;
 }
 
 int stage_stop(struct stage *st, struct err *e)
@@ -146,7 +157,7 @@ int stage_stop(struct stage *st, struct err *e)
         if (clock_local_ns() > deadline_ns) {
             return err_set(e, ERR_ENV, "rank %d: its backend does not end a batch", st->cfg.rank);
         }
-        if (comm_pause(st->comm, idle, e) != 0) {
+        if (turn_group(st, e) < 0 || comm_pause(st->comm, idle, e) != 0) {
             return -1;
         }
     }
@@ -188,23 +199,32 @@ static bool can_begin(struct stage *st)
 
 struct batch *stage_free_batch(struct stage *st)
 {
-    CHECK(st->prev < 0);
+    CHECK(st->source < 0);
     return st->n_announced == st->n_finished && can_begin(st) ? passing(st, st->n_announced)->batch
                                                               : NULL;
 }
 
-void stage_enqueue(struct stage *st)
+int stage_enqueue(struct stage *st, struct err *e)
 {
     struct batch *b = passing(st, st->n_announced)->batch;
     b->times[0].t_recv_ns = b->t_build_ns;
     st->n_announced++;
     st->n_arrived++;
+    size_t n_wire = st->cfg.layout->tensor > 1 ? batch_encode(b, st->wire) : 0;
+    for (int t = 1; t < st->cfg.layout->tensor; t++) {
+        int rank = layout_rank(st->cfg.layout, st->place.replica, 0, t);
+        if (comm_post(st->comm, rank, WORKER_BATCH, st->wire, n_wire, e) != 0) {
+            return -1;
+        }
+    }
+    return 0;
 }
 
 int stage_take_message(struct stage *st, const struct comm_msg *m, struct err *e)
 {
-    if (m->src != st->prev) {
-        return err_set(e, ERR_ENV, "a batch, but this rank's batches come from rank %d", st->prev);
+    if (m->src != st->source) {
+        return err_set(e, ERR_ENV, "a batch, but this rank's batches come from rank %d",
+                       st->source);
     }
     if (st->n_announced - st->n_finished == st->cap) {
         return err_set(e, ERR_ENV, "a batch beyond the %llu lanes", (unsigned long long)st->cap);
@@ -214,6 +234,10 @@ int stage_take_message(struct stage *st, const struct comm_msg *m, struct err *e
         return -1;
     }
     st->n_announced++;
+    if (st->prev < 0) { // no hidden states to wait for
+        b->times[0].t_recv_ns = clock_now_ns();
+        st->n_arrived++;
+    }
     return 0;
 }
 
@@ -239,12 +263,13 @@ static int begin(struct stage *st, struct err *e)
         return 0;
     }
     struct passing *p = passing(st, st->n_begun);
+    const int source = st->source < 0 ? st->leader : st->source;
     if (p->batch->step != st->step) {
-        return err_set(e, ERR_ENV, "rank %d sent a batch of step %u in step %u",
-                       st->prev < 0 ? st->leader : st->prev, p->batch->step, st->step);
+        return err_set(e, ERR_ENV, "rank %d sent a batch of step %u in step %u", source,
+                       p->batch->step, st->step);
     }
     if (kv_tables_check(&st->tables, p->batch, e) != 0) {
-        return err_wrap(e, "rank %d", st->prev < 0 ? st->leader : st->prev);
+        return err_wrap(e, "rank %d", source);
     }
     kv_tables_apply(&st->tables, p->batch);
     float *out = st->next < 0 ? NULL : transport_send_buffer(st->transport);
@@ -338,6 +363,15 @@ static int return_ids(struct stage *st, struct batch *b, struct err *e)
     return spans_add(st->spans, &send, clock_now_ns() - t->t_send_ns, e);
 }
 
+/* Of the last stage's ranks all have the ids; the first of them says so. */
+static int send_on(struct stage *st, struct batch *b, struct err *e)
+{
+    if (st->next >= 0) {
+        return pass_on(st, b, e);
+    }
+    return st->place.tensor == 0 ? return_ids(st, b, e) : 0;
+}
+
 static int finish(struct stage *st, struct err *e)
 {
     if (st->n_begun == st->n_finished || !backend_poll(st->cfg.backend)) {
@@ -346,8 +380,7 @@ static int finish(struct stage *st, struct err *e)
     struct batch *b = passing(st, st->n_finished)->batch;
     struct batch_stage_times *t = &b->times[st->place.stage];
     backend_times(st->cfg.backend, &t->t_begin_ns, &t->t_end_ns);
-    if ((st->next < 0 ? return_ids(st, b, e) : pass_on(st, b, e)) != 0 ||
-        record_compute(st, b, e) != 0 ||
+    if (send_on(st, b, e) != 0 || record_compute(st, b, e) != 0 ||
         (st->prev >= 0 && transport_release(st->transport, e) != 0)) {
         return -1;
     }
@@ -358,7 +391,8 @@ static int finish(struct stage *st, struct err *e)
 int stage_turn(struct stage *st, struct err *e)
 {
     int moved = 0;
-    int (*const parts[])(struct stage *, struct err *) = {finish, see_off, receive, begin};
+    int (*const parts[])(struct stage *, struct err *) = {turn_group, finish, see_off, receive,
+                                                          begin};
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         int rc = parts[i](st, e);
         if (rc < 0) {

@@ -4,8 +4,10 @@
  * on: batch and hidden states to the next stage, or, from the last one, ids to the leader and tokens
  * to the load ranks. While one batch is computed the next one is received and the last one leaves.
  *
- *   stage s -> s+1     WORKER_BATCH (encoded batch) ahead of its hidden states (transport.h)
- *   last -> leader     WORKER_IDS
+ *   stage s -> s+1     WORKER_BATCH (encoded batch) ahead of its hidden states (transport.h), from
+ *                      tensor rank t to tensor rank t
+ *   leader -> stage 0  WORKER_BATCH to the other tensor ranks
+ *   last -> leader     WORKER_IDS, from tensor rank 0
  *   leader -> others   WORKER_DRAINED: no batch of this step is under way any more
  *
  * The rank's main thread calls everything; nothing waits.
@@ -23,6 +25,7 @@
 #include "workers/backend.h"
 #include "workers/batch.h"
 #include "workers/spans.h"
+#include "workers/tp_group.h"
 
 enum worker_tag {
     WORKER_BATCH = WIRE_WORKERS,
@@ -46,6 +49,7 @@ struct stage_config {
     int rank;
     const struct arch *arch; // borrowed, as is `backend`
     struct backend *backend;
+    struct tp_group *tp;        // what the backend's ranks meet through; NULL where it is one rank
     struct batch_limits limits; // whole
 };
 
@@ -70,7 +74,7 @@ void stage_end_step(struct stage *st);
 
 /* Leader: the batch to fill when the stage is free for one, else NULL; then enqueue it. */
 struct batch *stage_free_batch(struct stage *st);
-void stage_enqueue(struct stage *st);
+int stage_enqueue(struct stage *st, struct err *e) ERR_CHECKED;
 
 /* Others: a WORKER_BATCH message. */
 int stage_take_message(struct stage *st, const struct comm_msg *m, struct err *e) ERR_CHECKED;

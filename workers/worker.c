@@ -18,6 +18,7 @@
 #define BATCH_DEADLINE_NS (120 * NS_PER_S)
 #define STALL_NS          (1 * NS_PER_S)
 #define MESSAGES_PER_TURN 64
+#define ROW_PAD           64 // values by which a backend may lengthen a row of hidden states
 
 enum phase {
     BETWEEN_STEPS,
@@ -29,6 +30,7 @@ struct worker {
     struct layout layout;
     struct layout_worker place;
     struct arch arch;
+    struct tp_group *tp; // NULL where a stage is one rank
     struct backend *backend;
     struct stage *stage;
     struct sched *sched; // leader only
@@ -89,6 +91,28 @@ size_t worker_max_message_bytes(const struct target_config *t, const struct arch
     return most;
 }
 
+/* Sums are of a batch's hidden states, in rows that a backend may pad. */
+static int create_group(struct worker *w, const struct target_config *t, struct err *e)
+{
+    const struct layout *l = &w->layout;
+    if (l->tensor == 1) {
+        return 0;
+    }
+    int *ranks = xcalloc((size_t)l->tensor, sizeof *ranks);
+    for (int i = 0; i < l->tensor; i++) {
+        ranks[i] = layout_rank(l, w->place.replica, w->place.stage, i);
+    }
+    const struct tp_group_config cfg = {
+        .ranks = ranks,
+        .size = l->tensor,
+        .index = w->place.tensor,
+        .max_n_values = (size_t)t->max_batch_tokens * (size_t)(w->arch.hidden + ROW_PAD),
+    };
+    int rc = tp_group_create(&w->tp, &cfg, e);
+    free(ranks);
+    return rc;
+}
+
 static int create_backend(struct worker *w, const struct target_config *t, int threads,
                           struct err *e)
 {
@@ -120,6 +144,7 @@ static int create_stage(struct worker *w, const struct target_config *t, struct 
         .rank = w->rank,
         .arch = &w->arch,
         .backend = w->backend,
+        .tp = w->tp,
         .limits = limits_of(t, &w->arch),
     };
     cfg.limits.n_load_ranks = (uint32_t)w->layout.load_ranks;
@@ -139,8 +164,8 @@ int worker_create(struct worker **out, const struct layout *layout, int rank, in
     w->gaps = xcalloc(1, sizeof *w->gaps);
     struct sched_config cfg = sched_config_of(t, &w->arch);
     bool is_leader = rank == layout_leader(layout, w->place.replica);
-    if (create_backend(w, t, threads, e) != 0 || create_stage(w, t, e) != 0 ||
-        (is_leader && sched_create(&w->sched, &cfg, e) != 0)) {
+    if (create_group(w, t, e) != 0 || create_backend(w, t, threads, e) != 0 ||
+        create_stage(w, t, e) != 0 || (is_leader && sched_create(&w->sched, &cfg, e) != 0)) {
         worker_destroy(w);
         return -1;
     }
@@ -158,6 +183,7 @@ void worker_destroy(struct worker *w)
     if (w->backend != NULL) {
         backend_destroy(w->backend);
     }
+    tp_group_destroy(w->tp);
     free(w->gaps);
     free(w->spans);
     free(w);
@@ -412,14 +438,13 @@ static int take_messages(struct worker *w, struct err *e)
     return 1;
 }
 
-static int build(struct worker *w, int64_t now_ns)
+static int build(struct worker *w, int64_t now_ns, struct err *e)
 {
     struct batch *b = w->phase == IN_STEP ? stage_free_batch(w->stage) : NULL;
     if (b == NULL || !sched_build(w->sched, b, now_ns)) {
         return 0;
     }
-    stage_enqueue(w->stage);
-    return 1;
+    return stage_enqueue(w->stage, e) != 0 ? -1 : 1;
 }
 
 static int sample(struct worker *w, int64_t now_ns, struct err *e)
@@ -461,7 +486,7 @@ static int lead(struct worker *w, int64_t now_ns, int64_t gap_ns, struct err *e)
     if (check_deadline(w, now_ns, gap_ns, e) != 0 || sample(w, now_ns, e) != 0) {
         return -1;
     }
-    return build(w, now_ns);
+    return build(w, now_ns, e);
 }
 
 /* 1 when anything happened. */
