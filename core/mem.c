@@ -4,15 +4,19 @@
 #include "core/log.h"
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #define ARENA_ALIGN     16u
 #define ARENA_BLOCK_MIN ((size_t)64 << 10)
 #define ARENA_BLOCK_MAX ((size_t)4 << 20)
 #define CACHE_LINE      64u
+#define LARGE_PAGE      ((size_t)2 << 20)
 
 static _Noreturn void out_of_memory(size_t n_bytes)
 {
@@ -77,6 +81,45 @@ void *mem_aligned(size_t n_bytes)
         memset(p, 0, n);
     }
     return p;
+}
+
+/* What is small comes from the heap, whose bounds the sanitizers watch. */
+static bool is_mapped(size_t n_bytes)
+{
+    return n_bytes >= LARGE_PAGE;
+}
+
+void *mem_pages(size_t n_bytes)
+{
+    if (!is_mapped(n_bytes)) {
+        return mem_aligned(n_bytes);
+    }
+    if (n_bytes > SIZE_MAX - LARGE_PAGE) {
+        return NULL;
+    }
+    // Mapped with room to begin at a large page; what is over on both sides goes back.
+    char *p = mmap(NULL, n_bytes + LARGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                   -1, 0);
+    if (p == MAP_FAILED) {
+        return NULL;
+    }
+    const size_t before = (LARGE_PAGE - (uintptr_t)p % LARGE_PAGE) % LARGE_PAGE;
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), used = (n_bytes + page - 1) / page * page;
+    if (before > 0) {
+        munmap(p, before);
+    }
+    munmap(p + before + used, LARGE_PAGE - before);
+    madvise(p + before, used, MADV_HUGEPAGE); // a wish
+    return p + before;
+}
+
+void mem_pages_free(void *p, size_t n_bytes)
+{
+    if (!is_mapped(n_bytes)) {
+        free(p);
+    } else if (p) {
+        munmap(p, n_bytes);
+    }
 }
 
 struct arena_block {

@@ -15,6 +15,13 @@ char *xasprintf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* 64-byte aligned, zeroed; free() releases it. Returns NULL when memory is out. */
 void *mem_aligned(size_t n_bytes);
 
+/*
+ * Zeroed memory in large pages where the system gives them; NULL when it is out. No page is touched
+ * before the caller does: on a machine with several memory nodes a page lies near who writes first.
+ */
+void *mem_pages(size_t n_bytes);
+void mem_pages_free(void *p, size_t n_bytes); // p may be NULL
+
 struct arena {
     struct arena_block *head;
     size_t n_bytes; // handed out in all

@@ -2,88 +2,245 @@
 
 #include <string.h>
 
-#ifdef TIDEMARK_AVX2
-static bool has_avx2(void)
+#define MAX_WIDTH   8            // panels of a tile, of any set
+#define SMALL_BYTES (512u << 10) // of inputs: half of them at most stay in the second cache
+#define MANY_ROWS   512          // computed together at most
+#define MANY_PANELS 32           // same
+
+/* --- sets ------------------------------------------------------------------------------------- */
+
+#ifdef TIDEMARK_X86_64
+static bool runs_avx2(void)
 {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __builtin_cpu_supports("f16c");
+}
+
+static bool runs_avx512(void)
+{
+    return runs_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+
+static bool runs_avx512_bf16(void)
+{
+    return runs_avx512() && __builtin_cpu_supports("avx512bf16") &&
+           __builtin_cpu_supports("avx512vnni");
 }
 #endif
 
+static bool runs_anywhere(void)
+{
+    return true;
+}
+
+static const struct {
+    const struct kernels *set;
+    bool (*runs)(void);
+    const char *needs;
+} sets[] = {
+#ifdef TIDEMARK_X86_64
+    {&kernels_avx512_bf16, runs_avx512_bf16, "AVX512_BF16 and AVX512_VNNI"},
+    {&kernels_avx512, runs_avx512, "AVX-512 (F, BW, DQ, VL)"},
+    {&kernels_avx2, runs_avx2, "AVX2, FMA and F16C"},
+#endif
+    {&kernels_portable, runs_anywhere, ""},
+};
+
+enum {
+    N_SETS = sizeof sets / sizeof *sets
+};
+
+const struct kernels *kernels_set(int i)
+{
+    for (int s = 0; s < N_SETS; s++) {
+        if (sets[s].runs() && i-- == 0) {
+            return sets[s].set;
+        }
+    }
+    return NULL;
+}
+
 int kernels_select(const struct kernels **out, const char *name, struct err *e)
 {
-    bool any = strcmp(name, "auto") == 0;
-#ifdef TIDEMARK_AVX2
-    if (any || strcmp(name, kernels_avx2.name) == 0) {
-        if (has_avx2()) {
-            *out = &kernels_avx2;
-            return 0;
-        }
-        if (!any) {
-            return err_set(e, ERR_INPUT, "kernels avx2: this CPU has no AVX2 and FMA");
-        }
-    }
-#endif
-    if (any || strcmp(name, kernels_portable.name) == 0) {
-        *out = &kernels_portable;
+    if (strcmp(name, "auto") == 0) {
+        *out = kernels_set(0);
         return 0;
     }
-    return err_set(e, ERR_INPUT, "kernels \"%.32s\": auto, portable or avx2 (x86-64) wanted", name);
+    for (int s = 0; s < N_SETS; s++) {
+        if (strcmp(name, sets[s].set->name) != 0) {
+            continue;
+        }
+        if (!sets[s].runs()) {
+            return err_set(e, ERR_INPUT, "kernels %s: this CPU has not %s", name, sets[s].needs);
+        }
+        *out = sets[s].set;
+        return 0;
+    }
+    return err_set(e, ERR_INPUT,
+                   "kernels \"%.32s\": auto, portable, avx2, avx512 or avx512_bf16 (all but the "
+                   "first two on x86-64) wanted",
+                   name);
 }
+
+enum kernels_input kernels_form(const struct kernels *k, enum arch_dtype dtype)
+{
+    return matrix_is_grouped(dtype) ? KERNELS_INT8
+           : dtype == ARCH_BF16     ? k->bf16_form
+                                    : KERNELS_F32;
+}
+
+/* Bytes of a row's first k values; whole spans of integers. */
+static size_t row_offset(enum kernels_input form, int k)
+{
+    switch (form) {
+    case KERNELS_BF16:
+        return (size_t)k * 2;
+    case KERNELS_INT8:
+        return (size_t)((k + MATRIX_SPAN - 1) / MATRIX_SPAN) *
+               (MATRIX_SPAN / MATRIX_GROUP * sizeof(struct kernels_group));
+    default:
+        return (size_t)k * sizeof(float);
+    }
+}
+
+size_t kernels_row_bytes(enum kernels_input form, int n)
+{
+    return (row_offset(form, matrix_padded(n)) + 63) / 64 * 64;
+}
+
+/* --- products --------------------------------------------------------------------------------- */
 
 static int least(int a, int b)
 {
     return a < b ? a : b;
 }
 
+struct cut {
+    int n_tiles; // from top to bottom
+    int width;   // panels of a tile
+};
+
+/* Rows in tiles of nearly equal height: 7 rows are 4 + 3, not 6 + 1. */
+static struct cut cut_rows(const struct kernels *k, enum kernels_input form, int m)
+{
+    const struct kernels_shape *shape = form == KERNELS_INT8 ? &k->ints : &k->floats;
+    const int n_tiles = (m + shape->max_rows - 1) / shape->max_rows;
+    const int height = (m + n_tiles - 1) / n_tiles;
+    return (struct cut){n_tiles, least(shape->max_cells / height, shape->max_panels)};
+}
+
+/* The part of a tile that is computed for all its rows: panels from `panel` on, columns from `from` on. */
+struct part {
+    int panel, width, from, n;
+};
+
+static const void *at_column(const void *panel, enum arch_dtype dtype, int k)
+{
+    return (const char *)panel + matrix_offset(dtype, k);
+}
+
+/* Panels of the part and what will be read after them. */
+static void aim(const struct kernels_tile *whole, const struct part *part, bool by_panels,
+                const void **panels, const void **ahead)
+{
+    const int next = by_panels ? part->from + part->n : whole->k;
+    for (int i = 0; i < part->width; i++) {
+        const void *panel = whole->panels[part->panel + i];
+        const void *after = whole->ahead[part->panel + i];
+        panels[i] = at_column(panel, whole->dtype, part->from);
+        ahead[i] = next < whole->k ? at_column(panel, whole->dtype, next)
+                                   : at_column(after, whole->dtype, by_panels ? 0 : part->from);
+    }
+}
+
+static void all_rows(const struct kernels *k, const struct kernels_tile *whole,
+                     const struct part *part, int n_tiles, bool by_panels)
+{
+    const void *panels[MAX_WIDTH], *ahead[MAX_WIDTH];
+    struct kernels_tile t = *whole;
+    t.n_panels = part->width;
+    t.k = part->n;
+    t.x.data = (const char *)whole->x.data + row_offset(whole->x.form, part->from);
+    t.y = whole->y + (size_t)part->panel * MATRIX_PANEL;
+    t.mode = part->from > 0 ? KERNELS_ADD : whole->mode;
+    if (whole->n_segments == 1) {
+        aim(whole, part, by_panels, panels, ahead);
+        t.panels = panels;
+        t.ahead = ahead;
+    } else {
+        t.panels = whole->panels + part->panel;
+        t.ahead = whole->ahead + part->panel;
+    }
+    for (int i = 0, row = 0; i < n_tiles; i++, row += t.m) {
+        t.m = (whole->m - row + n_tiles - i - 1) / (n_tiles - i);
+        k->tile(&t);
+        t.x.data = (const char *)t.x.data + (size_t)t.m * t.x.stride;
+        t.y += (size_t)t.m * t.ldy;
+    }
+}
+
 void kernels_tiles(const struct kernels *k, const struct kernels_tile *whole)
 {
-    // Rows in tiles of nearly equal height: 7 rows are 4 + 3, not 6 + 1. Panels outside, so that
-    // one group of panels stays in cache for all rows.
-    const int n_tiles = (whole->m + k->max_rows - 1) / k->max_rows;
-    const int height = (whole->m + n_tiles - 1) / n_tiles;
-    const int width = least(k->max_cells / height, k->max_panels);
-    struct kernels_tile t = *whole;
-    for (int p = 0; p < whole->n_panels; p += width) {
-        t.n_panels = least(width, whole->n_panels - p);
-        t.panels = whole->panels + p;
-        t.ahead = whole->ahead + p;
-        t.x = whole->x;
-        t.y = whole->y + (size_t)p * MATRIX_PANEL;
-        for (int i = 0, row = 0; i < n_tiles; i++, row += t.m) {
-            t.m = (whole->m - row + n_tiles - i - 1) / (n_tiles - i);
-            k->tile(&t);
-            t.x += (size_t)t.m * t.ldx;
-            t.y += (size_t)t.m * t.ldy;
+    const struct cut cut = cut_rows(k, whole->x.form, whole->m);
+    const int width = cut.width;
+    CHECK(whole->k <= KERNELS_K_BLOCK || (whole->n_segments == 1 && whole->mode != KERNELS_ONTO));
+    // Few inputs stay in cache whole, and panels stream by from front to back; of many, one block of
+    // columns at a time stays there, for all panels.
+    const bool by_panels = (size_t)whole->m * whole->x.stride <= SMALL_BYTES;
+    const int outer_k = by_panels ? whole->k : KERNELS_K_BLOCK;
+    for (int k0 = 0; k0 < whole->k; k0 += outer_k) {
+        for (int p = 0; p < whole->n_panels; p += width) {
+            const int end = least(k0 + outer_k, whole->k);
+            for (int from = k0; from < end; from += KERNELS_K_BLOCK) {
+                const struct part part = {
+                    .panel = p,
+                    .width = least(width, whole->n_panels - p),
+                    .from = from,
+                    .n = least(KERNELS_K_BLOCK, end - from),
+                };
+                all_rows(k, whole, &part, cut.n_tiles, by_panels);
+            }
         }
     }
 }
 
-void kernels_matmul(const struct kernels *k, const struct matrix *w, int first, int end,
-                    const float *x, size_t ldx, int m, float *y, size_t ldy, enum kernels_mode mode)
+static void some_rows(const struct kernels *k, const struct matrix *w, int first, int end,
+                      struct kernels_tile *t)
 {
-    enum {
-        AT_ONCE = 64,
-    };
-    const void *panels[AT_ONCE + 1];
+    const void *panels[MANY_PANELS + MAX_WIDTH];
+    t->panels = panels;
+    t->ahead = panels + cut_rows(k, t->x.form, t->m).width;
+    float *y = t->y;
+    for (int p = first; p < end; p += t->n_panels) {
+        t->n_panels = least(MANY_PANELS, end - p);
+        for (int i = 0; i < t->n_panels + MAX_WIDTH; i++) {
+            panels[i] = matrix_panel(w, least(p + i, w->n_panels - 1));
+        }
+        kernels_tiles(k, t);
+        t->y += (size_t)t->n_panels * MATRIX_PANEL;
+    }
+    t->y = y;
+}
+
+void kernels_matmul(const struct kernels *k, const struct matrix *w, int first, int end,
+                    const struct kernels_rows *x, int m, float *y, size_t ldy,
+                    enum kernels_mode mode)
+{
     struct kernels_tile t = {
-        .panels = panels,
-        .ahead = panels + 1,
         .dtype = w->dtype,
         .n_segments = 1,
-        .m = m,
         .k = w->n_cols,
-        .x = x,
-        .ldx = ldx,
+        .x = *x,
         .y = y,
         .ldy = ldy,
         .mode = mode,
     };
-    for (int p = first; p < end && m > 0; p += t.n_panels) {
-        t.n_panels = least(AT_ONCE, end - p);
-        for (int i = 0; i <= t.n_panels; i++) {
-            panels[i] = matrix_panel(w, least(p + i, w->n_panels - 1));
-        }
-        kernels_tiles(k, &t);
-        t.y += (size_t)t.n_panels * MATRIX_PANEL;
+    CHECK(mode != KERNELS_ONTO);
+    for (int row = 0; row < m; row += t.m) {
+        t.m = least(MANY_ROWS, m - row);
+        some_rows(k, w, first, end, &t);
+        t.x.data = (const char *)t.x.data + (size_t)t.m * x->stride;
+        t.y += (size_t)t.m * ldy;
     }
 }

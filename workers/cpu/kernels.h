@@ -4,10 +4,13 @@
  *
  * The rule that every set keeps: an output value depends only on its own inputs, through one fixed
  * order of operations. Sums over k run from 0 upwards in one accumulator with one kind of multiply
- * instruction, whatever the shape of the tile. So the bits of a result do not depend on how many
- * rows share a batch, on chunking, threads or pipeline stages. Different sets round differently.
+ * instruction, whatever the shape of the tile; a matrix's sums are cut after every KERNELS_K_BLOCK
+ * columns and the parts added in order. So the bits of a result do not depend on how many rows share
+ * a batch, on chunking, threads or pipeline stages. Different sets round differently.
  *
- * Activations are float32 in rows of `ld` floats, padded to whole panels; pads hold zeros.
+ * Activations are float32 in rows of `ld` floats, padded to whole panels; pads hold zeros. A product
+ * takes its inputs in the form that the set has for the matrix's dtype (kernels_form): the rows as
+ * they are, or narrowed once for all panels.
  */
 #pragma once
 
@@ -17,16 +20,46 @@
 #include "core/err.h"
 #include "workers/cpu/matrix.h"
 
+#define KERNELS_K_BLOCK 512 // a multiple of MATRIX_SPAN
+
+/* gelu_tanh(x) = x sigmoid(c1 x + c3 x^3): c1 = 2 sqrt(2 / pi), c3 = 0.044715 c1 (Hendrycks 2016). */
+#define KERNELS_GELU_1 1.5957691216f
+#define KERNELS_GELU_3 0.0713548162f
+/* gate sigmoid(1.702 gate) (up + 1), gate <= 7, up in -7 .. 7 (gpt-oss). */
+#define KERNELS_SWIGLU_ALPHA 1.702f
+#define KERNELS_SWIGLU_LIMIT 7.0f
+
 enum kernels_mode {
     KERNELS_SET,  // y = sum
     KERNELS_ADD,  // y = y + sum: a residual
-    KERNELS_ONTO, // the sum goes on from y: earlier k came before
+    KERNELS_ONTO, // the sum goes on from y: earlier k came before. Not for INT8 inputs
+};
+
+/* What the values of an input row are. */
+enum kernels_input {
+    KERNELS_F32,  // (k)
+    KERNELS_BF16, // (k) rounded to nearest, ties to even
+    KERNELS_INT8, // (k / 32, rounded up to an even number) struct kernels_group
+};
+
+/* 32 inputs: values[i] * factor; the factor is max|x| / 127. */
+struct kernels_group {
+    signed char values[MATRIX_GROUP];
+    float factor;
+    int offset; // -8 * sum of values: takes back what unsigned weights have too much
+};
+
+struct kernels_rows {
+    enum kernels_input form;
+    const void *data; // rows `stride` bytes apart
+    size_t stride;
 };
 
 /*
  * y (m, 16 * n_panels) from x (m, n_segments * k) and panels of (k, 16). Most products have one
- * segment; the values of a paged cache have one per block. `ahead` are what will be read next: their
- * first k lines are fetched on the way, so that arithmetic hides the memory.
+ * segment; the values of a paged cache have one per block. `ahead` are what will be read next: as
+ * much of them is fetched on the way, so that arithmetic hides the memory. Inputs in float32 go with
+ * panels of F32, F16 and BF16, those in bfloat16 with BF16, integers with INT8 and INT4.
  */
 struct kernels_tile {
     const void *const *panels; // (n_segments, step), the first n_panels of each
@@ -34,24 +67,32 @@ struct kernels_tile {
     size_t step;
     enum arch_dtype dtype; // of the panels
     int n_panels, n_segments, m, k;
-    const float *x;
-    size_t ldx;
+    struct kernels_rows x;
     float *y;
     size_t ldy;
     enum kernels_mode mode;
 };
 
-struct kernels {
-    const char *name;
+struct kernels_shape {
     int max_rows, max_panels; // of a tile
     int max_cells;            // m * n_panels is at most this
+};
+
+struct kernels {
+    const char *name;
+    enum kernels_input bf16_form;      // of inputs to BF16 matrices
+    struct kernels_shape floats, ints; // tiles of F32 and BF16 inputs, of INT8 inputs
     void (*tile)(const struct kernels_tile *t);
+    /* One row of n values in another form, pads (kernels_row_bytes) included. */
+    void (*narrow)(enum kernels_input form, const float *x, int n, void *out);
     /* out = x / sqrt(mean(x^2) + eps) * w over n values and their pad (Zhang, Sennrich 2019). */
     void (*rmsnorm)(float *out, const float *x, const float *w, int n, float eps);
     /* Rotate the pairs (j, j + half) of one head by its position's angles (Su et al. 2021). */
     void (*rope)(float *x, const float *cosines, const float *sines, int half);
-    /* out = silu(gate) * up; gate and up alternate in panels of 16. */
-    void (*silu_mul)(float *out, const float *gate_up, int n_panels);
+    /* out = act(gate, up); gate and up alternate in panels of 16. */
+    void (*gate)(enum arch_activation act, float *out, const float *gate_up, int n_panels);
+    /* x = cap * tanh(x / cap) over n values. */
+    void (*softcap)(float *x, int n, float cap);
     /* Largest of n > 0 values. */
     float (*max)(const float *x, int n);
     /* x = exp(x - max) over n values, 0 over their pad; returns the sum. */
@@ -59,17 +100,27 @@ struct kernels {
 };
 
 extern const struct kernels kernels_portable;
-#ifdef TIDEMARK_AVX2
-extern const struct kernels kernels_avx2;
+#ifdef TIDEMARK_X86_64
+extern const struct kernels kernels_avx2, kernels_avx512, kernels_avx512_bf16;
 #endif
 
 /* "auto" is the fastest this machine runs. ERR_INPUT for a set that is unknown or cannot run here. */
 int kernels_select(const struct kernels **out, const char *name, struct err *e) ERR_CHECKED;
 
+/* The sets that can run here: the fastest first, NULL behind the last. */
+const struct kernels *kernels_set(int i);
+
+/* The form of inputs to matrices of this dtype. */
+enum kernels_input kernels_form(const struct kernels *k, enum arch_dtype dtype);
+
+/* Bytes of a row of n values, so that rows begin at cache lines. */
+size_t kernels_row_bytes(enum kernels_input form, int n);
+
 /* A tile of any size, cut into tiles that the set has. */
 void kernels_tiles(const struct kernels *k, const struct kernels_tile *whole);
 
-/* Columns of panels first .. end - 1 of x (m, w->n_cols) . w^T; y points at the first one's. */
+/* Columns of panels first .. end - 1 of x (m, w->n_cols) . w^T; y points at the first one's. x is in
+ * kernels_form(k, w->dtype), or for BF16 matrices in float32. */
 void kernels_matmul(const struct kernels *k, const struct matrix *w, int first, int end,
-                    const float *x, size_t ldx, int m, float *y, size_t ldy,
+                    const struct kernels_rows *x, int m, float *y, size_t ldy,
                     enum kernels_mode mode);

@@ -1,7 +1,9 @@
 /* Plain C: what any machine runs, and what the vector sets are compared with. */
 #include "workers/cpu/kernels.h"
 
+#include "workers/cpu/narrow.h"
 #include "workers/weights/bf16.h"
+#include "workers/weights/f16.h"
 
 #include <math.h>
 #include <string.h>
@@ -18,11 +20,20 @@ typedef float quad __attribute__((vector_size(16), aligned(4), may_alias));
 #define UNROLL _Pragma("GCC unroll 4")
 #endif
 
-static void widen(float *out, const uint16_t *words)
+/* Column k of a panel as float32. */
+static inline __attribute__((always_inline)) void widen(float *out, enum arch_dtype dtype,
+                                                        const void *panel, size_t k)
 {
-    for (int r = 0; r < MATRIX_PANEL; r++) {
-        out[r] = bf16_to_f32(words[2 * (r % 8) + r / 8]);
+    const uint16_t *words = panel;
+    for (size_t r = 0; r < MATRIX_PANEL; r++) {
+        out[r] = dtype == ARCH_BF16 ? bf16_to_f32(words[(k / 2 * MATRIX_PANEL + r) * 2 + k % 2])
+                                    : f16_to_f32(words[k * MATRIX_PANEL + r]);
     }
+}
+
+static const float *row(const struct kernels_tile *t, size_t i)
+{
+    return (const float *)(const void *)((const char *)t->x.data + i * t->x.stride);
 }
 
 /* Add one segment's products to the sums of m rows; m is a constant where this is called. */
@@ -30,12 +41,12 @@ static inline __attribute__((always_inline)) void
 add_segment(quad sum[MAX_ROWS][QUADS], const int m, const struct kernels_tile *t, size_t segment)
 {
     const void *panel = t->panels[segment * t->step];
-    const float *x = t->x + segment * (size_t)t->k;
+    const float *x[MAX_ROWS] = {row(t, 0), m > 1 ? row(t, 1) : NULL};
     float wide[MATRIX_PANEL];
     for (size_t k = 0; k < (size_t)t->k; k++) {
         const float *w = (const float *)panel + k * MATRIX_PANEL;
-        if (t->dtype == ARCH_BF16) {
-            widen(wide, (const uint16_t *)panel + k * MATRIX_PANEL);
+        if (t->dtype != ARCH_F32) {
+            widen(wide, t->dtype, panel, k);
             w = wide;
         }
         UNROLL
@@ -43,7 +54,7 @@ add_segment(quad sum[MAX_ROWS][QUADS], const int m, const struct kernels_tile *t
             const quad v = *(const quad *)(w + 4 * q);
             UNROLL
             for (int i = 0; i < m; i++) {
-                sum[i][q] += x[(size_t)i * t->ldx + k] * v;
+                sum[i][q] += x[i][segment * (size_t)t->k + k] * v;
             }
         }
     }
@@ -78,14 +89,56 @@ static inline __attribute__((always_inline)) void tile_of(const int m, const str
     }
 }
 
+/* --- integers --------------------------------------------------------------------------------- */
+
+/* Products of 32 columns: `group` 0 or 1 of a span of INT8 or INT4 weights with one row's inputs. */
+static void dot_group(enum arch_dtype dtype, const unsigned char *span, int group,
+                      const struct kernels_group *x, float *sum)
+{
+    const bool wide = dtype == ARCH_INT8;
+    const int line = MATRIX_PANEL * 4, lines = wide ? 8 : 4;
+    const unsigned char *w = span + group * lines * line;
+    uint16_t factors[MATRIX_PANEL];
+    memcpy(factors, span + 2 * lines * line + group * (int)sizeof factors, sizeof factors);
+    for (int r = 0; r < MATRIX_PANEL; r++) {
+        int dot = wide ? 16 * x->offset : x->offset;
+        for (int k = 0; k < MATRIX_GROUP; k++) {
+            const int byte = w[(wide ? k : k % 16) / 4 * line + 4 * r + k % 4];
+            dot += x->values[k] * (wide ? byte : k < 16 ? byte & 15 : byte >> 4);
+        }
+        sum[r] += (float)dot * (f16_to_f32(factors[r]) * x->factor);
+    }
+}
+
+static void tile_ints(const struct kernels_tile *t)
+{
+    const size_t span_bytes = matrix_offset(t->dtype, MATRIX_SPAN);
+    for (size_t i = 0; i < (size_t)t->m; i++) {
+        const struct kernels_group *x = (const void *)((const char *)t->x.data + i * t->x.stride);
+        float sum[MATRIX_PANEL] = {0}, *y = t->y + i * t->ldy;
+        for (int k = 0; k < t->k; k += MATRIX_GROUP) {
+            const unsigned char *span =
+                (const unsigned char *)t->panels[0] + (size_t)(k / MATRIX_SPAN) * span_bytes;
+            dot_group(t->dtype, span, k % MATRIX_SPAN / MATRIX_GROUP, &x[k / MATRIX_GROUP], sum);
+        }
+        for (int r = 0; r < MATRIX_PANEL; r++) {
+            y[r] = t->mode == KERNELS_ADD ? y[r] + sum[r] : sum[r];
+        }
+    }
+}
+
 static void tile(const struct kernels_tile *t)
 {
-    if (t->m == MAX_ROWS) {
+    if (t->x.form == KERNELS_INT8) {
+        tile_ints(t);
+    } else if (t->m == MAX_ROWS) {
         tile_of(MAX_ROWS, t);
     } else {
         tile_of(1, t);
     }
 }
+
+/* --- vectors ---------------------------------------------------------------------------------- */
 
 static void rmsnorm(float *out, const float *x, const float *w, int n, float eps)
 {
@@ -108,13 +161,39 @@ static void rope(float *x, const float *cosines, const float *sines, int half)
     }
 }
 
-static void silu_mul(float *out, const float *gate_up, int n_panels)
+static float sigmoid(float x)
+{
+    return 1.0f / (1.0f + expf(-x));
+}
+
+static float gated(enum arch_activation act, float gate, float up)
+{
+    switch (act) {
+    case ARCH_GELU_TANH:
+        return gate * sigmoid(gate * (KERNELS_GELU_1 + KERNELS_GELU_3 * gate * gate)) * up;
+    case ARCH_SWIGLU_CLAMP:
+        gate = fminf(gate, KERNELS_SWIGLU_LIMIT);
+        up = fmaxf(-KERNELS_SWIGLU_LIMIT, fminf(up, KERNELS_SWIGLU_LIMIT));
+        return gate * sigmoid(KERNELS_SWIGLU_ALPHA * gate) * (up + 1.0f);
+    default:
+        return gate * sigmoid(gate) * up;
+    }
+}
+
+static void gate(enum arch_activation act, float *out, const float *gate_up, int n_panels)
 {
     for (int p = 0; p < n_panels; p++) {
-        const float *gate = gate_up + (size_t)p * 2 * MATRIX_PANEL, *up = gate + MATRIX_PANEL;
+        const float *g = gate_up + (size_t)p * 2 * MATRIX_PANEL, *up = g + MATRIX_PANEL;
         for (int i = 0; i < MATRIX_PANEL; i++) {
-            out[p * MATRIX_PANEL + i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
+            out[p * MATRIX_PANEL + i] = gated(act, g[i], up[i]);
         }
+    }
+}
+
+static void softcap(float *x, int n, float cap)
+{
+    for (int i = 0; i < n; i++) {
+        x[i] = cap * tanhf(x[i] / cap);
     }
 }
 
@@ -142,13 +221,15 @@ static float exp_sum(float *x, int n, float largest)
 
 const struct kernels kernels_portable = {
     .name = "portable",
-    .max_rows = MAX_ROWS,
-    .max_panels = 1,
-    .max_cells = MAX_ROWS,
+    .bf16_form = KERNELS_F32,
+    .floats = {.max_rows = MAX_ROWS, .max_panels = 1, .max_cells = MAX_ROWS},
+    .ints = {.max_rows = MAX_ROWS, .max_panels = 1, .max_cells = MAX_ROWS},
     .tile = tile,
+    .narrow = narrow_row,
     .rmsnorm = rmsnorm,
     .rope = rope,
-    .silu_mul = silu_mul,
+    .gate = gate,
+    .softcap = softcap,
     .max = max,
     .exp_sum = exp_sum,
 };

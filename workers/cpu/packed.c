@@ -25,7 +25,8 @@ static int load_rows(struct loader *l, enum weights_id id, int layer, struct mat
     }
     for (int64_t row = 0; row < t.n_rows; row += ROWS_AT_A_TIME) {
         int64_t n = t.n_rows - row < ROWS_AT_A_TIME ? t.n_rows - row : ROWS_AT_A_TIME;
-        matrix_pack(m, at + (int)row * stride, (int)n, weights_rows(&t, row, n, l->scratch));
+        matrix_pack(m, at + (int)row * stride, (int)n, t.dtype,
+                    weights_rows(&t, row, n, l->scratch));
     }
     l->packed->n_bytes += t.n_rows * t.n_cols * weights_value_bytes(t.dtype);
     return 0;

@@ -20,6 +20,7 @@ struct group {
 
 struct member {
     float *normed;  // (SHARED_NORM_ROWS, ld_hidden)
+    char *narrowed; // (SHARED_NORM_ROWS, narrow_bytes)
     float *scratch; // (attention_scratch_values)
     float *logits;  // (max_rows, HEAD_PANELS * 16)
     float *best;    // (max_rows)
@@ -29,6 +30,7 @@ struct member {
 struct phases {
     struct phases_config cfg;
     size_t ld_hidden, ld_qkv, ld_heads, ld_mlp; // floats from row to row
+    size_t narrow_bytes;                        // of the widest input row in a narrow form
     int unit_panels;                            // of qkv: whole panels that hold whole heads
     float *x;                                   // (max_tokens, ld_hidden) hidden states
     float *normed;                              // (max_tokens, ld_hidden)
@@ -36,6 +38,7 @@ struct phases {
     float *attended;                            // (max_tokens, ld_heads)
     float *gate_up;                             // (max_tokens, 2 * ld_mlp)
     float *act;                                 // (max_tokens, ld_mlp)
+    char *narrowed;                             // (max_tokens, narrow_bytes) inputs to a product
     float *kv;              // (n_layers, n_blocks, n_kv_heads, attention_block_values)
     float *cosines, *sines; // (positions, head_dim / 2)
     struct member *members; // (n_members)
@@ -95,6 +98,7 @@ static int take_buffers(struct phases *p, struct err *e)
     if (take(&p->x, n * p->ld_hidden, f, e) || take(&p->normed, n * p->ld_hidden, f, e) ||
         take(&p->qkv, n * p->ld_qkv, f, e) || take(&p->attended, n * p->ld_heads, f, e) ||
         take(&p->gate_up, n * p->ld_mlp * 2, f, e) || take(&p->act, n * p->ld_mlp, f, e) ||
+        take(&p->narrowed, n, p->narrow_bytes, e) ||
         take(&p->kv, n_layers * p->cfg.n_blocks * kv_block_values(p), f, e) ||
         take(&p->groups, n, sizeof *p->groups, e) ||
         take(&p->sample_tokens, rows, sizeof *p->sample_tokens, e) ||
@@ -122,6 +126,7 @@ static int take_members(struct phases *p, struct err *e)
     for (int i = 0; i < p->cfg.n_members; i++) {
         struct member *m = &p->members[i];
         if (take(&m->normed, SHARED_NORM_ROWS * p->ld_hidden, f, e) ||
+            take(&m->narrowed, SHARED_NORM_ROWS, p->narrow_bytes, e) ||
             take(&m->scratch, attention_scratch_values(p->cfg.arch->head_dim), f, e) ||
             take(&m->logits, rows * HEAD_PANELS * MATRIX_PANEL, f, e) ||
             take(&m->best, rows, f, e) || take(&m->ids, rows, sizeof *m->ids, e)) {
@@ -129,6 +134,15 @@ static int take_members(struct phases *p, struct err *e)
         }
     }
     return 0;
+}
+
+static size_t narrow_bytes(const struct phases *p)
+{
+    size_t widest = p->ld_hidden > p->ld_heads ? p->ld_hidden : p->ld_heads;
+    widest = widest > p->ld_mlp ? widest : p->ld_mlp;
+    const size_t ints = kernels_row_bytes(KERNELS_INT8, (int)widest);
+    const size_t words = kernels_row_bytes(KERNELS_BF16, (int)widest);
+    return ints > words ? ints : words;
 }
 
 int phases_create(struct phases **out, const struct phases_config *cfg, struct err *e)
@@ -140,6 +154,7 @@ int phases_create(struct phases **out, const struct phases_config *cfg, struct e
     p->ld_qkv = (size_t)matrix_padded((a->n_heads + 2 * a->n_kv_heads) * a->head_dim);
     p->ld_heads = (size_t)matrix_padded(a->n_heads * a->head_dim);
     p->ld_mlp = (size_t)matrix_padded(a->intermediate);
+    p->narrow_bytes = narrow_bytes(p);
     p->unit_panels = a->head_dim / greatest_divisor(a->head_dim, MATRIX_PANEL);
     if (take_buffers(p, e) || take_members(p, e)) {
         phases_destroy(p);
@@ -157,14 +172,15 @@ void phases_destroy(struct phases *p)
     for (int i = 0; p->members && i < p->cfg.n_members; i++) {
         struct member *m = &p->members[i];
         free(m->normed);
+        free(m->narrowed);
         free(m->scratch);
         free(m->logits);
         free(m->best);
         free(m->ids);
     }
-    void *buffers[] = {p->x,      p->normed, p->qkv,           p->attended,   p->gate_up,
-                       p->act,    p->kv,     p->cosines,       p->sines,      p->members,
-                       p->groups, p->next,   p->sample_tokens, p->sample_rows};
+    void *buffers[] = {p->x,      p->normed, p->qkv,           p->attended,    p->gate_up,
+                       p->act,    p->kv,     p->cosines,       p->sines,       p->members,
+                       p->groups, p->next,   p->sample_tokens, p->sample_rows, p->narrowed};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) {
         free(buffers[i]);
     }
@@ -267,6 +283,28 @@ static const float *normalise(const struct walk *w, const float *weight, const u
     return out;
 }
 
+/* Rows (n, m->n_cols) in the form that products with `m` take: as they are, or narrowed likewise. */
+static struct kernels_rows inputs(const struct walk *w, const struct matrix *m, const float *x,
+                                  size_t ldx, int n)
+{
+    struct phases *p = w->p;
+    const enum kernels_input form = kernels_form(p->cfg.kernels, m->dtype);
+    if (form == KERNELS_F32) {
+        return (struct kernels_rows){form, x, ldx * sizeof *x};
+    }
+    bool own = p->cfg.n_members > 1 && n <= SHARED_NORM_ROWS;
+    char *out = own ? p->members[w->member].narrowed : p->narrowed;
+    const size_t stride = kernels_row_bytes(form, m->n_cols);
+    struct range r = own ? (struct range){0, n} : share(w, n);
+    for (int i = r.from; i < r.to; i++) {
+        p->cfg.kernels->narrow(form, x + (size_t)i * ldx, m->n_cols, out + (size_t)i * stride);
+    }
+    if (!own) {
+        meet(w);
+    }
+    return (struct kernels_rows){form, out, stride};
+}
+
 /* --- the operations --------------------------------------------------------------------------- */
 
 static void begin(void *ctx)
@@ -335,7 +373,8 @@ static void attn_in(void *ctx, int layer)
     struct range units = share(w, (n_panels + p->unit_panels - 1) / p->unit_panels);
     const int first = units.from * p->unit_panels;
     const int end = least(units.to * p->unit_panels, n_panels);
-    kernels_matmul(p->cfg.kernels, &weights->qkv, first, end, x, p->ld_hidden, p->n_tokens,
+    const struct kernels_rows in = inputs(w, &weights->qkv, x, p->ld_hidden, p->n_tokens);
+    kernels_matmul(p->cfg.kernels, &weights->qkv, first, end, &in, p->n_tokens,
                    p->qkv + (size_t)first * MATRIX_PANEL, p->ld_qkv, KERNELS_SET);
     const int unit_heads = p->unit_panels * MATRIX_PANEL / a->head_dim;
     const struct range heads = {least(units.from * unit_heads, n_heads),
@@ -406,7 +445,8 @@ static void add_product(const struct walk *w, const struct matrix *m, const floa
 {
     struct phases *p = w->p;
     struct range r = share(w, m->n_panels);
-    kernels_matmul(p->cfg.kernels, m, r.from, r.to, y, ldy, p->n_tokens,
+    const struct kernels_rows in = inputs(w, m, y, ldy, p->n_tokens);
+    kernels_matmul(p->cfg.kernels, m, r.from, r.to, &in, p->n_tokens,
                    p->x + (size_t)r.from * MATRIX_PANEL, p->ld_hidden, KERNELS_ADD);
     meet(w);
 }
@@ -425,11 +465,12 @@ static void mlp_in(void *ctx, int layer)
     const float *x = normalise(w, weights->mlp_norm, NULL, p->n_tokens);
     struct range r = share(w, weights->gate_up.n_panels / 2);
     const size_t column = (size_t)r.from * MATRIX_PANEL;
-    kernels_matmul(p->cfg.kernels, &weights->gate_up, 2 * r.from, 2 * r.to, x, p->ld_hidden,
-                   p->n_tokens, p->gate_up + 2 * column, 2 * p->ld_mlp, KERNELS_SET);
+    const struct kernels_rows in = inputs(w, &weights->gate_up, x, p->ld_hidden, p->n_tokens);
+    kernels_matmul(p->cfg.kernels, &weights->gate_up, 2 * r.from, 2 * r.to, &in, p->n_tokens,
+                   p->gate_up + 2 * column, 2 * p->ld_mlp, KERNELS_SET);
     for (int i = 0; i < p->n_tokens; i++) {
         size_t at = (size_t)i * p->ld_mlp + column;
-        p->cfg.kernels->silu_mul(p->act + at, p->gate_up + 2 * at, r.to - r.from);
+        p->cfg.kernels->gate(ARCH_SILU, p->act + at, p->gate_up + 2 * at, r.to - r.from);
     }
     meet(w);
 }
@@ -471,14 +512,13 @@ static void look(const struct kernels *k, const float *logits, int n, int first_
     *id = first_id + i;
 }
 
-static void head_panels(const struct walk *w, const float *x, int first, int end)
+static void head_panels(const struct walk *w, const struct kernels_rows *x, int first, int end)
 {
     struct phases *p = w->p;
     const struct matrix *m = packed_head(p->cfg.weights);
     const struct member *me = &p->members[w->member];
     const size_t ld = HEAD_PANELS * MATRIX_PANEL, vocab = (size_t)p->cfg.arch->vocab;
-    kernels_matmul(p->cfg.kernels, m, first, end, x, p->ld_hidden, p->n_samples, me->logits, ld,
-                   KERNELS_SET);
+    kernels_matmul(p->cfg.kernels, m, first, end, x, p->n_samples, me->logits, ld, KERNELS_SET);
     const int first_id = first * MATRIX_PANEL;
     const int n = least((end - first) * MATRIX_PANEL, m->n_rows - first_id);
     for (size_t i = 0; i < (size_t)p->n_samples; i++) {
@@ -519,9 +559,11 @@ static void head(void *ctx)
         me->best[i] = -FLT_MAX;
         me->ids[i] = 0;
     }
+    const struct kernels_rows in =
+        inputs(w, packed_head(p->cfg.weights), x, p->ld_hidden, p->n_samples);
     struct range r = share(w, packed_head(p->cfg.weights)->n_panels);
     for (int panel = r.from; panel < r.to && p->n_samples > 0; panel += HEAD_PANELS) {
-        head_panels(w, x, panel, least(panel + HEAD_PANELS, r.to));
+        head_panels(w, &in, panel, least(panel + HEAD_PANELS, r.to));
     }
     meet(w);
     if (w->member == 0) {

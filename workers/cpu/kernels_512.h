@@ -1,0 +1,213 @@
+/*
+ * What the AVX-512 kernel sets share: tiles of outputs in registers, one vector of 16 lanes to each
+ * panel and row. Included by their translation units alone, each compiled for its own instructions.
+ * No sum is ever split over lanes; a tile's chains of multiply-adds are independent.
+ */
+#pragma once
+
+#include "workers/cpu/kernels.h"
+
+#include <immintrin.h>
+#include <stdint.h>
+
+#define K512_ROWS   12
+#define K512_PANELS 4
+#define K512_CELLS  24 // accumulators, of 32 registers
+#define K512_INTS   12 // cells of integers: each has a sum in floats and one in integers
+#define INLINE      static inline __attribute__((always_inline))
+
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+/* Rows of inputs, three to a pointer, so that few registers address twelve. */
+struct k512_rows {
+    const char *third[K512_ROWS / 3];
+    size_t stride;
+};
+
+INLINE struct k512_rows k512_rows(const struct kernels_tile *t, size_t m, size_t at)
+{
+    struct k512_rows x = {.stride = t->x.stride};
+    UNROLL
+    for (size_t i = 0; i < (m + 2) / 3; i++) {
+        x.third[i] = (const char *)t->x.data + at + 3 * i * x.stride;
+    }
+    return x;
+}
+
+INLINE const char *k512_row(const struct k512_rows *x, size_t i)
+{
+    return x->third[i / 3] + i % 3 * x->stride;
+}
+
+INLINE void k512_advance(struct k512_rows *x, size_t m, size_t bytes)
+{
+    UNROLL
+    for (size_t i = 0; i < (m + 2) / 3; i++) {
+        x->third[i] += bytes;
+    }
+}
+
+INLINE void k512_begin(__m512 acc[K512_ROWS][K512_PANELS], const size_t m, const size_t n,
+                       const struct kernels_tile *t)
+{
+    UNROLL
+    for (size_t i = 0; i < m; i++) {
+        UNROLL
+        for (size_t p = 0; p < n; p++) {
+            acc[i][p] = t->mode == KERNELS_ONTO
+                            ? _mm512_loadu_ps(t->y + i * t->ldy + p * MATRIX_PANEL)
+                            : _mm512_setzero_ps();
+        }
+    }
+}
+
+INLINE void k512_end(__m512 acc[K512_ROWS][K512_PANELS], const size_t m, const size_t n,
+                     const struct kernels_tile *t)
+{
+    UNROLL
+    for (size_t i = 0; i < m; i++) {
+        UNROLL
+        for (size_t p = 0; p < n; p++) {
+            float *y = t->y + i * t->ldy + p * MATRIX_PANEL;
+            if (t->mode == KERNELS_ADD) {
+                acc[i][p] = _mm512_add_ps(_mm512_loadu_ps(y), acc[i][p]);
+            }
+            _mm512_storeu_ps(y, acc[i][p]);
+        }
+    }
+}
+
+/* --- integers --------------------------------------------------------------------------------- */
+
+/* Sums of four products of unsigned weights and signed inputs, added to 16 lanes; exact. */
+INLINE __m512i k512_dot(__m512i sum, __m512i w, __m512i x)
+{
+#ifdef __AVX512VNNI__
+    return _mm512_dpbusd_epi32(sum, w, x);
+#else
+    const __m512i even = _mm512_and_si512(w, _mm512_set1_epi16(0xff));
+    const __m512i x_even = _mm512_srai_epi16(_mm512_slli_epi16(x, 8), 8);
+    sum = _mm512_add_epi32(sum, _mm512_madd_epi16(even, x_even));
+    return _mm512_add_epi32(sum,
+                            _mm512_madd_epi16(_mm512_srli_epi16(w, 8), _mm512_srai_epi16(x, 8)));
+#endif
+}
+
+/* Quad q of a group of 32 columns, unsigned. */
+INLINE __m512i k512_quad(const bool wide, const char *group, size_t q)
+{
+    const __m512i v = _mm512_loadu_si512(group + (wide ? q : q % 4) * 64);
+    if (wide) {
+        return v;
+    }
+    return _mm512_and_si512(q < 4 ? v : _mm512_srli_epi16(v, 4), _mm512_set1_epi8(15));
+}
+
+INLINE int k512_input(const struct kernels_group *x, size_t q)
+{
+    int v;
+    __builtin_memcpy(&v, x->values + 4 * q, sizeof v);
+    return v;
+}
+
+/* Group g of 32 columns; the same order of float operations as AVX2 has. */
+INLINE void k512_group(__m512 acc[K512_ROWS][K512_PANELS], const size_t m, const size_t n,
+                       const bool wide, const struct kernels_tile *t, const struct k512_rows *rows,
+                       size_t g)
+{
+    const size_t group_bytes = wide ? 512 : 256, span = g / 2 * (2 * group_bytes + 64);
+    const size_t at = span + g % 2 * group_bytes;
+    __m512i sum[K512_ROWS][K512_PANELS];
+    UNROLL
+    for (size_t i = 0; i < m; i++) {
+        const struct kernels_group *x = (const void *)k512_row(rows, i);
+        UNROLL
+        for (size_t p = 0; p < n; p++) {
+            sum[i][p] = _mm512_set1_epi32(wide ? 16 * x->offset : x->offset);
+        }
+    }
+    UNROLL
+    for (size_t q = 0; q < 8; q++) {
+        __m512i w[K512_PANELS];
+        UNROLL
+        for (size_t p = 0; p < n; p++) {
+            w[p] = k512_quad(wide, (const char *)t->panels[p] + at, q);
+            if (wide || q < 4) {
+                _mm_prefetch((const char *)t->ahead[p] + at + q * 64, _MM_HINT_T1);
+            }
+        }
+        UNROLL
+        for (size_t i = 0; i < m; i++) {
+            const struct kernels_group *x = (const void *)k512_row(rows, i);
+            const __m512i v = _mm512_set1_epi32(k512_input(x, q));
+            UNROLL
+            for (size_t p = 0; p < n; p++) {
+                sum[i][p] = k512_dot(sum[i][p], w[p], v);
+            }
+        }
+    }
+    UNROLL
+    for (size_t p = 0; p < n; p++) {
+        const char *factors = (const char *)t->panels[p] + span + 2 * group_bytes + g % 2 * 32;
+        const __m512 w =
+            _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i_u *)(const void *)factors));
+        UNROLL
+        for (size_t i = 0; i < m; i++) {
+            const struct kernels_group *x = (const void *)k512_row(rows, i);
+            acc[i][p] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[i][p]),
+                                        _mm512_mul_ps(w, _mm512_set1_ps(x->factor)), acc[i][p]);
+        }
+    }
+}
+
+INLINE void k512_ints(const size_t m, const size_t n, const bool wide, const struct kernels_tile *t)
+{
+    __m512 acc[K512_ROWS][K512_PANELS];
+    k512_begin(acc, m, n, t);
+    struct k512_rows x = k512_rows(t, m, 0);
+    const size_t n_groups = (size_t)(t->k + MATRIX_GROUP - 1) / MATRIX_GROUP;
+    for (size_t g = 0; g < n_groups; g++) {
+        k512_group(acc, m, n, wide, t, &x, g);
+        k512_advance(&x, m, sizeof(struct kernels_group));
+    }
+    k512_end(acc, m, n, t);
+}
+
+/* --- which tile ------------------------------------------------------------------------------- */
+
+/* One case for each shape; OF(m, n) is a call in which both are constants. */
+#define K512_UP_TO_4(OF, m) OF(m, 1) OF(m, 2) OF(m, 3) OF(m, 4)
+#define K512_FLOAT_TILES(OF)                                                                       \
+    K512_UP_TO_4(OF, 1)                                                                            \
+    K512_UP_TO_4(OF, 2)                                                                            \
+    K512_UP_TO_4(OF, 3)                                                                            \
+    K512_UP_TO_4(OF, 4)                                                                            \
+    K512_UP_TO_4(OF, 5)                                                                            \
+    K512_UP_TO_4(OF, 6)                                                                            \
+    OF(7, 1)                                                                                       \
+    OF(7, 2) OF(7, 3) OF(8, 1) OF(8, 2) OF(8, 3) OF(9, 1) OF(9, 2) OF(10, 1) OF(10, 2) OF(11, 1)   \
+        OF(11, 2) OF(12, 1) OF(12, 2)
+#define K512_INT_TILES(OF)                                                                         \
+    K512_UP_TO_4(OF, 1)                                                                            \
+    K512_UP_TO_4(OF, 2)                                                                            \
+    K512_UP_TO_4(OF, 3)                                                                            \
+    OF(4, 1)                                                                                       \
+    OF(4, 2) OF(4, 3) OF(5, 1) OF(5, 2) OF(6, 1) OF(6, 2) OF(7, 1) OF(8, 1) OF(9, 1) OF(10, 1)     \
+        OF(11, 1) OF(12, 1)
+
+#define K512_SHAPES                                                                                \
+    .floats = {.max_rows = K512_ROWS, .max_panels = K512_PANELS, .max_cells = K512_CELLS},         \
+    .ints = {.max_rows = K512_ROWS, .max_panels = K512_PANELS, .max_cells = K512_INTS}
+
+/* Of kernels_avx512.c, for the sets above it. */
+void k512_float_tile(const struct kernels_tile *t); // KERNELS_F32 inputs
+void k512_rmsnorm(float *out, const float *x, const float *w, int n, float eps);
+void k512_rope(float *x, const float *cosines, const float *sines, int half);
+void k512_gate(enum arch_activation act, float *out, const float *gate_up, int n_panels);
+void k512_softcap(float *x, int n, float cap);
+float k512_max(const float *x, int n);
+float k512_exp_sum(float *x, int n, float max);
