@@ -138,6 +138,11 @@ struct pool *pool_create(int n_members, const int *cpus, bool idle_class)
     return p;
 }
 
+int pool_size(const struct pool *p)
+{
+    return p->n_members;
+}
+
 static void publish(struct pool *p, pool_fn fn, void *arg)
 {
     p->fn = fn;

@@ -15,6 +15,8 @@ typedef void (*pool_fn)(void *arg, int member, int n_members);
 /* n_members >= 1 threads; cpus (may be NULL) gives each member's CPU, -1 for none. */
 struct pool *pool_create(int n_members, const int *cpus, bool idle_class);
 
+int pool_size(const struct pool *p); // members
+
 /* Start fn on all members. One at a time: pool_poll must have said true since the last. */
 void pool_submit(struct pool *p, pool_fn fn, void *arg);
 

@@ -23,6 +23,7 @@ enum rng_stream {
     RNG_THINK,  // time between turns
     RNG_SERVE,  // times of the null server
     RNG_URL,    // which of an endpoint's URLs
+    RNG_ROUTE,  // experts of a token, where they are drawn
 };
 
 /* 128 random bits for one (seed, stream, a, b). */

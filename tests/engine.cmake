@@ -7,6 +7,7 @@ tm_unit_test(layout LIBS tm_model)
 tm_unit_test(fill LIBS tm_workers)
 tm_unit_test(safetensors LIBS tm_workers)
 tm_unit_test(kernels LIBS tm_workers)
+tm_unit_test(attention LIBS tm_workers)
 tm_unit_test(llama_oracle LIBS tm_test_chain PkgConfig::JANSSON)
 tm_unit_test(generate_golden LIBS tm_test_chain PkgConfig::JANSSON)
 

@@ -10,6 +10,7 @@
 #include "core/err.h"
 #include "model/arch.h"
 #include "workers/batch.h"
+#include "workers/router.h"
 
 struct kv_tables;
 
@@ -20,6 +21,8 @@ struct backend_config {
     bool has_embed, has_head;      // first / last stage
     uint32_t max_tokens, max_rows; // of a batch
     uint32_t n_blocks;             // KV pool
+    enum arch_dtype kv_dtype;      // of the cache: F32, BF16, FP8 or INT8
+    struct moe_routing routing;    // of a mixture of experts
     int n_threads;
     const int *cpus; // (n_threads) or NULL
     bool idle_class;

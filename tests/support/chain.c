@@ -39,6 +39,8 @@ static void open_stage(struct chain *c, int s, uint32_t n_blocks)
         .n_blocks = n_blocks,
         .n_threads = c->cfg.n_threads,
         .kernels = c->cfg.kernels,
+        .kv_dtype = c->cfg.kv_dtype,
+        .routing = c->cfg.routing,
     };
     must(backend_create(&stage->backend, &cfg, &e), &e);
     must(kv_tables_init(&stage->tables, c->cfg.n_slots, blocks_for(c->cfg.context), &e), &e);

@@ -17,6 +17,8 @@ struct chain_config {
     const char *model; // folder or preset:NAME
     int n_stages, n_threads;
     const char *kernels;
+    enum arch_dtype kv_dtype;
+    struct moe_routing routing;
     uint32_t max_tokens, max_rows; // of a batch
     uint32_t n_slots, context;     // requests at once, positions of each
 };

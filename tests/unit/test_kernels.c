@@ -11,7 +11,6 @@
 
 #include "core/mem.h"
 #include "core/rng.h"
-#include "workers/cpu/attention.h"
 #include "workers/cpu/kernels.h"
 #include "workers/weights/bf16.h"
 #include "workers/weights/f16.h"
@@ -486,120 +485,7 @@ static void largest_and_exponentials(void **state)
     }
 }
 
-/* --- attention -------------------------------------------------------------------------------- */
-
-enum {
-    POSITIONS = 300,
-    BLOCKS = 19,
-    HEADS = 3
-};
-
-struct cache {
-    int dim;
-    float *keys, *values; // (POSITIONS, dim)
-    float *q;             // (POSITIONS, HEADS, dim)
-    float *kv;            // (BLOCKS, attention_block_values)
-    uint32_t blocks[BLOCKS];
-};
-
-static void open_cache(struct cache *c, int dim)
-{
-    *c = (struct cache){.dim = dim};
-    c->keys = numbers((size_t)(POSITIONS * dim), 41);
-    c->values = numbers((size_t)(POSITIONS * dim), 42);
-    c->q = numbers((size_t)(POSITIONS * HEADS * dim), 43);
-    const size_t n = attention_block_values(dim);
-    c->kv = numbers(BLOCKS * n, 44); // what is not written is garbage and must not matter
-    for (uint32_t b = 0; b < BLOCKS; b++) {
-        c->blocks[b] = (uint32_t)rng_permute(b, BLOCKS, 3, RNG_SHUFFLE, 0);
-    }
-    for (int i = 0; i < POSITIONS; i++) {
-        float *block = c->kv + c->blocks[i / 16] * n;
-        attention_store_key(block, i % 16, dim, c->keys + (size_t)(i * dim));
-        attention_store_value(block, i % 16, dim, c->values + (size_t)(i * dim));
-    }
-}
-
-static void close_cache(struct cache *c)
-{
-    free(c->keys);
-    free(c->values);
-    free(c->q);
-    free(c->kv);
-}
-
-static void attend(const struct kernels *set, const struct cache *c, int pos, int n, int n_heads,
-                   float *out)
-{
-    const struct attention a = {
-        .n_tokens = n,
-        .n_heads = n_heads,
-        .head_dim = c->dim,
-        .pos = pos,
-        .scale = 0.3f,
-        .q = c->q + (size_t)(pos * HEADS * c->dim),
-        .q_ld = (size_t)(HEADS * c->dim),
-        .out = out,
-        .out_ld = (size_t)(HEADS * c->dim),
-        .blocks = c->blocks,
-        .kv = c->kv,
-        .block_values = attention_block_values(c->dim),
-    };
-    float *scratch = mem_aligned(attention_scratch_values(c->dim) * sizeof *scratch);
-    attention_run(set, &a, NULL, scratch);
-    free(scratch);
-}
-
-static void check_attention(const struct cache *c, int pos, int head, const float *out)
-{
-    double weight[POSITIONS], sum = 0, largest = -DBL_MAX;
-    const float *q = c->q + (size_t)((pos * HEADS + head) * c->dim);
-    for (int j = 0; j <= pos; j++) {
-        weight[j] = 0;
-        for (int d = 0; d < c->dim; d++) {
-            weight[j] += (double)q[d] * (double)c->keys[j * c->dim + d] * (double)0.3f;
-        }
-        largest = fmax(largest, weight[j]);
-    }
-    for (int j = 0; j <= pos; j++) {
-        weight[j] = exp(weight[j] - largest);
-        sum += weight[j];
-    }
-    for (int d = 0; d < c->dim; d++) {
-        double want = 0;
-        for (int j = 0; j <= pos; j++) {
-            want += weight[j] / sum * (double)c->values[j * c->dim + d];
-        }
-        expect_near(out[d], want, 3e-5);
-    }
-}
-
-static void attention(void **state)
-{
-    (void)state;
-    const int dims[] = {2, 10, 16, 32, 64, 128};
-    for (int i = 0; i < 6 * n_sets; i++) {
-        struct cache c;
-        open_cache(&c, dims[i % 6]);
-        const size_t width = (size_t)(HEADS * c.dim);
-        float *alone = numbers(POSITIONS * width, 45), *group = numbers(POSITIONS * width, 46);
-        for (int pos = 0; pos < POSITIONS; pos++) {
-            attend(sets[i / 6], &c, pos, 1, HEADS, alone + (size_t)pos * width);
-            if (pos % 37 == 0 || pos == 127 || pos == 128) {
-                for (int h = 0; h < HEADS; h++) {
-                    check_attention(&c, pos, h, alone + (size_t)pos * width + (size_t)(h * c.dim));
-                }
-            }
-        }
-        for (int pos = 0; pos < POSITIONS; pos += 4) { // groups that straddle blocks and chunks
-            attend(sets[i / 6], &c, pos, 4, HEADS, group + (size_t)pos * width);
-        }
-        assert_memory_equal(alone, group, POSITIONS * width * sizeof *alone);
-        free(alone);
-        free(group);
-        close_cache(&c);
-    }
-}
+/* --- sets ------------------------------------------------------------------------------------ */
 
 static void sets_are_chosen_by_name(void **state)
 {
@@ -637,7 +523,6 @@ int main(void)
         cmocka_unit_test(activations),
         cmocka_unit_test(caps),
         cmocka_unit_test(largest_and_exponentials),
-        cmocka_unit_test(attention),
         cmocka_unit_test(sets_are_chosen_by_name),
     };
     return cmocka_run_group_tests(tests, find_sets, NULL);

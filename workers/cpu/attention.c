@@ -7,109 +7,149 @@
 
 #define CHUNK        128 // positions between two rescalings
 #define CHUNK_BLOCKS (CHUNK / BATCH_KV_BLOCK)
-_Static_assert(BATCH_KV_BLOCK == MATRIX_PANEL, "a KV block is one panel of keys");
 
 /* The state of a call; queries are ordered (token, head). */
 struct run {
     const struct kernels *k;
     const struct attention *a, *next;
-    int n_queries, padded_dim;
-    float *q;      // (n_queries, head_dim) scaled
-    float *scores; // (n_queries, CHUNK)
-    float *acc;    // (n_queries, padded_dim)
+    int n_queries, key_dim, padded_dim; // of values
+    float *q;                           // (n_queries, key_dim) scaled
+    float *scores;                      // (n_queries, CHUNK)
+    float *acc;                         // (n_queries, padded_dim)
+    float *keys;                        // (CHUNK_BLOCKS, cache_keys_floats)
+    float *values;                      // (CHUNK_BLOCKS, cache_values_floats)
     float largest[ATTENTION_MAX_QUERIES], sum[ATTENTION_MAX_QUERIES];
+    // of the chunk at hand: its first position, its blocks that some query sees, their panels
+    int from, first_block, end_block;
+    const float *keys_at[CHUNK_BLOCKS], *values_at[CHUNK_BLOCKS];
 };
 
-size_t attention_block_values(int head_dim)
+/* Positions first .. end - 1. */
+struct positions {
+    int first, end;
+};
+
+size_t attention_scratch_values(const struct cache *c)
 {
-    return (size_t)(head_dim + matrix_padded(head_dim)) * BATCH_KV_BLOCK;
+    const size_t of_query =
+        (size_t)(matrix_padded(c->key_dim) + CHUNK + matrix_padded(c->value_dim));
+    return ATTENTION_MAX_QUERIES * of_query +
+           CHUNK_BLOCKS * (cache_keys_floats(c) + cache_values_floats(c));
 }
 
-size_t attention_scratch_values(int head_dim)
+static const char *block_at(const struct attention *a, int block)
 {
-    return (size_t)ATTENTION_MAX_QUERIES * (size_t)(2 * matrix_padded(head_dim) + CHUNK);
+    return a->kv + (size_t)a->blocks[block] * a->block_bytes;
 }
 
-void attention_store_key(float *block, int at, int head_dim, const float *key)
+/* Block b of the chunk at hand. */
+static const char *chunk_block(const struct run *r, int b)
 {
-    for (int d = 0; d < head_dim; d++) {
-        block[d * BATCH_KV_BLOCK + at] = key[d];
-    }
+    return block_at(r->a, r->from / BATCH_KV_BLOCK + b);
 }
 
-void attention_store_value(float *block, int at, int head_dim, const float *value)
+/* What a token sees: from the window's edge to itself. */
+static struct positions seen(const struct attention *a, int token)
 {
-    float *values = block + (size_t)head_dim * BATCH_KV_BLOCK + (size_t)at * MATRIX_PANEL;
-    for (int d = 0; d < head_dim; d += MATRIX_PANEL) {
-        int n = head_dim - d < MATRIX_PANEL ? head_dim - d : MATRIX_PANEL;
-        memcpy(values + (size_t)d * BATCH_KV_BLOCK, value + d, (size_t)n * sizeof *value);
-    }
+    const int end = a->pos + token + 1, first = a->layer.window > 0 ? end - a->layer.window : 0;
+    return (struct positions){first > 0 ? first : 0, end};
 }
 
-static const float *block_at(const struct attention *a, int block)
+/* The part of it in the chunk, counted from the chunk's beginning: whole blocks in front. */
+static struct positions seen_in_chunk(const struct run *r, int token)
 {
-    return a->kv + (size_t)a->blocks[block] * a->block_values;
-}
-
-static const float *values_at(const struct attention *a, int block)
-{
-    return block_at(a, block) + (size_t)a->head_dim * BATCH_KV_BLOCK;
+    const struct positions s = seen(r->a, token);
+    const int first = s.first / BATCH_KV_BLOCK * BATCH_KV_BLOCK - r->from, end = s.end - r->from;
+    return (struct positions){first > 0 ? first : 0, end < CHUNK ? end : CHUNK};
 }
 
 static void begin(struct run *r, float *scratch)
 {
     const struct attention *a = r->a;
     r->q = scratch;
-    r->scores = r->q + (size_t)r->n_queries * (size_t)r->padded_dim;
+    r->scores = r->q + (size_t)r->n_queries * (size_t)matrix_padded(r->key_dim);
     r->acc = r->scores + (size_t)r->n_queries * CHUNK;
+    r->keys = r->acc + (size_t)r->n_queries * (size_t)r->padded_dim;
+    r->values = r->keys + CHUNK_BLOCKS * cache_keys_floats(a->cache);
     for (int i = 0; i < r->n_queries; i++) {
         int token = i / a->n_heads, head = i % a->n_heads;
-        const float *from = a->q + (size_t)token * a->q_ld + (size_t)(head * a->head_dim);
-        for (int d = 0; d < a->head_dim; d++) {
-            r->q[i * a->head_dim + d] = from[d] * a->scale;
+        const float *from = a->q + (size_t)token * a->q_ld + (size_t)head * a->q_step;
+        for (int d = 0; d < r->key_dim; d++) {
+            r->q[i * r->key_dim + d] = from[d] * a->layer.scale;
         }
-        r->largest[i] = -INFINITY;
-        r->sum[i] = 0;
+        // A sink is a score whose value is nothing.
+        r->largest[i] = a->sinks ? a->sinks[head] : -INFINITY;
+        r->sum[i] = a->sinks ? 1 : 0;
     }
     memset(r->acc, 0, (size_t)(r->n_queries * r->padded_dim) * sizeof *r->acc);
 }
 
-/* Positions from `from` on, at most n, that a token sees. */
-static int seen(const struct attention *a, int token, int from, int n)
+/* Scores against whole blocks: lanes outside of what a query sees are ignored by what follows. */
+static void score(struct run *r)
 {
-    int count = a->pos + token + 1 - from;
-    return count < 0 ? 0 : count > n ? n : count;
-}
-
-/* Scores against whole blocks: lanes past a query's last position are ignored by what follows. */
-static void score(const struct run *r, int from, int n_blocks)
-{
-    const void *keys[CHUNK_BLOCKS], *values[CHUNK_BLOCKS];
-    for (int b = 0; b < n_blocks; b++) {
-        keys[b] = block_at(r->a, from / BATCH_KV_BLOCK + b);
-        values[b] = values_at(r->a, from / BATCH_KV_BLOCK + b);
+    const struct cache *c = r->a->cache;
+    const void *keys[CHUNK_BLOCKS], *ahead[CHUNK_BLOCKS];
+    const int first = r->first_block;
+    for (int b = first; b < r->end_block; b++) {
+        const char *block = chunk_block(r, b);
+        r->keys_at[b] = cache_keys(c, block, r->keys + (size_t)b * cache_keys_floats(c));
+        keys[b] = r->keys_at[b];
+        ahead[b] = block + c->values_at;
     }
     const struct kernels_tile t = {
-        .panels = keys,
-        .ahead = values,
+        .panels = keys + first,
+        .ahead = (cache_keys_floats(c) > 0 ? keys : ahead) + first,
         .dtype = ARCH_F32,
-        .n_panels = n_blocks,
+        .n_panels = r->end_block - first,
         .n_segments = 1,
         .m = r->n_queries,
-        .k = r->a->head_dim,
-        .x = {KERNELS_F32, r->q, (size_t)r->a->head_dim * sizeof *r->q},
-        .y = r->scores,
+        .k = r->key_dim,
+        .x = {.form = KERNELS_F32,
+              .data = r->q,
+              .stride = (size_t)r->key_dim * sizeof *r->q},
+        .y = r->scores + (size_t)first * BATCH_KV_BLOCK,
         .ldy = CHUNK,
         .mode = KERNELS_SET,
     };
     kernels_tiles(r->k, &t);
 }
 
-/* Turn a query's scores of this chunk into weights and rescale what it has summed so far. */
-static void soften(struct run *r, int query, int count)
+/* Scores or weights of a query, times the factors of the stored keys or values. */
+static void apply_factors(const struct run *r, float *x, struct positions s,
+                          const float *(*factors_of)(const struct cache *, const void *))
 {
+    for (int b = s.first / BATCH_KV_BLOCK; b * BATCH_KV_BLOCK < s.end; b++) {
+        const float *factors = factors_of(r->a->cache, chunk_block(r, b));
+        for (int j = 0; factors && j < BATCH_KV_BLOCK; j++) {
+            x[b * BATCH_KV_BLOCK + j] *= factors[j];
+        }
+    }
+}
+
+/* What one query sees of the chunk's scores: factors, cap and mask. */
+static void shape_scores(const struct run *r, float *scores, struct positions s, int token)
+{
+    apply_factors(r, scores, s, cache_key_factors);
+    if (r->a->layer.softcap > 0) {
+        r->k->softcap(scores + s.first, s.end - s.first, r->a->layer.softcap);
+    }
+    const int unseen = seen(r->a, token).first - r->from;
+    for (int i = s.first; i < unseen; i++) { // less than a block
+        scores[i] = -INFINITY;
+    }
+}
+
+/* Turn a query's scores of this chunk into weights and rescale what it has summed so far. */
+static void soften(struct run *r, int query)
+{
+    const int token = query / r->a->n_heads;
+    const struct positions s = seen_in_chunk(r, token);
+    if (s.first >= s.end) {
+        return;
+    }
     float *scores = r->scores + (size_t)query * CHUNK;
-    float largest = r->k->max(scores, count);
+    shape_scores(r, scores, s, token);
+    float largest = r->k->max(scores + s.first, s.end - s.first);
     if (largest > r->largest[query]) {
         float shrink = expf(r->largest[query] - largest);
         float *acc = r->acc + (size_t)(query * r->padded_dim);
@@ -119,11 +159,12 @@ static void soften(struct run *r, int query, int count)
         r->sum[query] *= shrink;
         r->largest[query] = largest;
     }
-    r->sum[query] += r->k->exp_sum(scores, count, r->largest[query]);
+    r->sum[query] += r->k->exp_sum(scores + s.first, s.end - s.first, r->largest[query]);
+    apply_factors(r, scores, s, cache_value_factors);
 }
 
 /* The keys to fetch while block `b` is summed: the next chunk's, or those that the next call begins with. */
-static const float *keys_after(const struct run *r, int b)
+static const char *keys_after(const struct run *r, int b)
 {
     const struct attention *a = r->a;
     const int later = b + CHUNK_BLOCKS, last = (a->pos + a->n_tokens - 1) / BATCH_KV_BLOCK;
@@ -137,13 +178,13 @@ static const float *keys_after(const struct run *r, int b)
     return block_at(a, b);
 }
 
-/* Positions of a run of blocks: `n` of each. */
+/* A run of the chunk's blocks: `n` positions of each. */
 struct stretch {
     int first, n_blocks, n;
 };
 
 /* Add the values of a stretch to queries first .. first + m - 1. */
-static void add_values(const struct run *r, struct stretch blocks, int first, int m)
+static void add_values(const struct run *r, struct stretch s, int first, int m)
 {
     enum {
         MAX_PANELS = ATTENTION_MAX_DIM / MATRIX_PANEL,
@@ -151,25 +192,27 @@ static void add_values(const struct run *r, struct stretch blocks, int first, in
     const void *panels[CHUNK_BLOCKS * MAX_PANELS], *ahead[CHUNK_BLOCKS * MAX_PANELS];
     const size_t n_panels = (size_t)r->padded_dim / MATRIX_PANEL;
     const size_t panel_values = BATCH_KV_BLOCK * MATRIX_PANEL;
-    for (int b = 0; b < blocks.n_blocks; b++) {
-        const float *values = values_at(r->a, blocks.first + b);
-        const float *keys = keys_after(r, blocks.first + b);
+    const bool in_place = cache_values_floats(r->a->cache) == 0;
+    for (int b = 0; b < s.n_blocks; b++) {
+        const float *values = r->values_at[s.first + b];
+        const char *keys = keys_after(r, r->from / BATCH_KV_BLOCK + s.first + b);
         for (size_t p = 0; p < n_panels; p++) {
-            panels[(size_t)b * n_panels + p] = values + p * panel_values;
-            ahead[(size_t)b * n_panels + p] = keys + p * panel_values;
+            const size_t i = (size_t)b * n_panels + p;
+            panels[i] = values + p * panel_values;
+            ahead[i] = in_place ? keys + p * panel_values * sizeof(float) : panels[i];
         }
     }
-    const size_t in_chunk = (size_t)(blocks.first % CHUNK_BLOCKS) * BATCH_KV_BLOCK;
+    const float *weights = r->scores + (size_t)first * CHUNK + (size_t)s.first * BATCH_KV_BLOCK;
     const struct kernels_tile t = {
         .panels = panels,
         .ahead = ahead,
         .step = n_panels,
         .dtype = ARCH_F32,
         .n_panels = (int)n_panels,
-        .n_segments = blocks.n_blocks,
+        .n_segments = s.n_blocks,
         .m = m,
-        .k = blocks.n,
-        .x = {KERNELS_F32, r->scores + (size_t)first * CHUNK + in_chunk, CHUNK * sizeof *r->scores},
+        .k = s.n,
+        .x = {.form = KERNELS_F32, .data = weights, .stride = CHUNK * sizeof *weights},
         .y = r->acc + (size_t)(first * r->padded_dim),
         .ldy = (size_t)r->padded_dim,
         .mode = KERNELS_ONTO,
@@ -177,22 +220,45 @@ static void add_values(const struct run *r, struct stretch blocks, int first, in
     kernels_tiles(r->k, &t);
 }
 
-static void sum_chunk(const struct run *r, int from, int n_blocks)
+/* Blocks first .. end - 1 of the chunk, token by token: each has its own edges. */
+static void add_edges(const struct run *r, int first, int end)
 {
     const struct attention *a = r->a;
-    const int first = from / BATCH_KV_BLOCK;
-    const int n_full = seen(a, 0, from, CHUNK) / BATCH_KV_BLOCK; // that all queries see whole
-    if (n_full > 0) {
-        add_values(r, (struct stretch){first, n_full, BATCH_KV_BLOCK}, 0, r->n_queries);
-    }
-    for (int b = first + n_full; b < first + n_blocks; b++) {
-        for (int t = 0; t < a->n_tokens; t++) { // the causal edge: each token has its own end
-            int n = seen(a, t, b * BATCH_KV_BLOCK, BATCH_KV_BLOCK);
-            if (n > 0) {
+    for (int b = first; b < end; b++) {
+        for (int t = 0; t < a->n_tokens; t++) {
+            const struct positions s = seen_in_chunk(r, t);
+            const int left = s.end - b * BATCH_KV_BLOCK;
+            if (b * BATCH_KV_BLOCK >= s.first && left > 0) {
+                const int n = left < BATCH_KV_BLOCK ? left : BATCH_KV_BLOCK;
                 add_values(r, (struct stretch){b, 1, n}, t * a->n_heads, a->n_heads);
             }
         }
     }
+}
+
+static int within(int x, int least, int most)
+{
+    return x < least ? least : x > most ? most : x;
+}
+
+static void sum_chunk(struct run *r)
+{
+    const struct attention *a = r->a;
+    const struct cache *c = a->cache;
+    const int first = r->first_block, end = r->end_block;
+    for (int b = first; b < end; b++) {
+        r->values_at[b] = cache_values(c, chunk_block(r, b), r->keys_at[b],
+                                       r->values + (size_t)b * cache_values_floats(c));
+    }
+    // What all queries see whole: from the last token's first block to the first token's last one.
+    const int last_first = seen_in_chunk(r, a->n_tokens - 1).first / BATCH_KV_BLOCK;
+    const int whole = within(last_first, first, end);
+    const int edge = within(seen_in_chunk(r, 0).end / BATCH_KV_BLOCK, whole, end);
+    add_edges(r, first, whole);
+    if (edge > whole) {
+        add_values(r, (struct stretch){whole, edge - whole, BATCH_KV_BLOCK}, 0, r->n_queries);
+    }
+    add_edges(r, edge, end);
 }
 
 static void finish(const struct run *r)
@@ -200,10 +266,10 @@ static void finish(const struct run *r)
     const struct attention *a = r->a;
     for (int i = 0; i < r->n_queries; i++) {
         int token = i / a->n_heads, head = i % a->n_heads;
-        float *out = a->out + (size_t)token * a->out_ld + (size_t)(head * a->head_dim);
+        float *out = a->out + (size_t)token * a->out_ld + (size_t)head * a->out_step;
         const float *acc = r->acc + (size_t)(i * r->padded_dim);
         float inverse = 1.0f / r->sum[i];
-        for (int d = 0; d < a->head_dim; d++) {
+        for (int d = 0; d < a->cache->value_dim; d++) {
             out[d] = acc[d] * inverse;
         }
     }
@@ -217,22 +283,22 @@ void attention_run(const struct kernels *k, const struct attention *a, const str
         .a = a,
         .next = next,
         .n_queries = a->n_tokens * a->n_heads,
-        .padded_dim = matrix_padded(a->head_dim),
+        .key_dim = a->cache->key_dim,
+        .padded_dim = matrix_padded(a->cache->value_dim),
     };
-    CHECK(r.n_queries <= ATTENTION_MAX_QUERIES && a->head_dim <= ATTENTION_MAX_DIM);
+    CHECK(r.n_queries <= ATTENTION_MAX_QUERIES && r.key_dim <= ATTENTION_MAX_DIM &&
+          r.padded_dim <= ATTENTION_MAX_DIM);
     begin(&r, scratch);
-    int end = a->pos + a->n_tokens; // of what the last token sees
-    for (int from = 0; from < end; from += CHUNK) {
-        int n = end - from < CHUNK ? end - from : CHUNK;
-        int n_blocks = (n + BATCH_KV_BLOCK - 1) / BATCH_KV_BLOCK;
-        score(&r, from, n_blocks);
+    const int first = seen(a, 0).first, end = a->pos + a->n_tokens; // what any token sees
+    for (r.from = first / CHUNK * CHUNK; r.from < end; r.from += CHUNK) {
+        const int n = end - r.from < CHUNK ? end - r.from : CHUNK;
+        r.first_block = first > r.from ? (first - r.from) / BATCH_KV_BLOCK : 0;
+        r.end_block = (n + BATCH_KV_BLOCK - 1) / BATCH_KV_BLOCK;
+        score(&r);
         for (int i = 0; i < r.n_queries; i++) {
-            int count = seen(a, i / a->n_heads, from, CHUNK);
-            if (count > 0) {
-                soften(&r, i, count);
-            }
+            soften(&r, i);
         }
-        sum_chunk(&r, from, n_blocks);
+        sum_chunk(&r);
     }
     finish(&r);
 }

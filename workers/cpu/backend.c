@@ -23,36 +23,41 @@ int backend_create(struct backend **out, const struct backend_config *cfg, struc
     CHECK(cfg->n_threads >= 1 && cfg->max_tokens >= 1 && cfg->max_rows >= 1 && cfg->n_blocks >= 1);
     struct backend *b = xcalloc(1, sizeof *b);
     b->arch = *cfg->arch;
-    const struct packed_part part = {
+    const struct layers_part part = {
         .first_layer = cfg->first_layer,
         .n_layers = cfg->n_layers,
         .has_embed = cfg->has_embed,
         .has_head = cfg->has_head,
     };
-    if (kernels_select(&b->kernels, cfg->kernels ? cfg->kernels : "auto", e) ||
-        packed_load(&b->weights, cfg->model, &b->arch, &part, e)) {
+    if (kernels_select(&b->kernels, cfg->kernels ? cfg->kernels : "auto", e)) {
         goto free_backend;
+    }
+    b->pool = pool_create(cfg->n_threads, cfg->cpus, cfg->idle_class);
+    if (packed_load(&b->weights, cfg->model, &b->arch, &part, b->pool, e)) {
+        goto free_pool;
     }
     const struct phases_config phases = {
         .kernels = b->kernels,
         .weights = &b->weights,
         .arch = &b->arch,
-        .has_embed = cfg->has_embed,
-        .has_head = cfg->has_head,
+        .part = part,
         .max_tokens = cfg->max_tokens,
         .max_rows = cfg->max_rows,
         .n_blocks = cfg->n_blocks,
+        .kv_dtype = cfg->kv_dtype,
+        .routing = cfg->routing,
         .n_members = cfg->n_threads,
     };
     if (phases_create(&b->phases, &phases, e)) {
         goto free_weights;
     }
-    b->pool = pool_create(cfg->n_threads, cfg->cpus, cfg->idle_class);
     *out = b;
     return 0;
 
 free_weights:
     packed_free(&b->weights);
+free_pool:
+    pool_destroy(b->pool);
 free_backend:
     free(b);
     return -1;

@@ -1,123 +1,580 @@
 #include "workers/cpu/packed.h"
 
+#include "core/clock.h"
 #include "core/mem.h"
+#include "workers/weights/bf16.h"
 #include "workers/weights/weights.h"
 
 #include <stdlib.h>
+#include <string.h>
 
-#define ROWS_AT_A_TIME MATRIX_PANEL
+/* Which row of a tensor, or of several of its rows what, a matrix's row is made of. */
+enum making {
+    AS_IT_IS,
+    ROTARY,    // the last rope_dim rows of each head: pairs brought to halves
+    KEYS_UP,   // W_UK of each head, transposed
+    VALUES_UP, // W_UV of each head
+    PADDED_IN, // columns of each head padded to whole panels
+};
+
+/* Rows first .. first + n - 1 (n 0: all), in heads of so many rows. */
+struct rows {
+    int first, n, head;
+};
+
+/*
+ * Some rows of a tensor for rows `at` .. of a matrix; with stride 2 every second
+ * panel is left free.
+ */
+struct job {
+    struct weights_tensor t;
+    struct matrix *m;
+    struct rows rows;
+    int at, stride;
+    enum making making;
+};
 
 struct loader {
     const struct weights *weights;
     const struct arch *arch;
-    void *scratch; // (ROWS_AT_A_TIME, widest matrix)
     struct packed *packed;
+    size_t n_jobs, cap_jobs;
+    struct job *jobs; // (n_jobs)
+    size_t scratch_bytes;
+    char **scratch; // (n_members) of scratch_bytes
     struct err *e;
 };
 
-/* Row i of the tensor goes to row `at` + i of the matrix; `stride` 2 leaves every second panel free. */
-static int load_rows(struct loader *l, enum weights_id id, int layer, struct matrix *m, int at,
-                     int stride)
+/* --- what there is to load -------------------------------------------------------------------- */
+
+/* What a matrix is kept in: a format that no kernel reads becomes bfloat16. */
+static enum arch_dtype kept(enum arch_dtype stored)
 {
-    struct weights_tensor t;
-    if (weights_find(l->weights, id, layer, &t, l->e)) {
+    return stored == ARCH_FP8 || stored == ARCH_MXFP4 ? ARCH_BF16 : stored;
+}
+
+/* Likewise, of a matrix whose inputs are parts of wider rows. */
+static enum arch_dtype kept_as_floats(enum arch_dtype stored)
+{
+    return matrix_is_grouped(kept(stored)) ? ARCH_BF16 : kept(stored);
+}
+
+static int find(struct loader *l, enum weights_id id, int layer, int expert,
+                struct weights_tensor *t)
+{
+    (void)expert;
+    if (weights_find(l->weights, id, layer, t, l->e)) {
         return -1;
     }
-    for (int64_t row = 0; row < t.n_rows; row += ROWS_AT_A_TIME) {
-        int64_t n = t.n_rows - row < ROWS_AT_A_TIME ? t.n_rows - row : ROWS_AT_A_TIME;
-        matrix_pack(m, at + (int)row * stride, (int)n, t.dtype,
-                    weights_rows(&t, row, n, l->scratch));
-    }
-    l->packed->n_bytes += t.n_rows * t.n_cols * weights_value_bytes(t.dtype);
+    l->packed->n_bytes += t->n_rows * t->n_cols * weights_value_bytes(t->dtype);
     return 0;
 }
 
-static int load_vector(struct loader *l, enum weights_id id, int layer, float **out)
+static void add_job(struct loader *l, const struct job *job)
 {
-    struct weights_tensor t;
-    if (weights_find(l->weights, id, layer, &t, l->e)) {
+    const size_t cols = (size_t)job->t.n_cols + (size_t)job->m->n_cols;
+    // A panel's rows as stored; a few as float32; for W_UK nope_dim rows of a head.
+    const size_t rows = MATRIX_PANEL + 4 + (size_t)l->arch->latent.nope_dim;
+    const size_t bytes = rows * cols * sizeof(float);
+    l->scratch_bytes = bytes > l->scratch_bytes ? bytes : l->scratch_bytes;
+    if (l->n_jobs == l->cap_jobs) {
+        l->cap_jobs = l->cap_jobs ? 2 * l->cap_jobs : 64;
+        l->jobs = xrealloc(l->jobs, l->cap_jobs * sizeof *l->jobs);
+    }
+    l->jobs[l->n_jobs++] = *job;
+}
+
+/* A whole tensor goes to rows `at` .. of a matrix that is there. */
+static int add_rows(struct loader *l, enum weights_id id, int layer, int expert, struct matrix *m,
+                    int at, int stride)
+{
+    struct job job = {.m = m, .at = at, .stride = stride};
+    if (find(l, id, layer, expert, &job.t)) {
         return -1;
     }
-    *out = mem_aligned((size_t)matrix_padded((int)t.n_cols) * sizeof **out);
-    if (!*out) {
-        return err_set(l->e, ERR_ENV, "no memory for tensor %s", t.name);
+    job.rows.n = (int)job.t.n_rows;
+    add_job(l, &job);
+    return 0;
+}
+
+/* Likewise rows first .. first + n - 1, the last rope_dim of every head_rows of them rotated. */
+static int add_part(struct loader *l, enum weights_id id, int layer, struct matrix *m, int at,
+                    struct rows rows)
+{
+    if (add_rows(l, id, layer, -1, m, at, 1)) {
+        return -1;
+    }
+    struct job *job = &l->jobs[l->n_jobs - 1];
+    job->rows = rows.n > 0 ? rows : (struct rows){0, job->rows.n, rows.head};
+    job->making = l->arch->rope_interleaved && rows.head > 0 ? ROTARY : AS_IT_IS;
+    return 0;
+}
+
+static int new_vector(struct loader *l, size_t n, float **out)
+{
+    *out = mem_aligned(n * sizeof **out);
+    return *out ? 0 : err_set(l->e, ERR_ENV, "no memory for a vector of %zu weights", n);
+}
+
+static int add_vector(struct loader *l, enum weights_id id, int layer, float **out)
+{
+    struct weights_tensor t;
+    if (find(l, id, layer, -1, &t) || new_vector(l, (size_t)matrix_padded((int)t.n_cols), out)) {
+        return -1;
     }
     weights_vector(&t, *out);
-    l->packed->n_bytes += t.n_cols * weights_value_bytes(t.dtype);
     return 0;
 }
 
-static int load_layer(struct loader *l, int layer, struct packed_layer *p)
+/* The weights of a norm over hidden states. */
+static int add_norm(struct loader *l, enum weights_id id, int layer, float **out)
+{
+    if (add_vector(l, id, layer, out)) {
+        return -1;
+    }
+    for (int i = 0; l->arch->norm_plus_one && i < l->arch->hidden; i++) {
+        (*out)[i] += 1;
+    }
+    return 0;
+}
+
+static int add_norms(struct loader *l, int layer, struct packed_layer *p)
+{
+    if (add_norm(l, WEIGHTS_ATTN_NORM, layer, &p->attn_norm) ||
+        add_norm(l, WEIGHTS_MLP_NORM, layer, &p->mlp_norm)) {
+        return -1;
+    }
+    return l->arch->post_norms && (add_norm(l, WEIGHTS_POST_ATTN_NORM, layer, &p->post_attn_norm) ||
+                                   add_norm(l, WEIGHTS_POST_MLP_NORM, layer, &p->post_mlp_norm))
+               ? -1
+               : 0;
+}
+
+/* --- attention -------------------------------------------------------------------------------- */
+
+/* Which row stands at place `row`, where the last rope_dim of a head's rows are brought to halves. */
+static int rotary_source(int row, int head, int rope_dim)
+{
+    const int in_head = row % head, j = in_head - (head - rope_dim), half = rope_dim / 2;
+    return j < 0 ? row : row - j + (j < half ? 2 * j : 2 * (j - half) + 1);
+}
+
+/* A vector for rows `at` .. of the matrix that add_part made with the same `head`. */
+static int put_bias(struct loader *l, enum weights_id id, int layer, float *bias, int at, int head)
+{
+    struct weights_tensor t;
+    if (find(l, id, layer, -1, &t)) {
+        return -1;
+    }
+    float *values = xcalloc((size_t)t.n_cols, sizeof *values);
+    weights_vector(&t, values);
+    for (int i = 0; i < (int)t.n_cols; i++) {
+        const bool turned = l->arch->rope_interleaved && head > 0;
+        bias[at + i] = values[turned ? rotary_source(i, head, l->arch->rope_dim) : i];
+    }
+    free(values);
+    return 0;
+}
+
+static int add_qkv(struct loader *l, int layer, struct packed_layer *p)
 {
     const struct arch *a = l->arch;
-    const int q = a->n_heads * a->head_dim, kv = a->n_kv_heads * a->head_dim;
-    if (load_vector(l, WEIGHTS_ATTN_NORM, layer, &p->attn_norm) ||
-        load_vector(l, WEIGHTS_MLP_NORM, layer, &p->mlp_norm) ||
-        matrix_init(&p->qkv, q + 2 * kv, a->hidden, a->dtype, l->e) ||
-        matrix_init(&p->o, a->hidden, q, a->dtype, l->e) ||
-        matrix_init(&p->gate_up, 2 * matrix_padded(a->intermediate), a->hidden, a->dtype, l->e) ||
-        matrix_init(&p->down, a->hidden, a->intermediate, a->dtype, l->e)) {
+    const int d = a->head_dim, q = a->n_heads * d, k = a->n_kv_heads * d;
+    const int n = q + k + a->n_kv_heads * a->v_dim;
+    if (matrix_init(&p->qkv, n, a->hidden, kept(a->linear_dtype), l->e) ||
+        add_part(l, WEIGHTS_Q, layer, &p->qkv, 0, (struct rows){.head = d}) ||
+        add_part(l, WEIGHTS_K, layer, &p->qkv, q, (struct rows){.head = d}) ||
+        add_rows(l, WEIGHTS_V, layer, -1, &p->qkv, q + k, 1)) {
         return -1;
     }
-    if (load_rows(l, WEIGHTS_Q, layer, &p->qkv, 0, 1) ||
-        load_rows(l, WEIGHTS_K, layer, &p->qkv, q, 1) ||
-        load_rows(l, WEIGHTS_V, layer, &p->qkv, q + kv, 1) ||
-        load_rows(l, WEIGHTS_O, layer, &p->o, 0, 1) ||
-        load_rows(l, WEIGHTS_GATE, layer, &p->gate_up, 0, 2) ||
-        load_rows(l, WEIGHTS_UP, layer, &p->gate_up, MATRIX_PANEL, 2) ||
-        load_rows(l, WEIGHTS_DOWN, layer, &p->down, 0, 1)) {
+    if (a->qkv_bias && (new_vector(l, (size_t)matrix_padded(n), &p->qkv_bias) ||
+                        put_bias(l, WEIGHTS_Q_BIAS, layer, p->qkv_bias, 0, d) ||
+                        put_bias(l, WEIGHTS_K_BIAS, layer, p->qkv_bias, q, d) ||
+                        put_bias(l, WEIGHTS_V_BIAS, layer, p->qkv_bias, q + k, 0))) {
         return -1;
     }
     return 0;
 }
 
-static int load_ends(struct loader *l, const struct packed_part *part)
+static int add_latent(struct loader *l, int layer, struct packed_latent *p)
+{
+    const struct arch *a = l->arch;
+    const int rank = a->latent.kv_rank, r = matrix_padded(rank), v = matrix_padded(a->v_dim);
+    const int q_rank = a->latent.q_rank, q = matrix_padded(q_rank);
+    const enum arch_dtype dtype = kept(a->linear_dtype), floats = kept_as_floats(a->linear_dtype);
+    if (matrix_init(&p->down, q + r + a->rope_dim, a->hidden, dtype, l->e) ||
+        matrix_init(&p->queries, a->n_heads * a->head_dim, q_rank > 0 ? q_rank : a->hidden, dtype,
+                    l->e) ||
+        matrix_init(&p->keys_up, a->n_heads * r, a->latent.nope_dim, floats, l->e) ||
+        matrix_init(&p->values_up, a->n_heads * v, rank, floats, l->e)) {
+        return -1;
+    }
+    if (q_rank > 0 && (add_rows(l, WEIGHTS_Q_A, layer, -1, &p->down, 0, 1) ||
+                       add_vector(l, WEIGHTS_Q_A_NORM, layer, &p->q_norm))) {
+        return -1;
+    }
+    const struct rows rotated = {.first = rank, .n = a->rope_dim, .head = a->rope_dim};
+    if (add_part(l, WEIGHTS_KV_A, layer, &p->down, q, (struct rows){.n = rank}) ||
+        add_part(l, WEIGHTS_KV_A, layer, &p->down, q + r, rotated) ||
+        add_vector(l, WEIGHTS_KV_A_NORM, layer, &p->kv_norm) ||
+        add_part(l, q_rank > 0 ? WEIGHTS_Q_B : WEIGHTS_Q, layer, &p->queries, 0,
+                 (struct rows){.head = a->head_dim}) ||
+        add_rows(l, WEIGHTS_KV_B, layer, -1, &p->keys_up, 0, 1)) {
+        return -1;
+    }
+    l->jobs[l->n_jobs - 1].making = KEYS_UP;
+    struct job values = l->jobs[l->n_jobs - 1];
+    values.m = &p->values_up;
+    values.making = VALUES_UP;
+    add_job(l, &values);
+    return 0;
+}
+
+static int add_attention(struct loader *l, int layer, struct packed_layer *p)
+{
+    const struct arch *a = l->arch;
+    const bool latent = arch_is_latent(a);
+    const int out = a->n_heads * (latent ? matrix_padded(a->v_dim) : a->v_dim);
+    if ((latent ? add_latent(l, layer, &p->latent) : add_qkv(l, layer, p)) ||
+        matrix_init(&p->o, a->hidden, out, kept(a->linear_dtype), l->e) ||
+        add_rows(l, WEIGHTS_O, layer, -1, &p->o, 0, 1)) {
+        return -1;
+    }
+    if (out != a->n_heads * a->v_dim) {
+        l->jobs[l->n_jobs - 1].making = PADDED_IN;
+    }
+    if ((a->attn_sinks && add_vector(l, WEIGHTS_SINKS, layer, &p->sinks)) ||
+        (a->o_bias && add_vector(l, WEIGHTS_O_BIAS, layer, &p->o_bias))) {
+        return -1;
+    }
+    return 0;
+}
+
+/* --- MLPs ------------------------------------------------------------------------------------- */
+
+struct mlp {
+    enum weights_id gate, up, down;
+    int expert, intermediate;
+    enum arch_dtype dtype;
+};
+
+static int add_mlp(struct loader *l, int layer, const struct mlp *mlp, struct matrix *gate_up,
+                   struct matrix *down)
+{
+    const int hidden = l->arch->hidden, n = mlp->intermediate;
+    const enum arch_dtype dtype = kept(mlp->dtype);
+    if (matrix_init(gate_up, 2 * matrix_padded(n), hidden, dtype, l->e) ||
+        matrix_init(down, hidden, n, dtype, l->e) ||
+        add_rows(l, mlp->gate, layer, mlp->expert, gate_up, 0, 2) ||
+        add_rows(l, mlp->up, layer, mlp->expert, gate_up, MATRIX_PANEL, 2) ||
+        add_rows(l, mlp->down, layer, mlp->expert, down, 0, 1)) {
+        return -1;
+    }
+    return 0;
+}
+
+/* A bias's value i goes to place i, or where row i of gate or up stands in their matrix. */
+static int put_expert_bias(struct loader *l, enum weights_id id, int layer, int expert, float *out,
+                           int stride)
+{
+    struct weights_tensor t;
+    if (find(l, id, layer, expert, &t)) {
+        return -1;
+    }
+    float *values = xcalloc((size_t)t.n_cols, sizeof *values);
+    weights_vector(&t, values);
+    for (int i = 0; i < (int)t.n_cols; i++) {
+        out[i / MATRIX_PANEL * MATRIX_PANEL * stride + i % MATRIX_PANEL] = values[i];
+    }
+    free(values);
+    return 0;
+}
+
+static int add_expert_biases(struct loader *l, int layer, struct packed_experts *p)
+{
+    const struct arch *a = l->arch;
+    const size_t wide = 2 * (size_t)matrix_padded(a->moe.intermediate);
+    const size_t hidden = (size_t)matrix_padded(a->hidden), n = (size_t)a->moe.n_experts;
+    if (add_vector(l, WEIGHTS_ROUTER_BIAS, layer, &p->router_bias) ||
+        new_vector(l, n * wide, &p->gate_up_bias) || new_vector(l, n * hidden, &p->down_bias)) {
+        return -1;
+    }
+    for (int i = 0; i < a->moe.n_experts; i++) {
+        float *gate = p->gate_up_bias + (size_t)i * wide;
+        if (put_expert_bias(l, WEIGHTS_EXPERT_GATE_BIAS, layer, i, gate, 2) ||
+            put_expert_bias(l, WEIGHTS_EXPERT_UP_BIAS, layer, i, gate + MATRIX_PANEL, 2) ||
+            put_expert_bias(l, WEIGHTS_EXPERT_DOWN_BIAS, layer, i,
+                            p->down_bias + (size_t)i * hidden, 1)) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int add_experts(struct loader *l, int layer, struct packed_experts *p)
+{
+    const struct arch *a = l->arch;
+    const int n = a->moe.n_experts;
+    p->gate_up = xcalloc((size_t)n, sizeof *p->gate_up);
+    p->down = xcalloc((size_t)n, sizeof *p->down);
+    // float32: which experts a token takes must not hang on how its input is rounded.
+    if (matrix_init(&p->router, n, a->hidden, ARCH_F32, l->e) ||
+        add_rows(l, WEIGHTS_ROUTER, layer, -1, &p->router, 0, 1)) {
+        return -1;
+    }
+    struct mlp mlp = {WEIGHTS_EXPERT_GATE, WEIGHTS_EXPERT_UP,   WEIGHTS_EXPERT_DOWN, 0,
+                      a->moe.intermediate, a->expert_dtype};
+    for (; mlp.expert < n; mlp.expert++) {
+        if (add_mlp(l, layer, &mlp, &p->gate_up[mlp.expert], &p->down[mlp.expert])) {
+            return -1;
+        }
+    }
+    if (a->moe.router == ARCH_ROUTER_GROUPS &&
+        add_vector(l, WEIGHTS_CORRECTION_BIAS, layer, &p->correction_bias)) {
+        return -1;
+    }
+    return a->moe.bias ? add_expert_biases(l, layer, p) : 0;
+}
+
+static int add_feed_forward(struct loader *l, int layer, struct packed_layer *p)
+{
+    const struct arch *a = l->arch;
+    const struct mlp dense = {WEIGHTS_GATE,    WEIGHTS_UP,     WEIGHTS_DOWN, -1,
+                              a->intermediate, a->linear_dtype};
+    const struct mlp shared = {WEIGHTS_SHARED_GATE, WEIGHTS_SHARED_UP, WEIGHTS_SHARED_DOWN, -1,
+                               a->moe.n_shared * a->moe.intermediate, a->linear_dtype};
+    if (!arch_is_moe(a, layer)) {
+        return add_mlp(l, layer, &dense, &p->gate_up, &p->down);
+    }
+    if (a->moe.n_shared > 0 && add_mlp(l, layer, &shared, &p->gate_up, &p->down)) {
+        return -1;
+    }
+    return add_experts(l, layer, &p->experts);
+}
+
+/* --- the stage -------------------------------------------------------------------------------- */
+
+static int add_layer(struct loader *l, int layer, struct packed_layer *p)
+{
+    return add_norms(l, layer, p) || add_attention(l, layer, p) || add_feed_forward(l, layer, p)
+               ? -1
+               : 0;
+}
+
+static int add_ends(struct loader *l, const struct layers_part *part)
 {
     const struct arch *a = l->arch;
     struct packed *p = l->packed;
     if (part->has_embed && (matrix_init(&p->embed, a->vocab, a->hidden, a->dtype, l->e) ||
-                            load_rows(l, WEIGHTS_EMBED, 0, &p->embed, 0, 1))) {
+                            add_rows(l, WEIGHTS_EMBED, 0, -1, &p->embed, 0, 1))) {
         return -1;
     }
     if (!part->has_head) {
         return 0;
     }
-    if (load_vector(l, WEIGHTS_NORM, 0, &p->norm)) {
+    if (add_norm(l, WEIGHTS_NORM, 0, &p->norm)) {
         return -1;
     }
     if (part->has_embed && a->tied_embedding) {
         return 0;
     }
     if (matrix_init(&p->head, a->vocab, a->hidden, a->dtype, l->e) ||
-        load_rows(l, WEIGHTS_HEAD, 0, &p->head, 0, 1)) {
+        add_rows(l, WEIGHTS_HEAD, 0, -1, &p->head, 0, 1)) {
         return -1;
     }
     return 0;
 }
 
-static int widest(const struct arch *a)
+static int add_all(struct loader *l, const struct layers_part *part)
 {
-    int w = a->hidden > a->intermediate ? a->hidden : a->intermediate;
-    int q = a->n_heads * a->head_dim;
-    return w > q ? w : q;
-}
-
-static int load_all(struct loader *l, const struct packed_part *part)
-{
-    l->scratch = mem_aligned((size_t)ROWS_AT_A_TIME * (size_t)widest(l->arch) * sizeof(float));
-    if (!l->scratch) {
-        return err_set(l->e, ERR_ENV, "no memory for a row of weights");
-    }
     for (int i = 0; i < part->n_layers; i++) {
-        if (load_layer(l, part->first_layer + i, &l->packed->layers[i])) {
+        if (add_layer(l, part->first_layer + i, &l->packed->layers[i])) {
             return -1;
         }
     }
-    return load_ends(l, part);
+    return add_ends(l, part);
+}
+
+/* --- packing ---------------------------------------------------------------------------------- */
+
+/* Panels first .. end - 1 of the job's matrix, by one member. */
+struct task {
+    const struct job *job;
+    const struct arch *arch;
+    char *scratch;
+    int first, end;
+};
+
+/* One row as float32: where it lies, or in `out` (n_cols). `stored` has room for it as stored. */
+static const float *row_floats(const struct weights_tensor *t, int row, void *stored, float *out)
+{
+    const void *p = weights_rows(t, row, 1, stored);
+    if (t->dtype == ARCH_F32) {
+        return p;
+    }
+    CHECK(t->dtype == ARCH_BF16);
+    for (int64_t k = 0; k < t->n_cols; k++) {
+        out[k] = bf16_to_f32(((const uint16_t *)p)[k]);
+    }
+    return out;
+}
+
+/* The job's row for row `at` of the matrix; -1 where it has none. */
+static int job_row(const struct task *t, int at)
+{
+    const struct job *job = t->job;
+    const int from = at - job->at, panel = from / MATRIX_PANEL;
+    if (from < 0 || panel % job->stride != 0) {
+        return -1;
+    }
+    const int row = panel / job->stride * MATRIX_PANEL + from % MATRIX_PANEL;
+    return row < job->rows.n ? row : -1;
+}
+
+static int tensor_row(const struct task *t, int row)
+{
+    const struct job *job = t->job;
+    if (job->making == ROTARY) {
+        row = rotary_source(row, job->rows.head, t->arch->rope_dim);
+    }
+    return job->rows.first + row;
+}
+
+/* Rows as they are, as many at a time as follow each other in tensor and panel. */
+static void pack_rows(const struct task *t)
+{
+    const struct job *job = t->job;
+    const int end = t->end * MATRIX_PANEL;
+    for (int at = t->first * MATRIX_PANEL, n = 1; at < end; at += n) {
+        const int row = job_row(t, at);
+        n = 1;
+        if (row < 0) {
+            continue;
+        }
+        const int from = tensor_row(t, row);
+        while ((at + n) % MATRIX_PANEL != 0 && job_row(t, at + n) == row + n &&
+               tensor_row(t, row + n) == from + n) {
+            n++;
+        }
+        matrix_pack(job->m, at, n, job->t.dtype, weights_rows(&job->t, from, n, t->scratch));
+    }
+}
+
+/* W_UK of one head: row c of the matrix is column c of the head's first nope_dim rows. */
+static void pack_keys_up(const struct task *t)
+{
+    const struct arch *a = t->arch;
+    const int rank = a->latent.kv_rank, nope = a->latent.nope_dim, r = matrix_padded(rank);
+    const size_t n_cols = (size_t)rank;
+    float *rows = (float *)(void *)t->scratch, *row = rows + (size_t)nope * n_cols;
+    void *stored = row + nope;
+    int loaded = -1;
+    for (int at = t->first * MATRIX_PANEL; at < t->end * MATRIX_PANEL; at++) {
+        const int head = at / r, c = at % r;
+        for (int d = 0; head != loaded && d < nope; d++) {
+            float *to = rows + (size_t)d * n_cols;
+            const float *from =
+                row_floats(&t->job->t, head * (nope + a->v_dim) + d, stored, to);
+            memmove(to, from, n_cols * sizeof *to);
+        }
+        loaded = head;
+        for (int d = 0; d < nope && c < rank; d++) {
+            row[d] = rows[(size_t)d * n_cols + (size_t)c];
+        }
+        if (c < rank) {
+            matrix_pack(t->job->m, at, 1, ARCH_F32, row);
+        }
+    }
+}
+
+static void pack_values_up(const struct task *t)
+{
+    const struct arch *a = t->arch;
+    const int nope = a->latent.nope_dim, v = matrix_padded(a->v_dim);
+    for (int at = t->first * MATRIX_PANEL; at < t->end * MATRIX_PANEL; at++) {
+        const int row = at / v * (nope + a->v_dim) + nope + at % v;
+        if (at % v < a->v_dim) {
+            matrix_pack(t->job->m, at, 1, t->job->t.dtype,
+                        weights_rows(&t->job->t, row, 1, t->scratch));
+        }
+    }
+}
+
+/* Columns v_dim by v_dim to the beginnings of whole panels. */
+static void pack_padded_in(const struct task *t)
+{
+    const struct arch *a = t->arch;
+    const size_t n = (size_t)a->v_dim, v = (size_t)matrix_padded(a->v_dim);
+    const size_t n_cols = (size_t)t->job->t.n_cols;
+    float *wide = (float *)(void *)t->scratch, *floats = wide + (size_t)t->job->m->n_cols;
+    void *stored = floats + n_cols;
+    memset(wide, 0, (size_t)t->job->m->n_cols * sizeof *wide);
+    const int end = t->end * MATRIX_PANEL;
+    for (int at = t->first * MATRIX_PANEL; at < end && at < t->job->rows.n; at++) {
+        const float *row = row_floats(&t->job->t, at, stored, floats);
+        for (size_t h = 0; h < (size_t)a->n_heads; h++) {
+            memcpy(wide + h * v, row + h * n, n * sizeof *row);
+        }
+        matrix_pack(t->job->m, at, 1, ARCH_F32, wide);
+    }
+}
+
+static void pack(void *arg, int member, int n_members)
+{
+    const struct loader *l = arg;
+    for (size_t i = 0; i < l->n_jobs; i++) {
+        const int64_t n = l->jobs[i].m->n_panels;
+        const struct task t = {
+            .job = &l->jobs[i],
+            .arch = l->arch,
+            .scratch = l->scratch[member],
+            .first = (int)(n * member / n_members),
+            .end = (int)(n * (member + 1) / n_members),
+        };
+        switch (l->jobs[i].making) {
+        case AS_IT_IS:
+        case ROTARY:
+            pack_rows(&t);
+            break;
+        case KEYS_UP:
+            pack_keys_up(&t);
+            break;
+        case VALUES_UP:
+            pack_values_up(&t);
+            break;
+        case PADDED_IN:
+            pack_padded_in(&t);
+            break;
+        }
+    }
+}
+
+static int pack_all(struct loader *l, struct pool *pool)
+{
+    const int n_members = pool ? pool_size(pool) : 1;
+    int rc = 0;
+    l->scratch = xcalloc((size_t)n_members, sizeof *l->scratch);
+    for (int i = 0; i < n_members && rc == 0; i++) {
+        l->scratch[i] = mem_aligned(l->scratch_bytes);
+        rc = l->scratch[i] ? 0 : err_set(l->e, ERR_ENV, "no memory for rows of weights");
+    }
+    if (rc == 0 && pool) {
+        pool_submit(pool, pack, l);
+        while (!pool_poll(pool)) {
+            clock_sleep_until_ns(clock_local_ns() + NS_PER_MS);
+        }
+    } else if (rc == 0) {
+        pack(l, 0, 1);
+    }
+    for (int i = 0; i < n_members; i++) {
+        free(l->scratch[i]);
+    }
+    free(l->scratch);
+    return rc;
 }
 
 int packed_load(struct packed *p, const char *model, const struct arch *a,
-                const struct packed_part *part, struct err *e)
+                const struct layers_part *part, struct pool *pool, struct err *e)
 {
     CHECK(part->first_layer >= 0 && part->n_layers >= 1 &&
           part->first_layer + part->n_layers <= a->n_layers);
@@ -127,11 +584,12 @@ int packed_load(struct packed *p, const char *model, const struct arch *a,
     }
     *p = (struct packed){
         .n_layers = part->n_layers,
+        .n_experts = a->moe.n_experts,
         .layers = xcalloc((size_t)part->n_layers, sizeof *p->layers),
     };
     struct loader l = {.weights = w, .arch = a, .packed = p, .e = e};
-    int rc = load_all(&l, part);
-    free(l.scratch);
+    int rc = add_all(&l, part) || pack_all(&l, pool) ? -1 : 0;
+    free(l.jobs);
     weights_close(w);
     if (rc) {
         packed_free(p);
@@ -139,16 +597,32 @@ int packed_load(struct packed *p, const char *model, const struct arch *a,
     return rc;
 }
 
+static void free_layer(struct packed_layer *l, int n_experts)
+{
+    struct packed_experts *x = &l->experts;
+    for (int i = 0; x->gate_up && i < n_experts; i++) {
+        matrix_free(&x->gate_up[i]);
+        matrix_free(&x->down[i]);
+    }
+    struct matrix *matrices[] = {&l->qkv,     &l->latent.down,    &l->latent.queries,
+                                 &l->o,       &l->latent.keys_up, &l->latent.values_up,
+                                 &l->gate_up, &l->down,           &x->router};
+    for (size_t i = 0; i < sizeof matrices / sizeof *matrices; i++) {
+        matrix_free(matrices[i]);
+    }
+    void *rest[] = {l->attn_norm,     l->mlp_norm,   l->post_attn_norm,  l->post_mlp_norm,
+                    l->qkv_bias,      l->sinks,      l->latent.q_norm,   l->latent.kv_norm,
+                    l->o_bias,        x->gate_up,    x->down,            x->router_bias,
+                    x->gate_up_bias,  x->down_bias,  x->correction_bias};
+    for (size_t i = 0; i < sizeof rest / sizeof *rest; i++) {
+        free(rest[i]);
+    }
+}
+
 void packed_free(struct packed *p)
 {
     for (int i = 0; i < p->n_layers; i++) {
-        struct packed_layer *l = &p->layers[i];
-        free(l->attn_norm);
-        free(l->mlp_norm);
-        matrix_free(&l->qkv);
-        matrix_free(&l->o);
-        matrix_free(&l->gate_up);
-        matrix_free(&l->down);
+        free_layer(&p->layers[i], p->n_experts);
     }
     free(p->layers);
     matrix_free(&p->embed);

@@ -1,8 +1,8 @@
 /*
  * The layer driver's operations on CPU threads. Every thread of the team calls phases_run with its
- * index; an operation is split by panels of outputs (matrices), by rows (norms, embedding) or by
- * heads (attention), and ends with a barrier unless the team is one thread. Who computes a value
- * never changes its bits.
+ * index; an operation is split by panels of outputs (matrices), by rows (norms, embedding), by heads
+ * (attention) or by experts and panels, and ends with a barrier unless the team is one thread. Who
+ * computes a value never changes its bits.
  *
  * One batch at a time: phases_begin on the submitting thread, then phases_run on all members.
  */
@@ -19,6 +19,8 @@
 #include "workers/cpu/kernels.h"
 #include "workers/cpu/packed.h"
 #include "workers/kv.h"
+#include "workers/layers.h"
+#include "workers/router.h"
 
 struct phases;
 
@@ -26,8 +28,10 @@ struct phases_config {
     const struct kernels *kernels;
     const struct packed *weights;
     const struct arch *arch;
-    bool has_embed, has_head;
+    struct layers_part part;
     uint32_t max_tokens, max_rows, n_blocks;
+    enum arch_dtype kv_dtype; // F32, BF16, FP8 or INT8
+    struct moe_routing routing;
     int n_members;
 };
 
