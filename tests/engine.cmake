@@ -8,7 +8,7 @@ tm_unit_test(fill LIBS tm_workers)
 tm_unit_test(safetensors LIBS tm_workers)
 tm_unit_test(kernels LIBS tm_workers)
 tm_unit_test(attention LIBS tm_workers)
-tm_unit_test(llama_oracle LIBS tm_test_chain PkgConfig::JANSSON)
+tm_unit_test(family_oracle LIBS tm_test_chain PkgConfig::JANSSON)
 tm_unit_test(generate_golden LIBS tm_test_chain PkgConfig::JANSSON)
 
 # Not a test: prints rates, see the head of the file.
