@@ -26,7 +26,7 @@ struct backend_config {
     int n_threads;
     const int *cpus; // (n_threads) or NULL
     bool idle_class;
-    const char *kernels; // "auto", "portable", "avx2"
+    const char *kernels; // as kernels_select takes them
 };
 
 struct backend;
@@ -47,7 +47,7 @@ bool backend_poll(struct backend *b);
 void backend_times(const struct backend *b, int64_t *t_begin_ns, int64_t *t_end_ns);
 
 const char *backend_name(const struct backend *b);    // "cpu"
-const char *backend_kernels(const struct backend *b); // "avx2", "portable"
+const char *backend_kernels(const struct backend *b); // the set in use
 bool backend_idle_class(const struct backend *b);     // SCHED_IDLE granted
 int64_t backend_weight_bytes(const struct backend *b);
 void backend_destroy(struct backend *b);

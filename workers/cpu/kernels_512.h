@@ -6,6 +6,7 @@
 #pragma once
 
 #include "workers/cpu/kernels.h"
+#include "workers/cpu/vectors_512.h"
 
 #include <immintrin.h>
 #include <stdint.h>
@@ -14,13 +15,6 @@
 #define K512_PANELS 4
 #define K512_CELLS  24 // accumulators, of 32 registers
 #define K512_INTS   12 // cells of integers: each has a sum in floats and one in integers
-#define INLINE      static inline __attribute__((always_inline))
-
-#ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
 
 /* Rows of inputs, three to a pointer, so that few registers address twelve. */
 struct k512_rows {
@@ -189,25 +183,23 @@ INLINE void k512_ints(const size_t m, const size_t n, const bool wide, const str
     K512_UP_TO_4(OF, 5)                                                                            \
     K512_UP_TO_4(OF, 6)                                                                            \
     OF(7, 1)                                                                                       \
-    OF(7, 2) OF(7, 3) OF(8, 1) OF(8, 2) OF(8, 3) OF(9, 1) OF(9, 2) OF(10, 1) OF(10, 2) OF(11, 1)   \
-        OF(11, 2) OF(12, 1) OF(12, 2)
+    OF(7, 2)                                                                                       \
+    OF(7, 3) OF(8, 1) OF(8, 2) OF(8, 3) OF(9, 1) OF(9, 2) OF(10, 1) OF(10, 2) OF(11, 1) OF(11, 2)  \
+        OF(12, 1) OF(12, 2)
 #define K512_INT_TILES(OF)                                                                         \
     K512_UP_TO_4(OF, 1)                                                                            \
     K512_UP_TO_4(OF, 2)                                                                            \
     K512_UP_TO_4(OF, 3)                                                                            \
     OF(4, 1)                                                                                       \
-    OF(4, 2) OF(4, 3) OF(5, 1) OF(5, 2) OF(6, 1) OF(6, 2) OF(7, 1) OF(8, 1) OF(9, 1) OF(10, 1)     \
-        OF(11, 1) OF(12, 1)
+    OF(4, 2)                                                                                       \
+    OF(4, 3) OF(5, 1) OF(5, 2) OF(6, 1) OF(6, 2) OF(7, 1) OF(8, 1) OF(9, 1) OF(10, 1) OF(11, 1)    \
+        OF(12, 1)
 
-#define K512_SHAPES                                                                                \
+#define K512_SHARED                                                                                \
     .floats = {.max_rows = K512_ROWS, .max_panels = K512_PANELS, .max_cells = K512_CELLS},         \
-    .ints = {.max_rows = K512_ROWS, .max_panels = K512_PANELS, .max_cells = K512_INTS}
+    .ints = {.max_rows = K512_ROWS, .max_panels = K512_PANELS, .max_cells = K512_INTS},            \
+    .rmsnorm = vectors_512_rmsnorm, .rope = vectors_512_rope, .gate = vectors_512_gate,            \
+    .softcap = vectors_512_softcap, .max = vectors_512_max, .exp_sum = vectors_512_exp_sum
 
-/* Of kernels_avx512.c, for the sets above it. */
-void k512_float_tile(const struct kernels_tile *t); // KERNELS_F32 inputs
-void k512_rmsnorm(float *out, const float *x, const float *w, int n, float eps);
-void k512_rope(float *x, const float *cosines, const float *sines, int half);
-void k512_gate(enum arch_activation act, float *out, const float *gate_up, int n_panels);
-void k512_softcap(float *x, int n, float cap);
-float k512_max(const float *x, int n);
-float k512_exp_sum(float *x, int n, float max);
+/* KERNELS_F32 inputs, with weights of any float: for the sets above kernels_avx512.c's. */
+void kernels_avx512_float_tile(const struct kernels_tile *t);

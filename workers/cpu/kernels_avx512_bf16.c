@@ -114,7 +114,7 @@ static void tile(const struct kernels_tile *t)
     } else if (t->x.form == KERNELS_BF16) {
         tile_pairs(t);
     } else {
-        k512_float_tile(t);
+        kernels_avx512_float_tile(t);
     }
 }
 
@@ -138,13 +138,7 @@ static void narrow(enum kernels_input form, const float *x, int n, void *out)
 const struct kernels kernels_avx512_bf16 = {
     .name = "avx512_bf16",
     .bf16_form = KERNELS_BF16,
-    K512_SHAPES,
+    K512_SHARED,
     .tile = tile,
     .narrow = narrow,
-    .rmsnorm = k512_rmsnorm,
-    .rope = k512_rope,
-    .gate = k512_gate,
-    .softcap = k512_softcap,
-    .max = k512_max,
-    .exp_sum = k512_exp_sum,
 };
