@@ -75,102 +75,6 @@ INLINE void k512_end(__m512 acc[K512_ROWS][K512_PANELS], const size_t m, const s
     }
 }
 
-/* --- integers --------------------------------------------------------------------------------- */
-
-/* Sums of four products of unsigned weights and signed inputs, added to 16 lanes; exact. */
-INLINE __m512i k512_dot(__m512i sum, __m512i w, __m512i x)
-{
-#ifdef __AVX512VNNI__
-    return _mm512_dpbusd_epi32(sum, w, x);
-#else
-    const __m512i even = _mm512_and_si512(w, _mm512_set1_epi16(0xff));
-    const __m512i x_even = _mm512_srai_epi16(_mm512_slli_epi16(x, 8), 8);
-    sum = _mm512_add_epi32(sum, _mm512_madd_epi16(even, x_even));
-    return _mm512_add_epi32(sum,
-                            _mm512_madd_epi16(_mm512_srli_epi16(w, 8), _mm512_srai_epi16(x, 8)));
-#endif
-}
-
-/* Quad q of a group of 32 columns, unsigned. */
-INLINE __m512i k512_quad(const bool wide, const char *group, size_t q)
-{
-    const __m512i v = _mm512_loadu_si512(group + (wide ? q : q % 4) * 64);
-    if (wide) {
-        return v;
-    }
-    return _mm512_and_si512(q < 4 ? v : _mm512_srli_epi16(v, 4), _mm512_set1_epi8(15));
-}
-
-INLINE int k512_input(const struct kernels_group *x, size_t q)
-{
-    int v;
-    __builtin_memcpy(&v, x->values + 4 * q, sizeof v);
-    return v;
-}
-
-/* Group g of 32 columns; the same order of float operations as AVX2 has. */
-INLINE void k512_group(__m512 acc[K512_ROWS][K512_PANELS], const size_t m, const size_t n,
-                       const bool wide, const struct kernels_tile *t, const struct k512_rows *rows,
-                       size_t g)
-{
-    const size_t group_bytes = wide ? 512 : 256, span = g / 2 * (2 * group_bytes + 64);
-    const size_t at = span + g % 2 * group_bytes;
-    __m512i sum[K512_ROWS][K512_PANELS];
-    UNROLL
-    for (size_t i = 0; i < m; i++) {
-        const struct kernels_group *x = (const void *)k512_row(rows, i);
-        UNROLL
-        for (size_t p = 0; p < n; p++) {
-            sum[i][p] = _mm512_set1_epi32(wide ? 16 * x->offset : x->offset);
-        }
-    }
-    UNROLL
-    for (size_t q = 0; q < 8; q++) {
-        __m512i w[K512_PANELS];
-        UNROLL
-        for (size_t p = 0; p < n; p++) {
-            w[p] = k512_quad(wide, (const char *)t->panels[p] + at, q);
-            if (wide || q < 4) {
-                _mm_prefetch((const char *)t->ahead[p] + at + q * 64, _MM_HINT_T1);
-            }
-        }
-        UNROLL
-        for (size_t i = 0; i < m; i++) {
-            const struct kernels_group *x = (const void *)k512_row(rows, i);
-            const __m512i v = _mm512_set1_epi32(k512_input(x, q));
-            UNROLL
-            for (size_t p = 0; p < n; p++) {
-                sum[i][p] = k512_dot(sum[i][p], w[p], v);
-            }
-        }
-    }
-    UNROLL
-    for (size_t p = 0; p < n; p++) {
-        const char *factors = (const char *)t->panels[p] + span + 2 * group_bytes + g % 2 * 32;
-        const __m512 w =
-            _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i_u *)(const void *)factors));
-        UNROLL
-        for (size_t i = 0; i < m; i++) {
-            const struct kernels_group *x = (const void *)k512_row(rows, i);
-            acc[i][p] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[i][p]),
-                                        _mm512_mul_ps(w, _mm512_set1_ps(x->factor)), acc[i][p]);
-        }
-    }
-}
-
-INLINE void k512_ints(const size_t m, const size_t n, const bool wide, const struct kernels_tile *t)
-{
-    __m512 acc[K512_ROWS][K512_PANELS];
-    k512_begin(acc, m, n, t);
-    struct k512_rows x = k512_rows(t, m, 0);
-    const size_t n_groups = (size_t)(t->k + MATRIX_GROUP - 1) / MATRIX_GROUP;
-    for (size_t g = 0; g < n_groups; g++) {
-        k512_group(acc, m, n, wide, t, &x, g);
-        k512_advance(&x, m, sizeof(struct kernels_group));
-    }
-    k512_end(acc, m, n, t);
-}
-
 /* --- which tile ------------------------------------------------------------------------------- */
 
 /* One case for each shape; OF(m, n) is a call in which both are constants. */
@@ -184,16 +88,17 @@ INLINE void k512_ints(const size_t m, const size_t n, const bool wide, const str
     K512_UP_TO_4(OF, 6)                                                                            \
     OF(7, 1)                                                                                       \
     OF(7, 2)                                                                                       \
-    OF(7, 3) OF(8, 1) OF(8, 2) OF(8, 3) OF(9, 1) OF(9, 2) OF(10, 1) OF(10, 2) OF(11, 1) OF(11, 2)  \
-        OF(12, 1) OF(12, 2)
+    OF(7, 3)                                                                                       \
+    OF(8, 1) OF(8, 2) OF(8, 3) OF(9, 1) OF(9, 2) OF(10, 1) OF(10, 2) OF(11, 1) OF(11, 2) OF(12, 1) \
+        OF(12, 2)
 #define K512_INT_TILES(OF)                                                                         \
     K512_UP_TO_4(OF, 1)                                                                            \
     K512_UP_TO_4(OF, 2)                                                                            \
     K512_UP_TO_4(OF, 3)                                                                            \
     OF(4, 1)                                                                                       \
     OF(4, 2)                                                                                       \
-    OF(4, 3) OF(5, 1) OF(5, 2) OF(6, 1) OF(6, 2) OF(7, 1) OF(8, 1) OF(9, 1) OF(10, 1) OF(11, 1)    \
-        OF(12, 1)
+    OF(4, 3)                                                                                       \
+    OF(5, 1) OF(5, 2) OF(6, 1) OF(6, 2) OF(7, 1) OF(8, 1) OF(9, 1) OF(10, 1) OF(11, 1) OF(12, 1)
 
 #define K512_SHARED                                                                                \
     .floats = {.max_rows = K512_ROWS, .max_panels = K512_PANELS, .max_cells = K512_CELLS},         \

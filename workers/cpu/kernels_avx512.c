@@ -3,6 +3,7 @@
  * widened in registers.
  */
 #include "workers/cpu/kernels_512.h"
+#include "workers/cpu/kernels_512_ints.h"
 #include "workers/cpu/narrow.h"
 
 /* --- products --------------------------------------------------------------------------------- */

@@ -4,6 +4,7 @@
  * bfloat16: vdpbf16ps multiplies two columns at once and adds into float32.
  */
 #include "workers/cpu/kernels_512.h"
+#include "workers/cpu/kernels_512_ints.h"
 #include "workers/cpu/narrow.h"
 
 /* --- bfloat16 --------------------------------------------------------------------------------- */

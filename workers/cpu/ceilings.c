@@ -1,0 +1,291 @@
+#include "workers/cpu/ceilings.h"
+
+#include "core/clock.h"
+#include "core/mem.h"
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LOOKS      16
+#define SPINS      20000              // turns of the chains of multiply-adds in a look
+#define READ_BYTES ((size_t)48 << 20) // of a member in a look
+
+/* One member's work; returns what it did: operations or bytes. */
+typedef double (*look_fn)(const char *from, size_t n_bytes);
+
+struct ceilings_meter {
+    struct pool *pool;
+    int n_members;
+    char *buffer;   // (CEILINGS_BUFFER_BYTES), of each member a part
+    size_t read_at; // of every member's part
+    struct ceilings best;
+
+    // of the look at hand
+    look_fn fn;
+    double *done; // (n_members)
+    int64_t begin_ns, end_ns;
+};
+
+/* --- what is done ----------------------------------------------------------------------------- */
+
+#if defined(__x86_64__)
+
+/* Twelve chains on registers alone: more than latency times width needs. */
+#define ONE(op, v, i)           op " %%" v "12, %%" v "12, %%" v #i "\n\t"
+#define FOUR(op, v, a, b, c, d) ONE(op, v, a) ONE(op, v, b) ONE(op, v, c) ONE(op, v, d)
+#define CHAINS(op, v)           FOUR(op, v, 0, 1, 2, 3) FOUR(op, v, 4, 5, 6, 7) FOUR(op, v, 8, 9, 10, 11)
+#define CLOBBERED                                                                                  \
+    "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10",       \
+        "xmm11", "xmm12"
+
+/* `each` operations of an instruction. */
+#define SPIN(name, op, v, each)                                                                    \
+    static double name(const char *from, size_t n_bytes)                                           \
+    {                                                                                              \
+        (void)from;                                                                                \
+        (void)n_bytes;                                                                             \
+        __asm__ volatile("vzeroall" ::: CLOBBERED);                                                \
+        for (int i = 0; i < SPINS; i++) {                                                          \
+            __asm__ volatile(CHAINS(op, v)::: CLOBBERED);                                          \
+        }                                                                                          \
+        __asm__ volatile("vzeroupper" :::);                                                        \
+        return 12.0 * (each)*SPINS;                                                                \
+    }
+SPIN(fma_256, "vfmadd231ps", "ymm", 16)
+SPIN(fma_512, "vfmadd231ps", "zmm", 32)
+SPIN(bf16_512, "vdpbf16ps", "zmm", 64)
+SPIN(int8_512, "vpdpbusd", "zmm", 128)
+
+/* Reads as kernels do: whole lines, fetched ahead or not. */
+#define READ(name, load, clobbered)                                                                \
+    static double name(const char *from, size_t n_bytes)                                           \
+    {                                                                                              \
+        for (const char *p = from; p < from + n_bytes; p += 256) {                                 \
+            __asm__ volatile(load ::"r"(p) : clobbered, "memory");                                 \
+        }                                                                                          \
+        __asm__ volatile("vzeroupper" :::);                                                        \
+        return (double)n_bytes;                                                                    \
+    }
+#define LINES_512                                                                                  \
+    "vmovups (%0), %%zmm0\n\tvmovups 64(%0), %%zmm1\n\t"                                           \
+    "vmovups 128(%0), %%zmm2\n\tvmovups 192(%0), %%zmm3\n\t"
+#define LINE_256(at) "vmovups " at "(%0), %%ymm0\n\t"
+#define LINES_256                                                                                  \
+    LINE_256("0")                                                                                  \
+    LINE_256("32") LINE_256("64") LINE_256("96") LINE_256("128") LINE_256("160") LINE_256("192")   \
+        LINE_256("224")
+#define FETCH(hint, ahead)                                                                         \
+    "prefetch" hint " " ahead "(%0)\n\tprefetch" hint " 64+" ahead "(%0)\n\tprefetch" hint         \
+    " 128+" ahead "(%0)\n\tprefetch" hint " 192+" ahead "(%0)\n\t"
+READ(read_512, LINES_512, "xmm0")
+READ(read_512_near, FETCH("t0", "2048") LINES_512, "xmm0")
+READ(read_512_far, FETCH("t1", "16384") LINES_512, "xmm0")
+READ(read_256, LINES_256, "xmm0")
+READ(read_256_near, FETCH("t0", "2048") LINES_256, "xmm0")
+
+static bool has_avx2(void)
+{
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+
+static bool has_avx512(void)
+{
+    return __builtin_cpu_supports("avx512f");
+}
+
+static bool has_bf16(void)
+{
+    return has_avx512() && __builtin_cpu_supports("avx512bf16");
+}
+
+static bool has_vnni(void)
+{
+    return has_avx512() && __builtin_cpu_supports("avx512vnni");
+}
+#endif
+
+/* --- on any machine --------------------------------------------------------------------------- */
+
+typedef float quad __attribute__((vector_size(16)));
+
+static double read_words(const char *from, size_t n_bytes)
+{
+    const uint64_t *words = (const void *)from;
+    uint64_t any[4] = {0};
+    for (size_t i = 0; i < n_bytes / sizeof *words; i += 4) {
+        any[0] |= words[i];
+        any[1] |= words[i + 1];
+        any[2] |= words[i + 2];
+        any[3] |= words[i + 3];
+    }
+    __asm__ volatile("" ::"r"(any[0] | any[1] | any[2] | any[3]));
+    return (double)n_bytes;
+}
+
+static double add_products(const char *from, size_t n_bytes)
+{
+    (void)from;
+    (void)n_bytes;
+    quad sum[8] = {0};
+    const quad factor = {0.5f, 0.5f, 0.5f, 0.5f};
+    for (int i = 0; i < SPINS; i++) {
+        for (int c = 0; c < 8; c++) {
+            sum[c] = sum[c] * factor + factor;
+        }
+        __asm__ volatile("" ::: "memory");
+    }
+    quad all = sum[0] + sum[1] + sum[2] + sum[3] + sum[4] + sum[5] + sum[6] + sum[7];
+    __asm__ volatile("" ::"m"(all));
+    return 8.0 * 8 * SPINS;
+}
+
+static bool always(void)
+{
+    return true;
+}
+
+/* --- looking ---------------------------------------------------------------------------------- */
+
+enum kind {
+    READS,
+    F32,
+    BF16,
+    INT8,
+};
+
+static const struct look {
+    enum kind kind;
+    look_fn fn;
+    bool (*runs)(void);
+    const char *name;
+} looks[] = {
+#if defined(__x86_64__)
+    {READS, read_512, has_avx512, ""},
+    {READS, read_512_near, has_avx512, ""},
+    {READS, read_512_far, has_avx512, ""},
+    {READS, read_256, has_avx2, ""},
+    {READS, read_256_near, has_avx2, ""},
+    {F32, fma_256, has_avx2, "vfmadd231ps ymm"},
+    {F32, fma_512, has_avx512, "vfmadd231ps zmm"},
+    {BF16, bf16_512, has_bf16, "vdpbf16ps zmm"},
+    {INT8, int8_512, has_vnni, "vpdpbusd zmm"},
+#endif
+    {READS, read_words, always, ""},
+    {F32, add_products, always, "multiply and add, 128 bits"},
+};
+
+static void keep(struct ceilings *c, const struct look *l, double rate)
+{
+    double *rates[] = {&c->read_bytes_per_s, &c->f32_per_s, &c->bf16_per_s, &c->int8_per_s};
+    const char *unnamed = "";
+    const char **names[] = {&unnamed, &c->f32_name, &c->bf16_name, &c->int8_name};
+    if (rate > *rates[l->kind]) {
+        *rates[l->kind] = rate;
+        *names[l->kind] = l->name;
+    }
+}
+
+static size_t part_bytes(const struct ceilings_meter *m)
+{
+    return CEILINGS_BUFFER_BYTES / (size_t)m->n_members / READ_BYTES * READ_BYTES;
+}
+
+static char *part(const struct ceilings_meter *m, int member)
+{
+    return m->buffer + (size_t)member * part_bytes(m);
+}
+
+static void touch(void *arg, int member, int n_members)
+{
+    (void)n_members;
+    const struct ceilings_meter *m = arg;
+    memset(part(m, member), 1, part_bytes(m));
+}
+
+static void look_member(void *arg, int member, int n_members)
+{
+    struct ceilings_meter *m = arg;
+    if (n_members > 1) {
+        pool_barrier(m->pool);
+    }
+    if (member == 0) {
+        m->begin_ns = clock_local_ns();
+    }
+    m->done[member] = m->fn(part(m, member) + m->read_at, READ_BYTES);
+    if (n_members > 1) {
+        pool_barrier(m->pool);
+    }
+    if (member == 0) {
+        m->end_ns = clock_local_ns();
+    }
+}
+
+static void wait_for(struct pool *p)
+{
+    while (!pool_poll(p)) {
+        clock_sleep_until_ns(clock_local_ns() + 100 * NS_PER_US);
+    }
+}
+
+static void look_once(struct ceilings_meter *m, const struct look *l)
+{
+    if (!l->runs()) {
+        return;
+    }
+    m->fn = l->fn;
+    pool_submit(m->pool, look_member, m);
+    wait_for(m->pool);
+    double done = 0;
+    for (int i = 0; i < m->n_members; i++) {
+        done += m->done[i];
+    }
+    keep(&m->best, l, done * 1e9 / (double)(m->end_ns - m->begin_ns));
+    if (l->kind == READS) { // never twice what a large cache may still hold
+        m->read_at = (m->read_at + READ_BYTES) % part_bytes(m);
+    }
+}
+
+void ceilings_look(struct ceilings_meter *m)
+{
+    for (int i = 0; i < LOOKS; i++) {
+        for (size_t l = 0; l < sizeof looks / sizeof *looks; l++) {
+            look_once(m, &looks[l]);
+        }
+    }
+}
+
+const struct ceilings *ceilings_best(const struct ceilings_meter *m)
+{
+    return &m->best;
+}
+
+int ceilings_open(struct ceilings_meter **out, struct pool *pool, int n_members, struct err *e)
+{
+    struct ceilings_meter *m = xcalloc(1, sizeof *m);
+    *m = (struct ceilings_meter){
+        .pool = pool,
+        .n_members = n_members,
+        .best = {.f32_name = "", .bf16_name = "", .int8_name = ""},
+        .done = xcalloc((size_t)n_members, sizeof *m->done),
+        .buffer = mem_pages(CEILINGS_BUFFER_BYTES),
+    };
+    if (!m->buffer) {
+        ceilings_close(m);
+        return err_set(e, ERR_ENV, "no memory for the %zu MiB that read bandwidth is measured on",
+                       CEILINGS_BUFFER_BYTES >> 20);
+    }
+    pool_submit(pool, touch, m);
+    wait_for(pool);
+    *out = m;
+    return 0;
+}
+
+void ceilings_close(struct ceilings_meter *m)
+{
+    if (m) {
+        mem_pages_free(m->buffer, CEILINGS_BUFFER_BYTES);
+        free(m->done);
+        free(m);
+    }
+}
