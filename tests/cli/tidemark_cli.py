@@ -125,6 +125,8 @@ class Process:
         if os.geteuid() == 0:
             full.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
         full.update(env or {})
+        if full["ASAN_OPTIONS"] == NO_LEAKS["ASAN_OPTIONS"]:
+            full.pop("LSAN_OPTIONS", None)  # whose whole stacks would still be walked at each malloc
         self.chunks, self.out_chunks, self.terminal_fd = [], [], None
         options = dict(env=full, cwd=cwd, start_new_session=True)
         if terminal:
