@@ -11,8 +11,9 @@
 #include <unistd.h>
 
 #define CONNECT_TIMEOUT_NS (30 * NS_PER_S)
-#define DNS_SECONDS        600L // that a resolved address is good for
-#define ID_BYTES           96   // of the header with a call's id
+#define DNS_SECONDS        600L             // that a resolved address is good for
+#define ID_BYTES           96               // of the header with a call's id
+#define LOOK_NS            (50 * NS_PER_US) // what is read so soon after a look has its time
 
 struct shard {
     struct http_curl *q;
@@ -48,15 +49,24 @@ struct http_curl {
     uint64_t n_sockets;  // open
     uint64_t n_connects; // begun
     int keep_fd;         // the socket that is being handed over; < 0: none
-    int64_t t_socket_ns; // when the socket under way was looked at
+    int64_t t_socket_ns; // when the socket under way was looked at, or read
 };
 
 /* --- callbacks of libcurl --------------------------------------------------------------------- */
 
+/* When the bytes under way were read. Between the look and them there may have been a handshake over another
+ * socket, or our turn on the core ended: they may be younger than the look. */
+static int64_t read_ns(struct http_curl *q)
+{
+    int64_t now_ns = clock_now_ns();
+    q->t_socket_ns = now_ns - q->t_socket_ns < LOOK_NS ? q->t_socket_ns : now_ns;
+    return q->t_socket_ns;
+}
+
 static size_t on_data(char *bytes, size_t size, size_t n, void *arg)
 {
     struct http_transfer *t = arg;
-    int64_t t_ns = t->shard->q->t_socket_ns;
+    int64_t t_ns = read_ns(t->shard->q);
     (void)size; // always 1
     if (t->call->t_byte_ns < 0) {
         t->call->t_byte_ns = t_ns;

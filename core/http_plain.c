@@ -471,18 +471,20 @@ void http_plain_look(struct http_plain *p)
     p->clock_stands = change_ns < most_jitter_ns && change_ns > -most_jitter_ns;
 }
 
-/* When the kernel took in what was read; t_ns where it does not say, or no sensible time. */
+/* When the kernel took in what was read; where it does not say, or no sensible time, now. The look, at t_ns, was
+ * before the read, maybe long before: what came between is read too. */
 static int64_t arrival_ns(const struct http_conn *k, struct msghdr *m, int64_t t_ns)
 {
     const struct cmsghdr *cm = CMSG_FIRSTHDR(m);
     struct timespec ts;
     if (!cm || cm->cmsg_level != SOL_SOCKET || cm->cmsg_type != SCM_TIMESTAMPNS ||
         !k->p->clock_stands) {
-        return t_ns;
+        return clock_now_ns();
     }
     memcpy(&ts, CMSG_DATA(cm), sizeof ts);
     int64_t at_ns = (int64_t)ts.tv_sec * NS_PER_S + ts.tv_nsec - k->p->unix_minus_now_ns;
-    return at_ns < t_ns && (!k->call || at_ns >= k->call->t_start_ns) ? at_ns : t_ns;
+    int64_t most_ns = at_ns < t_ns ? t_ns : clock_now_ns();
+    return at_ns < most_ns && (!k->call || at_ns >= k->call->t_start_ns) ? at_ns : most_ns;
 }
 
 static void take_bytes(struct http_conn *k, const char *at, const char *end_of_bytes)
