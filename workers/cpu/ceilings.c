@@ -73,8 +73,8 @@ SPIN(int8_512, "vpdpbusd", "zmm", 128)
 #define LINE_256(at) "vmovups " at "(%0), %%ymm0\n\t"
 #define LINES_256                                                                                  \
     LINE_256("0")                                                                                  \
-    LINE_256("32") LINE_256("64") LINE_256("96") LINE_256("128") LINE_256("160") LINE_256("192")   \
-        LINE_256("224")
+    LINE_256("32")                                                                                 \
+    LINE_256("64") LINE_256("96") LINE_256("128") LINE_256("160") LINE_256("192") LINE_256("224")
 #define FETCH(hint, ahead)                                                                         \
     "prefetch" hint " " ahead "(%0)\n\tprefetch" hint " 64+" ahead "(%0)\n\tprefetch" hint         \
     " 128+" ahead "(%0)\n\tprefetch" hint " 192+" ahead "(%0)\n\t"

@@ -1,6 +1,8 @@
 #include "workers/cpu/kernels.h"
 
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #define MAX_WIDTH   8            // panels of a tile, of any set
 #define SMALL_BYTES (512u << 10) // of inputs: half of them at most stay in the second cache
@@ -22,12 +24,28 @@ static bool runs_avx512(void)
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 
+/* The kernel gives a process the tiles' registers when it asks for them; once is enough. */
+static bool amx_permitted(void)
+{
+    enum {
+        ARCH_REQ_XCOMP_PERM = 0x1023,
+        XFEATURE_XTILEDATA = 18,
+    };
+    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+}
+
 static bool runs_avx512_bf16(void)
 {
     return runs_avx512() && __builtin_cpu_supports("avx512bf16") &&
            __builtin_cpu_supports("avx512vnni");
 }
 #endif
+
+static bool runs_amx(void)
+{
+    return runs_avx512_bf16() && __builtin_cpu_supports("amx-tile") &&
+           __builtin_cpu_supports("amx-bf16") && amx_permitted();
+}
 
 static bool runs_anywhere(void)
 {
@@ -40,6 +58,7 @@ static const struct {
     const char *needs;
 } sets[] = {
 #ifdef TIDEMARK_X86_64
+    {&kernels_amx, runs_amx, "AMX_BF16, or the system does not permit it"},
     {&kernels_avx512_bf16, runs_avx512_bf16, "AVX512_BF16 and AVX512_VNNI"},
     {&kernels_avx512, runs_avx512, "AVX-512 (F, BW, DQ, VL)"},
     {&kernels_avx2, runs_avx2, "AVX2, FMA and F16C"},
@@ -78,8 +97,8 @@ int kernels_select(const struct kernels **out, const char *name, struct err *e)
         return 0;
     }
     return err_set(e, ERR_INPUT,
-                   "kernels \"%.32s\": auto, portable, avx2, avx512 or avx512_bf16 (all but the "
-                   "first two on x86-64) wanted",
+                   "kernels \"%.32s\": auto, portable, or on x86-64 avx2, avx512, avx512_bf16, "
+                   "amx wanted",
                    name);
 }
 
@@ -118,16 +137,22 @@ static int least(int a, int b)
 
 struct cut {
     int n_tiles; // from top to bottom
+    int height;  // of the higher ones
     int width;   // panels of a tile
 };
+
+static int round_up(int n, int unit)
+{
+    return (n + unit - 1) / unit * unit;
+}
 
 /* Rows in tiles of nearly equal height: 7 rows are 4 + 3, not 6 + 1. */
 static struct cut cut_rows(const struct kernels *k, enum kernels_input form, int m)
 {
-    const struct kernels_shape *shape = form == KERNELS_INT8 ? &k->ints : &k->floats;
+    const struct kernels_shape *shape = &k->shapes[form];
     const int n_tiles = (m + shape->max_rows - 1) / shape->max_rows;
-    const int height = (m + n_tiles - 1) / n_tiles;
-    return (struct cut){n_tiles, least(shape->max_cells / height, shape->max_panels)};
+    const int height = round_up((m + n_tiles - 1) / n_tiles, shape->unit);
+    return (struct cut){n_tiles, height, least(shape->max_cells / height, shape->max_panels)};
 }
 
 /* The part of a tile that is computed for all its rows: panels from `panel` on, columns from `from` on. */
@@ -155,7 +180,7 @@ static void aim(const struct kernels_tile *whole, const struct part *part, bool 
 }
 
 static void all_rows(const struct kernels *k, const struct kernels_tile *whole,
-                     const struct part *part, int n_tiles, bool by_panels)
+                     const struct part *part, const struct cut *cut, bool by_panels)
 {
     const void *panels[MAX_WIDTH], *ahead[MAX_WIDTH];
     struct kernels_tile t = *whole;
@@ -172,8 +197,10 @@ static void all_rows(const struct kernels *k, const struct kernels_tile *whole,
         t.panels = whole->panels + part->panel;
         t.ahead = whole->ahead + part->panel;
     }
-    for (int i = 0, row = 0; i < n_tiles; i++, row += t.m) {
-        t.m = (whole->m - row + n_tiles - i - 1) / (n_tiles - i);
+    const int unit = k->shapes[t.x.form].unit;
+    for (int i = 0, row = 0; row < whole->m; i++, row += t.m) {
+        const int left = whole->m - row, tiles_left = cut->n_tiles - i;
+        t.m = least(left, round_up((left + tiles_left - 1) / tiles_left, unit));
         k->tile(&t);
         t.x.data = (const char *)t.x.data + (size_t)t.m * t.x.stride;
         t.y += (size_t)t.m * t.ldy;
@@ -199,7 +226,7 @@ void kernels_tiles(const struct kernels *k, const struct kernels_tile *whole)
                     .from = from,
                     .n = least(KERNELS_K_BLOCK, end - from),
                 };
-                all_rows(k, whole, &part, cut.n_tiles, by_panels);
+                all_rows(k, whole, &part, &cut, by_panels);
             }
         }
     }

@@ -75,13 +75,14 @@ struct kernels_tile {
 
 struct kernels_shape {
     int max_rows, max_panels; // of a tile
-    int max_cells;            // m * n_panels is at most this
+    int max_cells;            // m * n_panels is at most this, m rounded up to
+    int unit;                 // whole multiples of this; max_rows is one
 };
 
 struct kernels {
     const char *name;
-    enum kernels_input bf16_form;      // of inputs to BF16 matrices
-    struct kernels_shape floats, ints; // tiles of F32 and BF16 inputs, of INT8 inputs
+    enum kernels_input bf16_form;   // of inputs to BF16 matrices
+    struct kernels_shape shapes[3]; // by the inputs' form
     void (*tile)(const struct kernels_tile *t);
     /* One row of n values in another form, pads (kernels_row_bytes) included. */
     void (*narrow)(enum kernels_input form, const float *x, int n, void *out);
@@ -101,7 +102,7 @@ struct kernels {
 
 extern const struct kernels kernels_portable;
 #ifdef TIDEMARK_X86_64
-extern const struct kernels kernels_avx2, kernels_avx512, kernels_avx512_bf16;
+extern const struct kernels kernels_avx2, kernels_avx512, kernels_avx512_bf16, kernels_amx;
 #endif
 
 /* "auto" is the fastest this machine runs. ERR_INPUT for a set that is unknown or cannot run here. */

@@ -89,7 +89,8 @@ INLINE void k512_end(__m512 acc[K512_ROWS][K512_PANELS], const size_t m, const s
     OF(7, 1)                                                                                       \
     OF(7, 2)                                                                                       \
     OF(7, 3)                                                                                       \
-    OF(8, 1) OF(8, 2) OF(8, 3) OF(9, 1) OF(9, 2) OF(10, 1) OF(10, 2) OF(11, 1) OF(11, 2) OF(12, 1) \
+    OF(8, 1)                                                                                       \
+    OF(8, 2) OF(8, 3) OF(9, 1) OF(9, 2) OF(10, 1) OF(10, 2) OF(11, 1) OF(11, 2) OF(12, 1)          \
         OF(12, 2)
 #define K512_INT_TILES(OF)                                                                         \
     K512_UP_TO_4(OF, 1)                                                                            \
@@ -100,11 +101,17 @@ INLINE void k512_end(__m512 acc[K512_ROWS][K512_PANELS], const size_t m, const s
     OF(4, 3)                                                                                       \
     OF(5, 1) OF(5, 2) OF(6, 1) OF(6, 2) OF(7, 1) OF(8, 1) OF(9, 1) OF(10, 1) OF(11, 1) OF(12, 1)
 
+#define K512_FLOATS                                                                                \
+    {                                                                                              \
+        K512_ROWS, K512_PANELS, K512_CELLS, 1                                                      \
+    }
 #define K512_SHARED                                                                                \
-    .floats = {.max_rows = K512_ROWS, .max_panels = K512_PANELS, .max_cells = K512_CELLS},         \
-    .ints = {.max_rows = K512_ROWS, .max_panels = K512_PANELS, .max_cells = K512_INTS},            \
     .rmsnorm = vectors_512_rmsnorm, .rope = vectors_512_rope, .gate = vectors_512_gate,            \
     .softcap = vectors_512_softcap, .max = vectors_512_max, .exp_sum = vectors_512_exp_sum
 
 /* KERNELS_F32 inputs, with weights of any float: for the sets above kernels_avx512.c's. */
 void kernels_avx512_float_tile(const struct kernels_tile *t);
+
+/* Of kernels_avx512_bf16.c, for the set above it. */
+void kernels_avx512_bf16_int_tile(const struct kernels_tile *t);
+void kernels_avx512_bf16_narrow(enum kernels_input form, const float *x, int n, void *out);

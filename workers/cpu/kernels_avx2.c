@@ -513,8 +513,9 @@ static float exp_sum(float *x, int n, float largest)
 const struct kernels kernels_avx2 = {
     .name = "avx2",
     .bf16_form = KERNELS_F32,
-    .floats = {.max_rows = MAX_ROWS, .max_panels = MAX_PANELS, .max_cells = MAX_CELLS},
-    .ints = {.max_rows = MAX_INTS, .max_panels = MAX_INTS, .max_cells = MAX_INTS},
+    .shapes = {{MAX_ROWS, MAX_PANELS, MAX_CELLS, 1},
+               {1, 1, 1, 1}, // no BF16 inputs
+               {MAX_INTS, MAX_INTS, MAX_INTS, 1}},
     .tile = tile,
     .narrow = narrow_row,
     .rmsnorm = rmsnorm,

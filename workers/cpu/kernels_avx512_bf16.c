@@ -106,22 +106,32 @@ static void tile_int4(const struct kernels_tile *t)
     }
 }
 
-static void tile(const struct kernels_tile *t)
+void kernels_avx512_bf16_int_tile(const struct kernels_tile *t)
 {
     if (t->dtype == ARCH_INT8) {
         tile_int8(t);
-    } else if (t->dtype == ARCH_INT4) {
-        tile_int4(t);
-    } else if (t->x.form == KERNELS_BF16) {
-        tile_pairs(t);
     } else {
+        tile_int4(t);
+    }
+}
+
+static void tile(const struct kernels_tile *t)
+{
+    switch (t->x.form) {
+    case KERNELS_INT8:
+        kernels_avx512_bf16_int_tile(t);
+        break;
+    case KERNELS_BF16:
+        tile_pairs(t);
+        break;
+    case KERNELS_F32:
         kernels_avx512_float_tile(t);
     }
 }
 
 /* --- narrow inputs ---------------------------------------------------------------------------- */
 
-static void narrow(enum kernels_input form, const float *x, int n, void *out)
+void kernels_avx512_bf16_narrow(enum kernels_input form, const float *x, int n, void *out)
 {
     if (form != KERNELS_BF16) {
         narrow_row(form, x, n, out);
@@ -139,7 +149,8 @@ static void narrow(enum kernels_input form, const float *x, int n, void *out)
 const struct kernels kernels_avx512_bf16 = {
     .name = "avx512_bf16",
     .bf16_form = KERNELS_BF16,
+    .shapes = {K512_FLOATS, K512_FLOATS, {K512_ROWS, K512_PANELS, K512_INTS, 1}},
     K512_SHARED,
     .tile = tile,
-    .narrow = narrow,
+    .narrow = kernels_avx512_bf16_narrow,
 };

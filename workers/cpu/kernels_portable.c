@@ -222,8 +222,7 @@ static float exp_sum(float *x, int n, float largest)
 const struct kernels kernels_portable = {
     .name = "portable",
     .bf16_form = KERNELS_F32,
-    .floats = {.max_rows = MAX_ROWS, .max_panels = 1, .max_cells = MAX_ROWS},
-    .ints = {.max_rows = MAX_ROWS, .max_panels = 1, .max_cells = MAX_ROWS},
+    .shapes = {{MAX_ROWS, 1, MAX_ROWS, 1}, {1, 1, 1, 1}, {MAX_ROWS, 1, MAX_ROWS, 1}},
     .tile = tile,
     .narrow = narrow_row,
     .rmsnorm = rmsnorm,
