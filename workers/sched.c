@@ -4,15 +4,11 @@
 #include <string.h>
 
 #include "core/mem.h"
+#include "workers/age_list.h"
 #include "workers/kv.h"
 #include "workers/tickets.h"
 
-#define NONE UINT32_MAX
-
-/* Requests are named by their index; lists run through prev and next. */
-struct list {
-    uint32_t head, tail, n;
-};
+#define NONE AGE_LIST_NONE
 
 enum state {
     WAITING,
@@ -21,13 +17,11 @@ enum state {
 };
 
 struct request {
-    uint32_t prev, next; // in the list of its state
-    uint32_t slot;       // NONE until first admitted; kept while preempted: nobody overtakes
+    uint32_t slot; // NONE until first admitted; kept while preempted: nobody overtakes
     enum state state;
     bool in_batch; // has a row in flight
     bool dropped;  // forgotten while in flight: only waits for its row to come back
     uint32_t lane;
-    uint64_t age;                 // number of its submission
     uint32_t n_in, n_out, n_done; // n_done: output tokens
     uint32_t pos;                 // tokens whose keys and values are, or are being, computed
     uint32_t n_blocks;            // held
@@ -45,7 +39,7 @@ struct flight {
 };
 
 struct lane {
-    struct list decode, prefill; // oldest first
+    struct age_list decode, prefill; // oldest first
     uint32_t
         first_decode; // where the next batch begins, if this one was too small for all; or NONE
     bool in_flight;
@@ -58,7 +52,8 @@ struct lane {
 struct sched {
     struct sched_config cfg;
     uint32_t max_rows, max_requests, slot_blocks;
-    struct request *requests;                 // (max_requests)
+    struct request *requests;                 // (max_requests) named by their index
+    struct age_links *links;                  // (max_requests) age: number of its submission
     int32_t *ids;                             // (max_requests, max_context) prompt, then output
     uint32_t *blocks;                         // (max_running, slot_blocks)
     uint32_t *free_requests, n_free_requests; // (max_requests), the last one is used next
@@ -68,51 +63,18 @@ struct sched {
     uint32_t *found;     // (slot_blocks) blocks that the prefix cache has of a request
     uint32_t n_promised; // blocks that requests in PREFILL have yet to take for their known tokens
     uint32_t n_running;
-    uint32_t n_batch_shared;        // blocks of the prefix cache in the batch that is being built
-    struct list waiting, preempted; // the latter go first, oldest first
-    struct lane *lanes;             // (cfg.lanes)
+    uint32_t n_batch_shared; // blocks of the prefix cache in the batch that is being built
+    struct age_list waiting, preempted; // the latter go first, oldest first
+    struct lane *lanes;                 // (cfg.lanes)
     uint32_t next_lane, n_in_flight;
     uint32_t step;
     uint64_t seq, n_submitted;
-    uint64_t n_preempted, n_prompt_tokens, n_cached_tokens;
+    uint64_t n_preempted, n_queried_tokens, n_cached_tokens;
 };
-
-/* --- lists ------------------------------------------------------------------------------------ */
-
-/* Behind all that are older: near the tail, as a rule. */
-static void list_insert(struct sched *s, struct list *l, uint32_t i)
-{
-    struct request *r = &s->requests[i];
-    r->prev = l->tail;
-    while (r->prev != NONE && s->requests[r->prev].age > r->age) {
-        r->prev = s->requests[r->prev].prev;
-    }
-    uint32_t *from = r->prev == NONE ? &l->head : &s->requests[r->prev].next;
-    r->next = *from;
-    *from = i;
-    *(r->next == NONE ? &l->tail : &s->requests[r->next].prev) = i;
-    l->n++;
-}
-
-static void list_remove(struct sched *s, struct list *l, uint32_t i)
-{
-    struct request *r = &s->requests[i];
-    if (r->prev == NONE) {
-        l->head = r->next;
-    } else {
-        s->requests[r->prev].next = r->next;
-    }
-    if (r->next == NONE) {
-        l->tail = r->prev;
-    } else {
-        s->requests[r->next].prev = r->prev;
-    }
-    l->n--;
-}
 
 /* --- lanes and KV blocks ------------------------------------------------------------------------ */
 
-static struct list *lane_list(struct sched *s, const struct request *r)
+static struct age_list *lane_list(struct sched *s, const struct request *r)
 {
     struct lane *l = &s->lanes[r->lane];
     return r->state == DECODE ? &l->decode : &l->prefill;
@@ -123,9 +85,9 @@ static void leave_lane(struct sched *s, uint32_t i)
     const struct request *r = &s->requests[i];
     struct lane *l = &s->lanes[r->lane];
     if (l->first_decode == i) {
-        l->first_decode = r->next;
+        l->first_decode = s->links[i].next;
     }
-    list_remove(s, lane_list(s, r), i);
+    age_list_remove(lane_list(s, r), s->links, i);
 }
 
 static uint32_t lane_running(const struct lane *l)
@@ -168,7 +130,7 @@ static void rebalance(struct sched *s)
         uint32_t i = from->decode.n > 0 ? from->decode.tail : from->prefill.tail;
         leave_lane(s, i);
         s->requests[i].lane = to;
-        list_insert(s, lane_list(s, &s->requests[i]), i);
+        age_list_insert(lane_list(s, &s->requests[i]), s->links, i);
     }
 }
 
@@ -233,10 +195,10 @@ static void forget(struct sched *s, uint32_t i)
             release(s, i);
         }
     } else if (r->slot != NONE) {
-        list_remove(s, &s->preempted, i);
+        age_list_remove(&s->preempted, s->links, i);
         release(s, i);
     } else {
-        list_remove(s, &s->waiting, i);
+        age_list_remove(&s->waiting, s->links, i);
         s->free_requests[s->n_free_requests++] = i;
     }
 }
@@ -330,18 +292,18 @@ static void admit(struct sched *s, uint32_t i, int64_t now_ns)
     r->t_admit_ns = now_ns;
     s->n_promised += promised(r);
     s->n_running++;
-    list_insert(s, &s->lanes[r->lane].prefill, i);
+    age_list_insert(&s->lanes[r->lane].prefill, s->links, i);
 }
 
 static void admit_waiting(struct sched *s, int64_t now_ns)
 {
     for (;;) {
-        struct list *l = s->preempted.n > 0 ? &s->preempted : &s->waiting;
+        struct age_list *l = s->preempted.n > 0 ? &s->preempted : &s->waiting;
         uint32_t i = l->head;
         if (i == NONE || !has_room(s, i)) {
             return;
         }
-        list_remove(s, l, i);
+        age_list_remove(l, s->links, i);
         admit(s, i, now_ns);
     }
 }
@@ -361,12 +323,12 @@ bool sched_submit(struct sched *s, const struct sched_request *q, int64_t now_ns
         .state = WAITING,
         .n_in = q->n_in,
         .n_out = q->n_out,
-        .age = ++s->n_submitted,
         .row_flags = (q->flags & WIRE_STOP_AT_EOS) ? BATCH_STOP_EOS : 0,
         .load_rank = q->load_rank,
         .ticket = q->ticket,
         .t_queued_ns = q->t_recv_ns,
     };
+    s->links[i].age = ++s->n_submitted;
     memcpy(ids_of(s, i), q->ids, q->n_in * sizeof *q->ids);
     bool at_once = s->waiting.n + s->preempted.n == 0 && has_room(s, i);
     if (!at_once && s->waiting.n >= s->cfg.max_waiting) {
@@ -377,7 +339,7 @@ bool sched_submit(struct sched *s, const struct sched_request *q, int64_t now_ns
     if (at_once) {
         admit(s, i, now_ns);
     } else {
-        list_insert(s, &s->waiting, i);
+        age_list_insert(&s->waiting, s->links, i);
     }
     return true;
 }
@@ -415,9 +377,9 @@ void sched_drop_all(struct sched *s)
 /* --- preemption --------------------------------------------------------------------------------- */
 
 /* The youngest of a list that holds blocks and is not in flight, if it is younger than `age`. */
-static uint32_t youngest(const struct sched *s, const struct list *l, uint64_t age)
+static uint32_t youngest(const struct sched *s, const struct age_list *l, uint64_t age)
 {
-    for (uint32_t i = l->tail; i != NONE && s->requests[i].age > age; i = s->requests[i].prev) {
+    for (uint32_t i = l->tail; i != NONE && s->links[i].age > age; i = s->links[i].prev) {
         if (!s->requests[i].in_batch && s->requests[i].n_blocks > 0) {
             return i;
         }
@@ -433,7 +395,7 @@ static uint32_t find_victim(const struct sched *s, uint64_t age)
         uint32_t i = youngest(s, k % 2 ? &l->decode : &l->prefill, age);
         if (i != NONE) {
             victim = i;
-            age = s->requests[i].age;
+            age = s->links[i].age;
         }
     }
     return victim;
@@ -452,7 +414,7 @@ static void preempt(struct sched *s, uint32_t i, int64_t now_ns)
     r->pos = r->n_sent = r->n_shared = r->n_kept = 0;
     r->chain = KV_CHAIN_START;
     s->n_preempted++;
-    list_insert(s, &s->preempted, i);
+    age_list_insert(&s->preempted, s->links, i);
 }
 
 /* A block for request i, which others have to make way for if `by_force`. */
@@ -461,7 +423,7 @@ static bool take_block(struct sched *s, uint32_t i, bool by_force, int64_t now_n
     struct request *r = &s->requests[i];
     int64_t block;
     while ((block = kv_pool_take(s->pool)) < 0) {
-        uint32_t victim = by_force ? find_victim(s, r->age) : NONE;
+        uint32_t victim = by_force ? find_victim(s, s->links[i].age) : NONE;
         if (victim == NONE) {
             return false;
         }
@@ -527,7 +489,7 @@ static void add_row(struct sched *s, struct lane *l, uint32_t i, uint32_t n_toke
     };
     l->rows[b->n_rows] = (struct flight){.request = i, .flags = flags};
     if ((flags & (BATCH_BEGIN | BATCH_AGAIN)) == BATCH_BEGIN) {
-        s->n_prompt_tokens += r->n_in;
+        s->n_queried_tokens += s->cfg.prefix_cache ? r->n_in : 0;
         s->n_cached_tokens += r->pos;
     }
     b->n_rows++;
@@ -546,7 +508,7 @@ static void add_row(struct sched *s, struct lane *l, uint32_t i, uint32_t n_toke
 static bool add_decodes_from(struct sched *s, struct lane *l, uint32_t i, uint64_t end_age,
                              struct batch *b)
 {
-    for (; i != NONE && s->requests[i].age < end_age; i = s->requests[i].next) {
+    for (; i != NONE && s->links[i].age < end_age; i = s->links[i].next) {
         if (s->requests[i].in_batch) {
             continue;
         }
@@ -569,7 +531,7 @@ static void add_decodes(struct sched *s, struct lane *l, struct batch *b)
         (void)add_decodes_from(s, l, l->decode.head, UINT64_MAX, b);
         return;
     }
-    uint64_t age = s->requests[first].age;
+    uint64_t age = s->links[first].age;
     l->first_decode = NONE;
     (void)(add_decodes_from(s, l, first, UINT64_MAX, b) &&
            add_decodes_from(s, l, l->decode.head, age, b));
@@ -578,7 +540,7 @@ static void add_decodes(struct sched *s, struct lane *l, struct batch *b)
 static void add_chunks(struct sched *s, struct lane *l, struct batch *b)
 {
     s->n_batch_shared = 0;
-    for (uint32_t i = l->prefill.head; i != NONE; i = s->requests[i].next) {
+    for (uint32_t i = l->prefill.head; i != NONE; i = s->links[i].next) {
         const struct request *r = &s->requests[i];
         uint32_t left = n_known(r) - r->pos, room = s->cfg.max_batch_tokens - b->n_tokens;
         uint32_t n_shared = r->n_sent == 0 ? r->n_shared : 0;
@@ -653,7 +615,7 @@ static void advance(struct sched *s, uint32_t i, uint32_t flags, int32_t id)
     if (r->state == PREFILL) {
         leave_lane(s, i);
         r->state = DECODE;
-        list_insert(s, lane_list(s, r), i);
+        age_list_insert(lane_list(s, r), s->links, i);
     }
     ids_of(s, i)[r->n_in + r->n_done++] = id;
 }
@@ -703,17 +665,12 @@ struct batch_limits sched_batch_limits(const struct sched_config *cfg)
     };
 }
 
-static struct list empty_list(void)
-{
-    return (struct list){.head = NONE, .tail = NONE};
-}
-
 static void init_lanes(struct sched *s)
 {
-    s->waiting = s->preempted = empty_list();
+    s->waiting = s->preempted = age_list_empty();
     s->lanes = xcalloc(s->cfg.lanes, sizeof *s->lanes);
     for (uint32_t i = 0; i < s->cfg.lanes; i++) {
-        s->lanes[i].decode = s->lanes[i].prefill = empty_list();
+        s->lanes[i].decode = s->lanes[i].prefill = age_list_empty();
         s->lanes[i].first_decode = NONE;
         s->lanes[i].rows = xcalloc(s->max_rows, sizeof *s->lanes[i].rows);
     }
@@ -738,6 +695,7 @@ int sched_create(struct sched **out, const struct sched_config *cfg, struct err 
     s->max_requests = cfg->max_running + cfg->max_waiting;
     s->slot_blocks = blocks_for(cfg->max_context);
     s->requests = calloc(s->max_requests, sizeof *s->requests);
+    s->links = calloc(s->max_requests, sizeof *s->links);
     // Only what tokens touch becomes memory.
     s->ids = calloc(s->max_requests, (size_t)cfg->max_context * sizeof *s->ids);
     s->blocks = calloc(cfg->max_running, s->slot_blocks * sizeof *s->blocks);
@@ -745,7 +703,7 @@ int sched_create(struct sched **out, const struct sched_config *cfg, struct err 
     s->free_slots = calloc(cfg->max_running, sizeof *s->free_slots);
     s->found = xcalloc(s->slot_blocks, sizeof *s->found);
     init_lanes(s);
-    if (!s->requests || !s->ids || !s->blocks || !s->free_requests || !s->free_slots) {
+    if (!s->requests || !s->links || !s->ids || !s->blocks || !s->free_requests || !s->free_slots) {
         sched_destroy(s);
         return err_set(e, ERR_ENV,
                        "no memory for a queue of %u requests of up to %u tokens: lower "
@@ -779,6 +737,7 @@ void sched_destroy(struct sched *s)
     free(s->ids);
     free(s->found);
     free(s->requests);
+    free(s->links);
     kv_pool_destroy(s->pool);
     free(s);
 }
@@ -803,7 +762,7 @@ struct sched_counts sched_counts(const struct sched *s)
         .kv_size = s->cfg.n_kv_blocks,
         .kv_taken = s->cfg.n_kv_blocks - kv_pool_free(s->pool),
         .n_preempted = s->n_preempted,
-        .n_prompt_tokens = s->n_prompt_tokens,
+        .n_queried_tokens = s->n_queried_tokens,
         .n_cached_tokens = s->n_cached_tokens,
     };
     return c;

@@ -61,8 +61,8 @@ struct sched_counts {
     uint32_t kv_taken, kv_size; // blocks
     // Since the scheduler was made:
     uint64_t n_preempted;
-    uint64_t n_prompt_tokens; // of requests that have begun, each once
-    uint64_t n_cached_tokens; // of these, those whose blocks were found in the prefix cache
+    uint64_t n_queried_tokens; // prompt tokens looked up in the prefix cache, each request's once
+    uint64_t n_cached_tokens;  // of these, found there
 };
 
 int sched_create(struct sched **out, const struct sched_config *cfg, struct err *e) ERR_CHECKED;
