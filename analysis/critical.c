@@ -27,7 +27,7 @@ static double add_request(const struct step_data *d, size_t i, int phase, struct
     double total = ms_between(r->t_sched_ns, t_end_ns);
     double lag = ms_between(r->t_sched_ns, r->t_send_ns);
     double transport = ms_between(r->t_send_ns, r->t_recv_ns);
-    double queue = ms_between(r->t_recv_ns, r->t_admit_ns);
+    double queue = ms_between(r->t_recv_ns, r->t_admit_ns) + r->requeue_us[phase] * 1e-3;
     double hops = r->hop_us[phase] * 1e-3, bubble = r->bubble_us[phase] * 1e-3;
     double back = ms_between(t_emit_ns, t_end_ns), compute = 0;
     for (uint32_t k = 0; k < d->n_stages && k < RECORD_MAX_STAGES && d->stage_us[phase]; k++) {

@@ -16,7 +16,7 @@ struct critical {
     double total_ms;
     double client_lag_ms;               // s - q
     double transport_ms;                // to the leader
-    double queue_ms;                    // there, until admitted to a lane
+    double queue_ms;                    // there, until admitted to a lane; again after a preemption
     double stage_ms[RECORD_MAX_STAGES]; // (n_stages) compute
     double hops_ms;                     // between stages and back to the leader
     double bubble_ms;                   // waiting for a busy stage or a free lane

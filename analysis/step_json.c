@@ -115,6 +115,41 @@ static json_t *queue_field_json(const struct step_data *d, enum queue_field f)
     return numbers(keys, out, 3);
 }
 
+/* The counters that a target keeps since it started. */
+enum queue_counter {
+    QUEUE_PREEMPTED,
+    QUEUE_PREFIX_QUERIES,
+    QUEUE_PREFIX_HITS,
+};
+
+static double counter_value(const struct series_point *p, enum queue_counter c)
+{
+    uint64_t n = c == QUEUE_PREFIX_QUERIES ? p->prefix_query_tokens : p->prefix_hit_tokens;
+    if (c == QUEUE_PREEMPTED) {
+        return p->n_preempted == UINT32_MAX ? STATS_NONE : p->n_preempted;
+    }
+    return (double)n;
+}
+
+/* What a counter grew by in the window, over all replicas, from the last sample before it on. */
+static double queue_growth(const struct step_data *d, enum queue_counter c)
+{
+    double *last = xmalloc((UINT16_MAX + 1) * sizeof *last), sum = STATS_NONE; // by replica
+    for (size_t i = 0; i <= UINT16_MAX; i++) {
+        last[i] = STATS_NONE;
+    }
+    for (size_t i = 0; i < d->n_series && d->series[i].t_ns < d->info.t_end_ns; i++) {
+        const struct series_point *p = &d->series[i];
+        double x = counter_value(p, c), before = last[p->replica];
+        if (!isnan(x) && !isnan(before) && p->t_ns >= d->info.t_warm_ns) {
+            sum = (isnan(sum) ? 0 : sum) + (x >= before ? x - before : x); // less: it started anew
+        }
+        last[p->replica] = isnan(x) ? before : x;
+    }
+    free(last);
+    return sum;
+}
+
 static json_t *queue_json(const struct step_data *d)
 {
     static const char *const keys[QUEUE_N] = {"waiting", "running", "kv_used"};
@@ -122,6 +157,9 @@ static json_t *queue_json(const struct step_data *d)
     for (int f = 0; f < QUEUE_N; f++) {
         json_object_set_new(o, keys[f], queue_field_json(d, (enum queue_field)f));
     }
+    double asked = queue_growth(d, QUEUE_PREFIX_QUERIES), hit = queue_growth(d, QUEUE_PREFIX_HITS);
+    value_set(o, "preemptions", queue_growth(d, QUEUE_PREEMPTED));
+    value_set(o, "prefix_hit_share", asked > 0 ? hit / asked : STATS_NONE);
     return o;
 }
 

@@ -250,7 +250,8 @@ static int make_loop(struct coordinator *c, struct err *e)
                                     (uint32_t)w->arch.max_context, w->tokenizer, e);
     }
     c->client = client_stages_create(w->comm, &w->layout, loop_live_table(c->loop),
-                                     w->arch.max_context, w->config.load.ignore_eos);
+                                     w->arch.max_context, w->config.load.ignore_eos,
+                                     (enum routing_kind)w->config.target.routing);
     return 0;
 }
 

@@ -14,8 +14,7 @@ struct client_stages {
     struct live_table *table;
     bool ignore_eos;
     uint32_t context;
-    int next_replica;      // first to look at, for ties
-    uint64_t *outstanding; // (replicas) tokens of requests without an end
+    struct routing routing;
 };
 
 static struct client_stages *stages_of(struct client *c)
@@ -23,29 +22,17 @@ static struct client_stages *stages_of(struct client *c)
     return (struct client_stages *)c;
 }
 
-static int pick_replica(struct client_stages *s)
+/* Prompt and output tokens still to come; a prompt is through when its first token is here. */
+static uint64_t tokens_left(const struct live *l)
 {
-    int n = s->layout.replicas;
-    int best = s->next_replica;
-    for (int k = 1; k < n; k++) {
-        int r = (s->next_replica + k) % n;
-        if (s->outstanding[r] < s->outstanding[best]) {
-            best = r;
-        }
-    }
-    s->next_replica = (best + 1) % n;
-    return best;
-}
-
-static uint64_t tokens_of(const struct live *l)
-{
-    return (uint64_t)l->rec.n_in + l->rec.n_out_req;
+    const struct record *r = &l->rec;
+    return (r->n_out == 0 ? (uint64_t)r->n_in : 0) + r->n_out_req - r->n_out;
 }
 
 static void finish(struct client_stages *s, struct live *l, enum outcome outcome, int error,
                    int64_t t_ns)
 {
-    s->outstanding[l->rec.replica] -= tokens_of(l);
+    routing_done(&s->routing, l->rec.replica, tokens_left(l));
     live_end(s->table, l, outcome, error, t_ns);
 }
 
@@ -73,11 +60,10 @@ static void stages_submit(struct client *c, struct live *l, struct str *payload)
 {
     struct client_stages *s = stages_of(c);
     struct wire_request *q = (struct wire_request *)(void *)payload->data;
-    CHECK(tokens_of(l) <= s->context && q->n_in == l->rec.n_in);
-    int replica = pick_replica(s);
+    CHECK(tokens_left(l) <= s->context && q->n_in == l->rec.n_in);
+    int replica = routing_pick(&s->routing, tokens_left(l));
     q->ticket = l->ticket;
     l->rec.replica = (uint16_t)replica;
-    s->outstanding[replica] += tokens_of(l);
     struct err unused;
     live_sent(l, clock_now_ns());
     if (comm_post(s->comm, layout_leader(&s->layout, replica), WIRE_REQUEST, q, payload->len,
@@ -139,6 +125,9 @@ static int take_trace(struct client_stages *s, const struct comm_msg *m, int64_t
     live_byte(l, now_ns);
     l->rec.hop_us[k] = t.hop_us;
     l->rec.bubble_us[k] = t.bubble_us;
+    l->rec.requeue_us[k] = t.requeue_us;
+    l->rec.n_preempted = t.n_preempted;
+    l->rec.n_cached = t.n_cached;
     memcpy(&l->stage_us[k * t.n_stages], (const uint8_t *)m->data + sizeof t,
            t.n_stages * sizeof t.stage_us[0]);
     return 1;
@@ -150,10 +139,12 @@ static void take_token(struct client_stages *s, const struct wire_token *t, int6
     if (!l) {
         return;
     }
+    uint64_t n_left = tokens_left(l);
     if (l->rec.n_out == l->rec.n_out_req || !live_tokens(s->table, l, 1, now_ns)) {
         finish(s, l, OUTCOME_BAD_STREAM, 0, now_ns);
         return;
     }
+    routing_done(&s->routing, l->rec.replica, n_left - tokens_left(l));
     if (l->rec.n_out == 1) {
         l->rec.t_emit_first_ns = t->t_emit_ns;
     }
@@ -198,7 +189,7 @@ static void stages_cancel(struct client *c, struct live *l)
     struct client_stages *s = stages_of(c);
     struct wire_cancel cancel = {.ticket = l->ticket};
     struct err unused; // the end of the step drops the request at the leader in any case
-    s->outstanding[l->rec.replica] -= tokens_of(l);
+    routing_done(&s->routing, l->rec.replica, tokens_left(l));
     if (comm_post(s->comm, layout_leader(&s->layout, l->rec.replica), WIRE_CANCEL, &cancel,
                   sizeof cancel, &unused) != 0) {
         return;
@@ -208,7 +199,7 @@ static void stages_cancel(struct client *c, struct live *l)
 static void stages_destroy(struct client *c)
 {
     struct client_stages *s = stages_of(c);
-    free(s->outstanding);
+    routing_free(&s->routing);
     free(s);
 }
 
@@ -222,7 +213,8 @@ static const struct client_ops stages_ops = {
 };
 
 struct client *client_stages_create(struct comm *comm, const struct layout *layout,
-                                    struct live_table *t, int context, bool ignore_eos)
+                                    struct live_table *t, int context, bool ignore_eos,
+                                    enum routing_kind routing)
 {
     CHECK(layout->replicas > 0 && context > 0);
     struct client_stages *s = xcalloc(1, sizeof *s);
@@ -232,6 +224,6 @@ struct client *client_stages_create(struct comm *comm, const struct layout *layo
     s->table = t;
     s->context = (uint32_t)context;
     s->ignore_eos = ignore_eos;
-    s->outstanding = xcalloc((size_t)layout->replicas, sizeof *s->outstanding);
+    routing_init(&s->routing, routing, layout->replicas);
     return &s->base;
 }

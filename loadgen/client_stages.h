@@ -1,7 +1,7 @@
 /*
  * The target inside this job: prompt ids go to the leader of a replica, tokens come back from its
- * last stage (model/wire.h). Requests are spread over the replicas by the least outstanding tokens,
- * prompt and output together, of this load rank; in a tie, in turns.
+ * last stage (model/wire.h). Requests are spread over the replicas by what this load rank has outstanding
+ * there (model/routing.h).
  *
  * Messages are checked: one that does not parse is an error (the peer is broken); one for a request
  * that has ended meanwhile is dropped; tokens that contradict the request end it as bad_stream.
@@ -14,7 +14,9 @@
 #include "core/err.h"
 #include "loadgen/client.h"
 #include "model/layout.h"
+#include "model/routing.h"
 
 /* context bounds n_in + n_out. With ignore_eos a reply shorter than asked for is `truncated`. */
 struct client *client_stages_create(struct comm *comm, const struct layout *layout,
-                                    struct live_table *t, int context, bool ignore_eos);
+                                    struct live_table *t, int context, bool ignore_eos,
+                                    enum routing_kind routing);

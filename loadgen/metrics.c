@@ -9,6 +9,9 @@ enum field {
     WAITING,
     RUNNING,
     KV_USED,
+    PREEMPTED,
+    PREFIX_QUERIES,
+    PREFIX_HITS,
     N_FIELDS,
 };
 
@@ -20,6 +23,11 @@ static const struct {
     {"vllm:num_requests_running", "vllm", RUNNING},
     {"vllm:kv_cache_usage_perc", "vllm", KV_USED},
     {"vllm:gpu_cache_usage_perc", "vllm", KV_USED},
+    {"vllm:num_preemptions_total", "vllm", PREEMPTED},
+    {"vllm:prefix_cache_queries_total", "vllm", PREFIX_QUERIES},
+    {"vllm:prefix_cache_hits_total", "vllm", PREFIX_HITS},
+    {"vllm:gpu_prefix_cache_queries_total", "vllm", PREFIX_QUERIES},
+    {"vllm:gpu_prefix_cache_hits_total", "vllm", PREFIX_HITS},
     {"sglang:num_queue_reqs", "sglang", WAITING},
     {"sglang:num_running_reqs", "sglang", RUNNING},
     {"sglang:token_usage", "sglang", KV_USED},
@@ -89,6 +97,11 @@ static void take_line(struct sums *s, const char *line, const char *end)
     }
 }
 
+static double sum_of(const struct sums *s, enum field f)
+{
+    return s->n[f] > 0 ? s->sum[f] : (double)NAN;
+}
+
 void metrics_parse(const char *text, size_t len, struct metrics *out)
 {
     struct sums s = {0};
@@ -99,8 +112,11 @@ void metrics_parse(const char *text, size_t len, struct metrics *out)
     }
     *out = (struct metrics){
         .server = s.server,
-        .waiting = s.n[WAITING] > 0 ? s.sum[WAITING] : (double)NAN,
-        .running = s.n[RUNNING] > 0 ? s.sum[RUNNING] : (double)NAN,
+        .waiting = sum_of(&s, WAITING),
+        .running = sum_of(&s, RUNNING),
         .kv_used = s.n[KV_USED] > 0 ? s.sum[KV_USED] / s.n[KV_USED] : (double)NAN,
+        .n_preempted = sum_of(&s, PREEMPTED),
+        .prefix_query_tokens = sum_of(&s, PREFIX_QUERIES),
+        .prefix_hit_tokens = sum_of(&s, PREFIX_HITS),
     };
 }

@@ -37,6 +37,11 @@ static uint32_t count_of(double v)
     return v >= 0.0 && v < (double)NOT_TOLD ? (uint32_t)v : NOT_TOLD;
 }
 
+static uint64_t tokens_of(double v)
+{
+    return v >= 0.0 && v < (double)INT64_MAX ? (uint64_t)v : 0;
+}
+
 static uint32_t sum_of(uint32_t a, uint32_t b)
 {
     return a == NOT_TOLD || b == NOT_TOLD || a > NOT_TOLD - b ? NOT_TOLD : a + b;
@@ -62,6 +67,9 @@ static bool look(struct scrape *s, size_t i, struct series_point *p)
         .running = count_of(m.running),
         .kv_used = (float)m.kv_used,
         .replica = (uint16_t)i,
+        .n_preempted = count_of(m.n_preempted),
+        .prefix_query_tokens = tokens_of(m.prefix_query_tokens),
+        .prefix_hit_tokens = tokens_of(m.prefix_hit_tokens),
     };
     return m.server != NULL;
 }

@@ -125,7 +125,8 @@ struct wire_token {
  * to its last (WIRE_LAST); comes before that token. Sums over the request's micro-batches; the parts
  * cover t_recv .. t_emit without gaps:
  *   queue [t_recv, t_admit], wait for the first batch counts as bubble; per batch: stage_us compute,
- *   hop_us between stages and back to the leader, bubble_us waiting for a busy stage or a free lane.
+ *   hop_us between stages and back to the leader, bubble_us waiting for a busy stage, a free lane or a
+ *   KV block; after a preemption requeue_us in the queue again, and what is computed anew as before.
  */
 struct wire_trace {
     struct wire_ticket ticket;
@@ -133,6 +134,10 @@ struct wire_trace {
     uint32_t n_stages;
     int64_t t_recv_ns, t_admit_ns, t_prefill_ns; // at the leader; prefill = first batch built
     uint32_t hop_us, bubble_us;
+    uint32_t requeue_us;  // waiting to be admitted anew, after preemptions
+    uint32_t n_preempted; // times it was computed anew
+    uint32_t n_cached;    // prompt tokens found in the prefix cache
+    uint32_t reserved;
     uint32_t stage_us[]; // (n_stages)
 };
 

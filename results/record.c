@@ -40,12 +40,12 @@ struct head {
     uint32_t n_bytes; // in all, padding included
 };
 
-#define MAGIC ((uint32_t)0x32435254) // "TRC2"; changes with struct record
+#define MAGIC ((uint32_t)0x33435254) // "TRC3"; changes with struct record
 
-_Static_assert(sizeof(struct record) == 176,
+_Static_assert(sizeof(struct record) == 192,
                "encoded as it stands: no padding, new MAGIC on change");
 _Static_assert(sizeof(struct span) == 40, "journalled as it stands: no padding");
-_Static_assert(sizeof(struct series_point) == 32, "journalled as it stands: no padding");
+_Static_assert(sizeof(struct series_point) == 48, "journalled as it stands: no padding");
 
 void record_init(struct record *r)
 {

@@ -68,16 +68,19 @@ struct record {
     uint32_t hop_us[2], bubble_us[2]; // [0] up to the first token, [1] up to the last
     uint16_t load_rank;
     uint16_t replica;
-    uint16_t http_status;  // 0 without HTTP
-    uint8_t outcome;       // enum outcome
-    uint8_t n_stages;      // length of stage_us[k]; 0 for external targets
-    int32_t error;         // errno or library code behind a failed outcome, 0 otherwise
-    uint32_t turn;         // in its conversation
-    uint64_t conversation; // 0: none
-    uint32_t cap_wait_us;  // part of s - q that was the wait at the user's cap; saturates
-    uint32_t late;         // 1: lag above RECORD_LATE_NS
-    uint32_t n_in_usage;   // prompt tokens as the server reported; UINT32_MAX when it did not
-    uint32_t n_out_local;  // output tokens by the tokenizer here; UINT32_MAX when not counted
+    uint16_t http_status;   // 0 without HTTP
+    uint8_t outcome;        // enum outcome
+    uint8_t n_stages;       // length of stage_us[k]; 0 for external targets
+    int32_t error;          // errno or library code behind a failed outcome, 0 otherwise
+    uint32_t turn;          // in its conversation
+    uint64_t conversation;  // 0: none
+    uint32_t cap_wait_us;   // part of s - q that was the wait at the user's cap; saturates
+    uint32_t late;          // 1: lag above RECORD_LATE_NS
+    uint32_t n_in_usage;    // prompt tokens as the server reported; UINT32_MAX when it did not
+    uint32_t n_out_local;   // output tokens by the tokenizer here; UINT32_MAX when not counted
+    uint32_t n_preempted;   // internal targets: how often it was computed anew
+    uint32_t n_cached;      //   prompt tokens found in the prefix cache
+    uint32_t requeue_us[2]; //   waiting after preemptions; [0], [1] as hop_us
 };
 
 /* A record with every time RECORD_NONE and every count zero. */
@@ -141,5 +144,7 @@ struct series_point {
     float kv_used; // share of KV blocks
     uint16_t replica;
     uint16_t reserved;
-    uint32_t reserved2;
+    uint32_t n_preempted; // since the target started
+    // Prompt tokens looked up in the prefix cache and found there, since it started; 0 without one.
+    uint64_t prefix_query_tokens, prefix_hit_tokens;
 };

@@ -17,7 +17,7 @@
 #include "results/record.h"
 
 #define STORE_SCHEMA_NAME    "tidemark.run"
-#define STORE_SCHEMA_VERSION "1.1.0" // readers accept the same major
+#define STORE_SCHEMA_VERSION "1.2.0" // readers accept the same major
 
 struct json_t;
 struct store;

@@ -138,6 +138,15 @@ int store_columns_write(const struct store_group *parent, const struct store_tab
     return status;
 }
 
+/* `rows` came zeroed. */
+static void fill_missing(const struct store_field *f, size_t n, void *rows, size_t row_bytes)
+{
+    const uint32_t missing = UINT32_MAX;
+    for (size_t i = 0; i < n && f->may_miss && f->type == FIELD_U32; i++) {
+        memcpy((char *)rows + i * row_bytes + f->offset, &missing, sizeof missing);
+    }
+}
+
 int store_columns_read(const struct store_group *g, const struct store_table *t, size_t n,
                        void *rows, struct err *e)
 {
@@ -145,7 +154,8 @@ int store_columns_read(const struct store_group *g, const struct store_table *t,
         const struct store_field *f = &t->fields[i];
         size_t length;
         if (store_schema_is_recent(f) && !store_hdf5_has(g, f->name)) {
-            continue; // `rows` came zeroed
+            fill_missing(f, n, rows, t->row_bytes);
+            continue;
         }
         if (store_column_length(g, f->name, f, &length, e) != 0) {
             return -1;

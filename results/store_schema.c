@@ -160,6 +160,8 @@ static const struct store_field request_fields[] = {
     REQUEST(late, FIELD_U32, "1", "1: sent more than 1 ms late, the wait at the cap apart", false),
     REQUEST(n_in_usage, FIELD_U32, "1", "prompt tokens as the server reported", true),
     REQUEST(n_out_local, FIELD_U32, "1", "output tokens by the tokenizer of the load rank", true),
+    REQUEST(n_preempted, FIELD_U32, "1", "times it was preempted and computed anew", false),
+    REQUEST(n_cached, FIELD_U32, "1", "prompt tokens found in the prefix cache", false),
 };
 
 static const struct store_field path_first_fields[] = {
@@ -167,6 +169,8 @@ static const struct store_field path_first_fields[] = {
      "between stages and back to the leader", false, NULL, 0},
     {"bubble_us", FIELD_U32, offsetof(struct record, bubble_us[0]), 0, "us",
      "waiting for a busy stage or a free lane", false, NULL, 0},
+    {"requeue_us", FIELD_U32, offsetof(struct record, requeue_us[0]), 0, "us",
+     "waiting to be admitted anew, after preemptions", false, NULL, 0},
 };
 
 static const struct store_field path_last_fields[] = {
@@ -174,6 +178,8 @@ static const struct store_field path_last_fields[] = {
      "between stages and back to the leader", false, NULL, 0},
     {"bubble_us", FIELD_U32, offsetof(struct record, bubble_us[1]), 0, "us",
      "waiting for a busy stage or a free lane", false, NULL, 0},
+    {"requeue_us", FIELD_U32, offsetof(struct record, requeue_us[1]), 0, "us",
+     "waiting to be admitted anew, after preemptions", false, NULL, 0},
 };
 
 const struct store_field store_schema_stage_us = {
@@ -217,6 +223,11 @@ static const struct store_field series_fields[] = {
     SERIES(waiting, FIELD_U32, "1", "requests not admitted yet", true),
     SERIES(running, FIELD_U32, "1", "requests in lanes", true),
     SERIES(kv_used, FIELD_F32, "1", "share of the KV cache in use", false),
+    SERIES(n_preempted, FIELD_U32, "1", "requests preempted since the target started", true),
+    SERIES(prefix_query_tokens, FIELD_U64, "1",
+           "prompt tokens looked up in the prefix cache since the target started, 0 without one",
+           false),
+    SERIES(prefix_hit_tokens, FIELD_U64, "1", "of these, found there", false),
 };
 
 #define SUMMARY(name, text)                                                                        \
@@ -366,12 +377,14 @@ const struct store_field *store_schema_field(const struct store_table *t, const 
 
 bool store_schema_is_recent(const struct store_field *f)
 {
-    static const char *const since_1_1[] = {"t_planned_ns", "stopped_early", "repeat",
-                                            "n_late",       "cap_wait_us",   "late",
-                                            "n_in_usage",   "n_out_local",   "stamp_p50_ns",
-                                            "stamp_p99_ns", "chunk_p50_ns",  "chunk_p99_ns"};
-    for (size_t i = 0; i < COUNT(since_1_1); i++) {
-        if (strcmp(f->name, since_1_1[i]) == 0) {
+    static const char *const since_1_0[] = {
+        "t_planned_ns",     "stopped_early", "repeat",       "n_late",
+        "cap_wait_us",      "late",          "n_in_usage",   "n_out_local",
+        "stamp_p50_ns",     "stamp_p99_ns",  "chunk_p50_ns", "chunk_p99_ns",
+        "n_preempted",      "n_cached",      "requeue_us",   "prefix_query_tokens",
+        "prefix_hit_tokens"};
+    for (size_t i = 0; i < COUNT(since_1_0); i++) {
+        if (strcmp(f->name, since_1_0[i]) == 0) {
             return true;
         }
     }

@@ -91,7 +91,8 @@ extern const struct store_field store_schema_offsets, store_schema_dt_us;
 /* The field of that name, which the table has. */
 const struct store_field *store_schema_field(const struct store_table *t, const char *name);
 
-/* Whether files of an older minor version lack the field: it then reads as zero. */
+/* Whether files of an older minor version lack the field: it then reads as zero, a u32
+ * column that may miss as missing. */
 bool store_schema_is_recent(const struct store_field *f);
 
 /* Bytes of one element in the file. */

@@ -4,6 +4,7 @@ target_link_libraries(tm_test_chain PUBLIC tm_workers)
 
 tm_unit_test(arch LIBS tm_model)
 tm_unit_test(layout LIBS tm_model)
+tm_unit_test(routing LIBS tm_model)
 tm_unit_test(fill LIBS tm_workers)
 tm_unit_test(safetensors LIBS tm_workers)
 tm_unit_test(kernels LIBS tm_workers)

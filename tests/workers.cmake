@@ -2,7 +2,9 @@
 tm_unit_test(kv LIBS tm_workers)
 tm_unit_test(batch LIBS tm_workers)
 tm_unit_test(tickets LIBS tm_workers)
+tm_unit_test(age_list LIBS tm_workers)
 tm_unit_test(sched LIBS tm_workers)
+tm_unit_test(sched_cases LIBS tm_workers)
 tm_unit_test(target LIBS tm_workers PkgConfig::JANSSON)
 tm_unit_test(request_trace LIBS tm_workers)
 tm_unit_test(spans LIBS tm_workers)
@@ -13,6 +15,8 @@ tm_mpi_test(pipeline RANKS 2 3 4 LIBS tm_test_chain)
 tm_mpi_test(nonsense RANKS 2 LIBS tm_workers)
 tm_mpi_test(tp_group RANKS 1 2 3 4 LIBS tm_workers)
 
-# Not a test: what the scheduler costs per batch.
+# Not tests: what the scheduler costs per batch, and what it gains over static batches.
 add_executable(sched_cost EXCLUDE_FROM_ALL perf/sched_cost.c)
 target_link_libraries(sched_cost PRIVATE tm_workers)
+add_executable(batching EXCLUDE_FROM_ALL perf/batching.c)
+target_link_libraries(batching PRIVATE tm_workers tm_datasets)

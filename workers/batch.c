@@ -6,7 +6,8 @@
 #include "core/mem.h"
 
 #define ROW_FLAGS                                                                                  \
-    (BATCH_SAMPLE | BATCH_PREFILL | BATCH_BEGIN | BATCH_FIRST | BATCH_LAST | BATCH_STOP_EOS)
+    (BATCH_SAMPLE | BATCH_PREFILL | BATCH_BEGIN | BATCH_FIRST | BATCH_LAST | BATCH_STOP_EOS |      \
+     BATCH_AGAIN)
 
 // 4.5 years of uptime: sums of differences of stamps stay far from overflow.
 #define STAMP_MAX_NS (INT64_C(1) << 57)
@@ -137,7 +138,8 @@ static bool flags_fit(const struct batch_row *r)
     return (r->flags & ~(uint32_t)ROW_FLAGS) == 0 &&
            ((r->flags & BATCH_SAMPLE) != 0 || (r->flags & only_sampled) == 0) &&
            ((r->flags & BATCH_PREFILL) != 0 || r->n_tokens == 1) &&
-           ((r->flags & BATCH_BEGIN) == 0 || r->pos == 0);
+           ((r->flags & BATCH_BEGIN) == 0 || r->pos % BATCH_KV_BLOCK == 0) &&
+           ((r->flags & BATCH_BEGIN) != 0 || (r->flags & BATCH_AGAIN) == 0);
 }
 
 static bool stamp_fits(int64_t t_ns)

@@ -20,23 +20,24 @@
 
 enum batch_row_flags {
     BATCH_SAMPLE = 1,    // the row's last token yields an output token
-    BATCH_PREFILL = 2,   // prompt tokens (one or many)
-    BATCH_BEGIN = 4,     // first batch of this request: its slot's tables start empty
+    BATCH_PREFILL = 2,   // tokens known before the batch was built (one or many)
+    BATCH_BEGIN = 4,     // first batch since its admission: its slot's tables start empty
     BATCH_FIRST = 8,     // the sampled token is the request's first
     BATCH_LAST = 16,     // ... and this one its last (fixed length reached)
     BATCH_STOP_EOS = 32, // an EOS id also ends it
+    BATCH_AGAIN = 64,    // with BATCH_BEGIN: it ran before, was preempted, and is computed anew
 };
 
 struct batch_row {
     uint32_t slot; // scheduler slot, 0..max_running-1
     uint32_t flags;
-    uint32_t first;                 // index of its first token in the batch
-    uint32_t n_tokens;              // >= 1
-    uint32_t pos;                   // position of that token in the request
+    uint32_t first;    // index of its first token in the batch
+    uint32_t n_tokens; // >= 1
+    uint32_t pos; // position of that token in the request; behind BATCH_BEGIN > 0: cached blocks
     uint32_t first_block, n_blocks; // new KV blocks: blocks[first_block ..]
     int32_t load_rank;              // who gets the token
     struct wire_ticket ticket;
-    int64_t t_recv_ns, t_admit_ns; // set in its first batch
+    int64_t t_recv_ns, t_admit_ns; // with BATCH_BEGIN: in the queue since then, until then
 };
 
 /* What one stage did with the batch; the trace of a request is summed from these. */

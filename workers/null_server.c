@@ -261,6 +261,7 @@ static void get_metrics(struct null_server *s, struct reply *r)
     put_metric(out, s, "vllm:num_requests_running", "gauge", (double)s->n_running);
     put_metric(out, s, "vllm:num_requests_waiting", "gauge", (double)s->n_waiting);
     put_metric(out, s, "vllm:kv_cache_usage_perc", "gauge", kv > 1.0 ? 1.0 : kv);
+    put_metric(out, s, "vllm:num_preemptions_total", "counter", 0.0); // it has no need to
     put_metric(out, s, "vllm:prompt_tokens_total", "counter", (double)s->prompt_tokens);
     put_metric(out, s, "vllm:generation_tokens_total", "counter", (double)s->generated_tokens);
     put_metric(out, s, "vllm:request_success_total", "counter", (double)s->n_ok);

@@ -32,8 +32,15 @@ static void add_gap(struct request_trace *t, const struct batch *b)
 void request_trace_add(struct request_trace *t, const struct batch *b,
                        const struct request_trace_parts *p, const struct batch_row *row)
 {
-    if (row->flags & BATCH_BEGIN) {
+    if (row->flags & BATCH_AGAIN) {
+        t->sum.bubble_ns += row->t_recv_ns - t->t_emit_ns + b->t_build_ns - row->t_admit_ns;
+        t->requeue_ns += row->t_admit_ns - row->t_recv_ns;
+        t->n_preempted++;
+    } else if (row->flags & BATCH_BEGIN) {
         memset(&t->sum, 0, sizeof t->sum);
+        t->requeue_ns = 0;
+        t->n_preempted = 0;
+        t->n_cached = row->pos;
         t->t_recv_ns = row->t_recv_ns;
         t->t_admit_ns = row->t_admit_ns;
         t->t_prefill_ns = b->t_build_ns;
@@ -73,6 +80,9 @@ void request_trace_encode(const struct request_trace *t, uint32_t n_stages, uint
         .t_prefill_ns = t->t_prefill_ns,
         .hop_us = to_us(t->sum.hop_ns),
         .bubble_us = to_us(t->sum.bubble_ns),
+        .requeue_us = to_us(t->requeue_ns),
+        .n_preempted = t->n_preempted,
+        .n_cached = t->n_cached,
     };
     for (uint32_t s = 0; s < n_stages; s++) {
         out->stage_us[s] = to_us(t->sum.stage_ns[s]);

@@ -4,7 +4,7 @@
  *
  * All stamps are on rank 0's clock, so a difference between two ranks may be off by both bounds; the
  * differences are kept signed and telescope: at any emit stamp
- *   (t_admit - t_recv) + bubble + hop + sum of stages == t_emit - t_recv, exactly.
+ *   (t_admit - t_recv) + requeue + bubble + hop + sum of stages == t_emit - t_recv, exactly.
  */
 #pragma once
 
@@ -26,13 +26,16 @@ struct request_trace {
     int64_t t_recv_ns, t_admit_ns, t_prefill_ns;
     int64_t t_emit_ns; // of its latest batch
     struct request_trace_parts sum;
+    int64_t requeue_ns; // waiting to be admitted anew, after preemptions
+    uint32_t n_preempted, n_cached;
 };
 
 void request_trace_measure(const struct batch *b, struct request_trace_parts *p);
 
 /*
  * Add a batch to one of its rows' requests; BATCH_BEGIN starts afresh. The time since its batch
- * before this one is a hop back to the leader up to batch.t_ready_ns, and a bubble from there.
+ * before this one is a hop back to the leader up to batch.t_ready_ns, and a bubble from there. With
+ * BATCH_AGAIN it is a bubble up to the preemption, then requeue, then a bubble.
  */
 void request_trace_add(struct request_trace *t, const struct batch *b,
                        const struct request_trace_parts *p, const struct batch_row *row);

@@ -1,15 +1,26 @@
 /*
  * The scheduler of one replica: continuous batching with chunked prefill, over lanes. Pure: no I/O,
  * no clock (the time is passed in); the same calls give the same batches. Owned by the leader's main
- * thread. In the manner of vLLM V1's scheduler, with two differences: a request's KV blocks are
- * reserved in full when it is admitted, so that nothing is ever preempted; and running requests are
- * spread evenly over lanes, so that a pipeline has as many batches in flight as it has stages.
+ * thread. In the manner of vLLM V1's scheduler, with one difference: running requests are spread evenly
+ * over lanes, so that a pipeline has as many batches in flight as it has stages.
  *
  *   waiting --admit--> running in one lane --build--> in flight --complete--> running | finished
+ *      ^------------------preempt--'
  *
- * Admission is first come, first served, without overtaking. A lane has at most one batch in flight,
- * a request at most one row. A batch takes one token of each decoding request of its lane first, then
- * prompt chunks of the others, oldest first, up to the token budget.
+ * Admission is first come, first served, without overtaking: a request is admitted when the blocks of
+ * all its known tokens are free, beside those that prompts under way still need and a reserve for those
+ * that run. A lane has at most one batch in flight, a request at most one row. A batch takes one token of
+ * each decoding request of its lane first, then prompt chunks of the others, oldest first, up to the
+ * token budget.
+ *
+ * KV blocks are taken as tokens come. When none is free for a request, younger ones are preempted, the
+ * youngest that is not in flight first, of whatever lane: its blocks are freed, and it waits ahead of all
+ * that never ran. Its prompt and what it has said so far are computed again as one prompt; nothing is said
+ * twice. Where no younger one can be preempted the request has no row in this batch. So the oldest always
+ * gets on, and nothing that it has computed is ever lost.
+ *
+ * With a prefix cache, full blocks whose tokens are known (kv.h) are shared on admission; the last known
+ * token is always computed. Blocks can be found once the batch that filled them is back.
  */
 #pragma once
 
@@ -28,6 +39,7 @@ struct sched_config {
     uint32_t max_batch_tokens;
     uint32_t max_context; // n_in + n_out of a request, at most
     uint32_t n_kv_blocks; // in the pool
+    bool prefix_cache;
     uint32_t vocab;
     const int *eos_ids; // (n_eos) borrowed
     int n_eos;
@@ -43,10 +55,14 @@ struct sched_request {
 };
 
 struct sched_counts {
-    uint32_t waiting;
+    uint32_t waiting;           // preempted ones as well
     uint32_t running;           // admitted and not ended
     uint32_t in_flight;         // batches
     uint32_t kv_taken, kv_size; // blocks
+    // Since the scheduler was made:
+    uint64_t n_preempted;
+    uint64_t n_queried_tokens; // prompt tokens looked up in the prefix cache, each request's once
+    uint64_t n_cached_tokens;  // of these, found there
 };
 
 int sched_create(struct sched **out, const struct sched_config *cfg, struct err *e) ERR_CHECKED;

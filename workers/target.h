@@ -35,7 +35,9 @@ struct target_config {
     int64_t max_batch_tokens; // per micro-batch: chunked prefill fills up to this
     int64_t
         kv_tokens; // size of the KV pool; 0: max_running * 1/4 of the context, at least 2 contexts
-    bool idle_class; // compute threads run SCHED_IDLE where cores are shared
+    bool prefix_cache; // full KV blocks are shared between prompts that begin alike
+    int routing;       // enum routing_kind of model/routing.h
+    bool idle_class;   // compute threads run SCHED_IDLE where cores are shared
 };
 
 extern const struct opt_table target_options;

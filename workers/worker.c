@@ -59,6 +59,7 @@ static struct sched_config sched_config_of(const struct target_config *t, const 
         .max_batch_tokens = (uint32_t)t->max_batch_tokens,
         .max_context = (uint32_t)a->max_context,
         .n_kv_blocks = (uint32_t)target_kv_blocks(t, a),
+        .prefix_cache = t->prefix_cache,
         .vocab = (uint32_t)a->vocab,
         .eos_ids = a->eos_ids,
         .n_eos = a->n_eos,
@@ -461,6 +462,9 @@ static int sample(struct worker *w, int64_t now_ns, struct err *e)
         .waiting = c.waiting,
         .running = c.running,
         .kv_used = (float)c.kv_taken / (float)c.kv_size,
+        .n_preempted = (uint32_t)c.n_preempted,
+        .prefix_query_tokens = c.n_queried_tokens,
+        .prefix_hit_tokens = c.n_cached_tokens,
         .replica = (uint16_t)w->place.replica,
     };
     return spans_add_point(w->spans, &p, e);

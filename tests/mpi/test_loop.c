@@ -152,7 +152,8 @@ static void offer(int rank)
     }
     struct loop_hooks hooks = {.message = on_message};
     must(loop_create(&loop, c, &layout, &load, ds, CONTEXT, hooks, &e), &e);
-    client = client_stages_create(c, &layout, loop_live_table(loop), CONTEXT, true);
+    client = client_stages_create(c, &layout, loop_live_table(loop), CONTEXT, true,
+                                  ROUTING_LEAST_TOKENS);
     struct wire_step step = {.kind = STEP_SWEEP, .rate_rps = RATE_RPS, .seed = 11};
     step.t_begin_ns = step.t_warm_ns = clock_now_ns() + 20 * NS_PER_MS;
     must(comm_bcast(c, &step, sizeof step, 0, &e), &e);

@@ -2,7 +2,8 @@
  * One load rank and a replica of P = size - 1 worker ranks on preset:tiny: requests go in as wire
  * messages, as a load rank would send them, and every token must come back once, in order, with the
  * ids that a single backend in this process computes for the request alone. Steps end in mid-flight,
- * requests are cancelled and rejected, and the next step must find everything clean.
+ * requests are cancelled and rejected, and the next step must find everything clean. The KV pool has hardly
+ * room for the longest request, so that others are preempted; all of it once more with a prefix cache.
  */
 #include "core/clock.h"
 #include "core/comm.h"
@@ -26,7 +27,7 @@ enum {
     MAX_WAITING = 50,
     BATCH_TOKENS = 64, // long prompts take several chunks
     MAX_IN = 400,
-    MAX_OUT = 30,
+    MAX_OUT = 100,
     MAX_RANKS = 8,
 };
 
@@ -45,6 +46,7 @@ struct request {
 struct from_worker { // of the present step
     uint64_t last_seq;
     uint32_t n_compute, n_wait, n_send, n_points;
+    struct series_point last; // point
     int64_t busy_ns;
     bool done;
 };
@@ -56,7 +58,7 @@ static struct target_config target;
 static int rank, size;
 static struct request requests[N_OVERLOAD];
 static struct from_worker workers[MAX_RANKS];
-static uint32_t step, generation;
+static uint32_t step, generation, n_preempted, n_cached; // of all requests with the present worker
 static int64_t deadline_ns;
 
 static void must(int rc, const struct err *e)
@@ -71,7 +73,7 @@ static void must(int rc, const struct err *e)
 static void make_requests(void)
 {
     static const uint32_t lengths_in[] = {1, 5, 15, 16, 17, 64, 65, 130, 399, 33};
-    static const uint32_t lengths_out[] = {1, 2, 9, 16, 17, 30, 4};
+    static const uint32_t lengths_out[] = {1, 2, 9, 16, 17, 100, 64};
     struct chain chain;
     const struct chain_config cfg = {
         .model = "preset:tiny",
@@ -154,9 +156,13 @@ static void take_trace(const struct comm_msg *m)
     r->traces |= t->phase;
     CHECK(t->t_recv_ns >= r->t_sent_ns && t->t_admit_ns >= t->t_recv_ns);
     CHECK(t->t_prefill_ns >= t->t_admit_ns);
-    int64_t sum_us = t->hop_us + t->bubble_us;
+    int64_t sum_us = (int64_t)t->hop_us + t->bubble_us + t->requeue_us;
+    CHECK(t->requeue_us == 0 || t->n_preempted > 0);
+    CHECK(t->n_cached < r->n_in && (t->n_cached == 0 || target.prefix_cache));
+    n_preempted += t->phase == WIRE_LAST ? t->n_preempted : 0;
+    n_cached += t->phase == WIRE_LAST ? t->n_cached : 0;
     for (uint32_t s = 0; s < t->n_stages; s++) {
-        CHECK(t->stage_us[s] > 0);
+        CHECK(t->stage_us[s] > 0 || t->n_cached > 0);
         sum_us += t->stage_us[s];
     }
     // From here on: t_emit = t_recv + queue + sum, to the rounding of each part.
@@ -217,8 +223,12 @@ static void take_journal(const struct comm_msg *m)
     CHECK(m->src == layout_leader(&layout, 0));
     const struct series_point *p = (const void *)j->bytes;
     for (size_t i = 0; i < n_bytes / sizeof *p; i++) {
-        CHECK(p[i].running <= MAX_RUNNING && p[i].waiting <= MAX_WAITING);
+        CHECK(p[i].running <= MAX_RUNNING && p[i].waiting <= MAX_WAITING + MAX_RUNNING);
         CHECK(p[i].kv_used >= 0 && p[i].kv_used <= 1);
+        CHECK(p[i].n_preempted >= w->last.n_preempted);
+        CHECK(p[i].prefix_hit_tokens <= p[i].prefix_query_tokens);
+        CHECK((p[i].prefix_query_tokens > 0) <= target.prefix_cache);
+        w->last = p[i];
         w->n_points++;
     }
 }
@@ -426,6 +436,7 @@ static void test_overload(void)
 static void run_load_rank(void)
 {
     deadline_ns = clock_local_ns() + DEADLINE_NS;
+    n_preempted = n_cached = 0;
     test_all_tokens();
     test_end_in_mid_flight(1);
     test_all_tokens();
@@ -434,6 +445,8 @@ static void run_load_rank(void)
     test_cancel();
     test_overload();
     test_all_tokens();
+    CHECK(n_preempted > 0 && workers[1].last.n_preempted > 0);
+    CHECK((n_cached > 0) == target.prefix_cache);
     tell_workers(WIRE_SHUTDOWN, NULL, 0);
 }
 
@@ -450,16 +463,34 @@ static void configure(void)
     target.max_running = MAX_RUNNING;
     target.max_waiting = MAX_WAITING;
     target.max_batch_tokens = BATCH_TOKENS;
-    target.kv_tokens = 1800;   // at times short of blocks rather than of slots
+    target.kv_tokens = MAX_IN + MAX_OUT;
     target.idle_class = false; // what else runs here may not starve it
     must(arch_open(target.model, &arch, &e), &e);
     must(target_check(&target, &arch, &e), &e);
 }
 
-int main(void)
+/* With a worker of its own. */
+static void run_once(bool prefix_cache)
 {
     struct err e = {0};
     struct worker *w = NULL;
+    target.prefix_cache = prefix_cache;
+    if (rank > 0) {
+        must(worker_create(&w, &layout, rank, 1, &target, &arch, &e), &e);
+    }
+    must(comm_barrier(c, 20 * NS_PER_S, &e), &e);
+    if (rank == 0) {
+        run_load_rank();
+    } else {
+        must(worker_serve(w, c, &e), &e);
+    }
+    worker_destroy(w);
+    must(comm_barrier(c, 20 * NS_PER_S, &e), &e);
+}
+
+int main(void)
+{
+    struct err e = {0};
     if (comm_open(&c, &e) != 0) {
         fprintf(stderr, "%s\n", e.msg);
         return 1;
@@ -470,18 +501,13 @@ int main(void)
     configure();
     if (rank == 0) {
         make_requests();
-    } else {
-        must(worker_create(&w, &layout, rank, 1, &target, &arch, &e), &e);
     }
     must(comm_agree(c, &e), &e);
+    target.prefix_cache = true; // its batches are the larger ones
     must(comm_start(c, worker_max_message_bytes(&target, &arch), &e), &e);
     must(comm_watch(c, 20 * NS_PER_S, &e), &e);
-    if (rank == 0) {
-        run_load_rank();
-    } else {
-        must(worker_serve(w, c, &e), &e);
-    }
-    worker_destroy(w);
+    run_once(false);
+    run_once(true);
     opt_free(target_options, &target);
     comm_close(c);
     return 0;

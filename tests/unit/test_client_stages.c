@@ -43,7 +43,7 @@ static int set_up(void **state)
         return -1;
     }
     opt_free(dataset_options, &config);
-    client = client_stages_create(comm, &layout, table, CONTEXT, ignore_eos);
+    client = client_stages_create(comm, &layout, table, CONTEXT, ignore_eos, ROUTING_LEAST_TOKENS);
     return 0;
 }
 

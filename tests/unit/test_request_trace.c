@@ -13,7 +13,7 @@
 #include "workers/request_trace.h"
 
 struct walk { // what the test adds up on its own
-    int64_t hop_ns, bubble_ns, stage_ns[4];
+    int64_t hop_ns, bubble_ns, requeue_ns, stage_ns[4];
 };
 
 static int64_t draw(uint64_t n, uint64_t a, uint64_t b)
@@ -30,6 +30,7 @@ static void start(struct batch *b, struct batch_stage_times *times, struct batch
         .ticket = {.slot = 5, .generation = 6},
         .t_recv_ns = 1000,
         .t_admit_ns = 4000,
+        .pos = 32,
     };
 }
 
@@ -54,7 +55,7 @@ static int64_t pass(struct batch *b, struct walk *w, int64_t t_ns, uint64_t seed
 
 static int64_t total_ns(const struct request_trace *t, uint32_t n_stages)
 {
-    int64_t sum = t->t_admit_ns - t->t_recv_ns + t->sum.hop_ns + t->sum.bubble_ns;
+    int64_t sum = t->t_admit_ns - t->t_recv_ns + t->sum.hop_ns + t->sum.bubble_ns + t->requeue_ns;
     for (uint32_t s = 0; s < n_stages; s++) {
         sum += t->sum.stage_ns[s];
     }
@@ -78,17 +79,29 @@ static void run_request(uint64_t seed, uint16_t n_stages)
     request_trace_add(&t, &b, &parts, &row);
     assert_int_equal(t.t_prefill_ns, b.t_build_ns);
     for (uint64_t k = 1; k < 40; k++) {
-        assert_int_equal(total_ns(&t, n_stages), emit_ns - row.t_recv_ns);
+        assert_int_equal(total_ns(&t, n_stages), emit_ns - 1000);
         int64_t back_ns = draw(3000, seed, 1000 + k), idle_ns = draw(80000, seed, 2000 + k);
         b.t_ready_ns = emit_ns + back_ns;
         row.flags = BATCH_SAMPLE;
-        w.hop_ns += back_ns;
-        w.bubble_ns += idle_ns;
-        emit_ns = pass(&b, &w, b.t_ready_ns + idle_ns, seed * 100 + k);
+        int64_t t_ns = b.t_ready_ns + idle_ns;
+        if (k % 7 == 3) { // preempted: idle, queued, and idle again
+            row.flags = BATCH_BEGIN | BATCH_AGAIN | BATCH_PREFILL;
+            row.pos = 0;
+            row.t_recv_ns = t_ns;
+            row.t_admit_ns = t_ns + draw(500000, seed, 3000 + k);
+            w.requeue_ns += row.t_admit_ns - row.t_recv_ns;
+            t_ns = row.t_admit_ns + 77;
+            w.bubble_ns += back_ns + idle_ns + 77;
+        } else {
+            w.hop_ns += back_ns;
+            w.bubble_ns += idle_ns;
+        }
+        emit_ns = pass(&b, &w, t_ns, seed * 100 + k);
         request_trace_measure(&b, &parts);
         request_trace_add(&t, &b, &parts, &row);
     }
-    assert_int_equal(total_ns(&t, n_stages), emit_ns - row.t_recv_ns);
+    assert_int_equal(total_ns(&t, n_stages), emit_ns - 1000);
+    assert_true(t.n_preempted == 6 && t.n_cached == 32 && t.requeue_ns == w.requeue_ns);
     assert_int_equal(t.sum.hop_ns, w.hop_ns);
     assert_int_equal(t.sum.bubble_ns, w.bubble_ns);
     assert_memory_equal(t.sum.stage_ns, w.stage_ns, n_stages * sizeof w.stage_ns[0]);
@@ -158,6 +171,9 @@ static void test_message(void **state)
         .t_recv_ns = 10,
         .t_admit_ns = 20,
         .t_prefill_ns = 30,
+        .requeue_ns = 7600,
+        .n_preempted = 3,
+        .n_cached = 48,
         .sum = {.hop_ns = 1499, .bubble_ns = -5, .stage_ns = {2500, INT64_C(1) << 50}},
     };
     assert_int_equal(request_trace_bytes(2), sizeof(struct wire_trace) + 8);
@@ -169,6 +185,7 @@ static void test_message(void **state)
     assert_int_equal(m->t_prefill_ns, 30);
     assert_int_equal(m->hop_us, 1); // rounded
     assert_int_equal(m->bubble_us, 0);
+    assert_true(m->requeue_us == 8 && m->n_preempted == 3 && m->n_cached == 48);
     assert_int_equal(m->stage_us[0], 3);
     assert_int_equal(m->stage_us[1], UINT32_MAX); // saturates
     free(m);

@@ -1,0 +1,28 @@
+/*
+ * Which replica gets the next request: the one with the fewest tokens outstanding, prompt and output
+ * together, in a tie and with ROUTING_ROUND_ROBIN the next in turn. Outstanding is what the owner itself
+ * has sent and not seen come back: of several load ranks each knows its own share only, and balances that.
+ * What is offered, and when, does not depend on it. Pure.
+ */
+#pragma once
+
+#include <stdint.h>
+
+enum routing_kind { // in the order of target.routing's choices
+    ROUTING_LEAST_TOKENS,
+    ROUTING_ROUND_ROBIN,
+};
+
+struct routing {
+    enum routing_kind kind;
+    int n_replicas, next;
+    uint64_t *outstanding; // (n_replicas) tokens
+};
+
+void routing_init(struct routing *r, enum routing_kind kind, int n_replicas);
+void routing_free(struct routing *r);
+
+/* The replica for a request of so many tokens, which are outstanding from then on. */
+int routing_pick(struct routing *r, uint64_t n_tokens);
+/* So many of them are not any more. */
+void routing_done(struct routing *r, int replica, uint64_t n_tokens);
