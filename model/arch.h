@@ -127,24 +127,30 @@ static inline int arch_window(const struct arch *a, int layer)
     return a->sliding[layer] ? a->window : 0;
 }
 
-/* Fill from config.json text. ERR_INPUT: unknown family (names those known), missing or absurd sizes. */
+/*
+ * Fill from config.json text, in the spelling of today's transformers or of published files. What is
+ * absent has the family's defaults where transformers has them; what the engine would silently get
+ * wrong is refused. ERR_INPUT: one line that names the key and what is allowed.
+ */
 int arch_parse(const char *json, size_t len, const char *where, struct arch *a,
                struct err *e) ERR_CHECKED;
 
 /*
- * Resolve a model name: a folder in Hugging Face layout, or a preset ("preset:tiny", "preset:tiny-16k",
- * "preset:small"), which has random weights (workers/weights) and no tokenizer.
+ * Resolve a model name: a folder in Hugging Face layout, or "preset:NAME" (model/presets.h), which has
+ * random weights (workers/weights) and no tokenizer.
  */
 int arch_open(const char *model, struct arch *a, struct err *e) ERR_CHECKED;
 
 bool arch_is_preset(const char *model);
 
-/* Parameters of one layer / of the embedding / of the head (0 extra bytes counted once when tied). */
-int64_t arch_layer_params(const struct arch *a);
-int64_t arch_head_params(const struct arch *a);
-int64_t arch_params(const struct arch *a);
-/* KV cache of one token in all layers, values. */
-int64_t arch_kv_values_per_token(const struct arch *a);
+/* Fill what is still zero with what follows from the rest, as in a plain decoder of the Llama kind. */
+void arch_resolve(struct arch *a);
+
+/* yarn's m(factor, k) = 0.1 k ln(factor) + 1, 1 where nothing grew (Peng et al. 2023, 3.4). */
+double arch_yarn_mscale(double factor, double k);
+
+/* Gemma-2's factor of embeddings: sqrt(hidden), rounded to a's dtype as the trained models have it. */
+float arch_embed_scale(const struct arch *a);
 
 /* Relative cost of one decoded token: each layer, embedding lookup and head, in bytes of weights read. */
 struct arch_costs {

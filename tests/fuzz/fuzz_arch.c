@@ -1,5 +1,6 @@
 /* Any bytes as config.json: what is accepted is a model whose sizes and splits make sense. */
 #include "model/arch.h"
+#include "model/sizes.h"
 
 #include <stdint.h>
 #include <string.h>
@@ -10,10 +11,13 @@ static void check_arch(const struct arch *a)
 {
     CHECK(a->n_layers >= 1 && a->hidden >= 1 && a->intermediate >= 1 && a->vocab >= 1);
     CHECK(a->n_kv_heads >= 1 && a->n_heads % a->n_kv_heads == 0);
-    CHECK(a->head_dim >= 2 && a->head_dim % 2 == 0 && a->max_context >= 1);
+    CHECK(a->head_dim >= 2 && a->v_dim >= 1 && a->max_context >= 1);
+    CHECK(a->rope_dim >= 2 && a->rope_dim % 2 == 0 && a->rope_dim <= a->head_dim);
+    CHECK(a->attn_scale > 0 && a->embed_scale > 0);
     CHECK(a->rms_eps >= 0 && a->rms_eps <= 1 && a->rope_theta > 0);
     CHECK(a->bos_id >= -1 && a->bos_id < a->vocab && a->n_eos >= 0 && a->n_eos <= 8);
-    CHECK(arch_params(a) > 0 && arch_kv_values_per_token(a) > 0);
+    CHECK(sizes_params(a) > 0 && sizes_active_params(a) <= sizes_params(a));
+    CHECK(sizes_kv_bytes(a, 2) > 0 && sizes_bytes(a) > 0);
     int first[1025];
     int n_stages = a->n_layers < 4 ? a->n_layers : 4;
     arch_split(a, n_stages, first);

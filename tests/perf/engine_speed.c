@@ -13,6 +13,7 @@
 
 #include "core/clock.h"
 #include "core/mem.h"
+#include "model/sizes.h"
 #include "workers/cpu/backend.h"
 
 #include <stdio.h>
@@ -80,9 +81,9 @@ static double peak_of_vectors(void)
 /* Arithmetic of n tokens at positions pos, pos + 1, ...; `samples` of them need logits. */
 static double flops_of(const struct arch *a, double pos, double n, double samples)
 {
-    double weights = (double)(a->n_layers * arch_layer_params(a));
+    double weights = (double)(a->n_layers * sizes_layer(a, 0).params);
     double seen = n * pos + n * (n + 1) / 2;
-    return 2 * weights * n + 2 * (double)arch_head_params(a) * samples +
+    return 2 * weights * n + 2 * (double)sizes_head_params(a) * samples +
            4.0 * a->n_layers * a->n_heads * a->head_dim * seen;
 }
 
@@ -161,7 +162,7 @@ int main(int argc, char **argv)
     backend_cpu_logits(c.stages[0].backend, NULL);
     double peak = peak_of_vectors();
     printf("%s, %lld parameters, %d thread(s), kernels %s\n", cfg.model,
-           (long long)arch_params(&c.arch), cfg.n_threads, backend_kernels(c.stages[0].backend));
+           (long long)sizes_params(&c.arch), cfg.n_threads, backend_kernels(c.stages[0].backend));
     printf("peak 256-bit fma, 1 thread: %.1f GF/s\n", peak);
     int32_t tokens[512];
     for (int i = 0; i < 512; i++) {
