@@ -6,6 +6,7 @@
 #include "model/wire.h"
 #include "workers/backend.h"
 #include "workers/sched.h"
+#include "workers/sim/costs.h"
 #include "workers/spans.h"
 #include "workers/stage.h"
 
@@ -117,10 +118,17 @@ static int create_backend(struct worker *w, const struct target_config *t, int t
                           struct err *e)
 {
     int first[RECORD_MAX_STAGES + 1];
-    target_split(t, &w->arch, first);
+    struct costs costs;
+    bool is_sim = t->backend == TARGET_BACKEND_SIM;
+    if (target_split(t, &w->arch, first, e) != 0 ||
+        (is_sim && target_costs(t, &w->arch, &costs, e) != 0)) {
+        return -1;
+    }
     int s = w->place.stage;
     struct batch_limits lim = limits_of(t, &w->arch);
     struct backend_config cfg = {
+        .backend = target_backend_name(t),
+        .timing = is_sim ? &costs : NULL,
         .model = t->model,
         .arch = &w->arch,
         .first_layer = first[s],
