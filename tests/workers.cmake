@@ -16,3 +16,7 @@ tm_mpi_test(tp_group RANKS 1 2 3 4 LIBS tm_workers)
 # Not a test: what the scheduler costs per batch.
 add_executable(sched_cost EXCLUDE_FROM_ALL perf/sched_cost.c)
 target_link_libraries(sched_cost PRIVATE tm_workers)
+
+# The simulated backend and its virtual clock.
+tm_unit_test(sim LIBS tm_workers PkgConfig::JANSSON)
+tm_unit_test(virtual LIBS tm_workers)

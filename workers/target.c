@@ -87,6 +87,21 @@ int64_t target_kv_blocks(const struct target_config *t, const struct arch *a)
     return (n_tokens + BATCH_KV_BLOCK - 1) / BATCH_KV_BLOCK;
 }
 
+struct sched_config target_sched(const struct target_config *t, const struct arch *a)
+{
+    return (struct sched_config){
+        .lanes = (uint32_t)target_lanes(t),
+        .max_running = (uint32_t)t->max_running,
+        .max_waiting = (uint32_t)t->max_waiting,
+        .max_batch_tokens = (uint32_t)t->max_batch_tokens,
+        .max_context = (uint32_t)a->max_context,
+        .n_kv_blocks = (uint32_t)target_kv_blocks(t, a),
+        .vocab = (uint32_t)a->vocab,
+        .eos_ids = a->eos_ids,
+        .n_eos = a->n_eos,
+    };
+}
+
 static int check_split(const struct target_config *t, const struct arch *a, struct err *e)
 {
     const struct opt_numbers *split = &t->layer_split;

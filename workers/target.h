@@ -10,6 +10,7 @@
 
 #include "core/opt.h"
 #include "model/arch.h"
+#include "workers/sched.h"
 
 enum target_kind {
     TARGET_STAGES, // this job's worker ranks, over MPI
@@ -56,6 +57,8 @@ extern const struct opt_table target_options;
  * `a` may be NULL for other kinds than TARGET_STAGES.
  */
 int target_check(const struct target_config *t, const struct arch *a, struct err *e) ERR_CHECKED;
+
+struct sched_config target_sched(const struct target_config *t, const struct arch *a);
 
 /* "cpu", "sim". */
 const char *target_backend_name(const struct target_config *t);

@@ -51,24 +51,9 @@ struct worker {
 
 /* --- creation ----------------------------------------------------------------------------------- */
 
-static struct sched_config sched_config_of(const struct target_config *t, const struct arch *a)
-{
-    return (struct sched_config){
-        .lanes = (uint32_t)target_lanes(t),
-        .max_running = (uint32_t)t->max_running,
-        .max_waiting = (uint32_t)t->max_waiting,
-        .max_batch_tokens = (uint32_t)t->max_batch_tokens,
-        .max_context = (uint32_t)a->max_context,
-        .n_kv_blocks = (uint32_t)target_kv_blocks(t, a),
-        .vocab = (uint32_t)a->vocab,
-        .eos_ids = a->eos_ids,
-        .n_eos = a->n_eos,
-    };
-}
-
 static struct batch_limits limits_of(const struct target_config *t, const struct arch *a)
 {
-    struct sched_config cfg = sched_config_of(t, a);
+    struct sched_config cfg = target_sched(t, a);
     struct batch_limits lim = sched_batch_limits(&cfg);
     lim.n_stages = (uint32_t)t->pipeline;
     return lim;
@@ -170,7 +155,7 @@ int worker_create(struct worker **out, const struct layout *layout, int rank, in
     w->rank = rank;
     w->spans = xcalloc(1, sizeof *w->spans);
     w->gaps = xcalloc(1, sizeof *w->gaps);
-    struct sched_config cfg = sched_config_of(t, &w->arch);
+    struct sched_config cfg = target_sched(t, &w->arch);
     bool is_leader = rank == layout_leader(layout, w->place.replica);
     if (create_group(w, t, e) != 0 || create_backend(w, t, threads, e) != 0 ||
         create_stage(w, t, e) != 0 || (is_leader && sched_create(&w->sched, &cfg, e) != 0)) {
