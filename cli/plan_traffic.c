@@ -192,13 +192,13 @@ static void add_request(struct sums *m, const struct virtual_request *q, double 
     }
     m->tokens_in += first >= lo && first < hi ? q->n_in : 0;
     m->tokens_out += first >= lo && first < hi;
+    m->tokens_out += (q->n_done - 1) * inside(first, (double)q->t_latest_ns, lo, hi);
     if (counts) {
         m->ttft[m->n_ttft++] = ms(first - due);
     }
     if (q->t_last_ns == VIRTUAL_NEVER) {
         return;
     }
-    m->tokens_out += (q->n_out - 1) * inside(first, last, lo, hi);
     if (counts) {
         m->e2e[m->n_e2e++] = ms(last - due);
     }

@@ -235,6 +235,8 @@ static void what_does_not_fit_is_rejected(void **state)
     play(&cfg, q, 4, &r);
     assert_int_equal(q[3].t_first_ns, 5000000);
     assert_int_equal(q[3].t_last_ns, VIRTUAL_NEVER);
+    assert_int_equal(q[3].t_latest_ns, 8000000);
+    assert_int_equal(q[3].n_done, 4);
 }
 
 int main(void)

@@ -93,7 +93,11 @@ static int land(struct run *r, struct err *e)
             q->t_last_ns = r->now_ns;
             r->n_over++;
         }
-        r->out->n_tokens_out += (f->rows[i].flags & BATCH_SAMPLE) != 0;
+        if (f->rows[i].flags & BATCH_SAMPLE) {
+            q->t_latest_ns = r->now_ns;
+            q->n_done++;
+            r->out->n_tokens_out++;
+        }
     }
     r->first_flight = (r->first_flight + 1) % r->cfg->sched.lanes;
     r->n_flights--;
@@ -210,7 +214,8 @@ static int prepare(struct run *r, struct err *e)
     }
     for (size_t i = 0; i < r->n; i++) {
         struct virtual_request *q = &r->requests[i];
-        q->t_begin_ns = q->t_first_ns = q->t_last_ns = VIRTUAL_NEVER;
+        q->t_begin_ns = q->t_first_ns = q->t_last_ns = q->t_latest_ns = VIRTUAL_NEVER;
+        q->n_done = 0;
         q->rejected = false;
     }
     return sched_create(&r->sched, sched, e) != 0 ? -1 : batch_create(&r->batch, &limits, e);

@@ -28,6 +28,8 @@ struct virtual_request {
     // out; VIRTUAL_NEVER where it did not come to that
     int64_t t_begin_ns; // its first batch was built
     int64_t t_first_ns, t_last_ns;
+    int64_t t_latest_ns; // the last token that there was, when the run ended
+    uint32_t n_done;     // tokens by then
     bool rejected;
 };
 
