@@ -65,7 +65,7 @@ static int parse_list(const char *flag, const char *text,
                       int (*parse)(const char *, const char *, double *, struct err *),
                       struct inspect_list *out, struct err *e)
 {
-    char *copy = xstrdup(text), *rest = copy, *item;
+    char *copy = text ? xstrdup(text) : NULL, *rest = copy, *item;
     int rc = 0;
     out->n = 0;
     while (rc == 0 && (item = strsep(&rest, ",")) != NULL) {

@@ -36,6 +36,7 @@ struct room {
 
 struct inspect {
     const struct inspect_options *o;
+    struct inspect_list contexts;
     struct arch arch;
     struct hardware device;
     struct costs_shares shares;
@@ -91,12 +92,24 @@ static int save_costs(const struct inspect *in, struct err *e)
     return rc == 0 ? 0 : err_set(e, ERR_ENV, "--save-costs: cannot write %s", in->o->save);
 }
 
+/* What is usual and within the model's context. */
+static void choose_contexts(struct inspect *in)
+{
+    static const double usual[] = {4096, 32768, 131072};
+    in->contexts = in->o->contexts;
+    for (size_t i = 0; in->o->contexts.n == 0 && i < sizeof usual / sizeof *usual; i++) {
+        if (usual[i] <= in->arch.max_context || i == 0) {
+            in->contexts.v[in->contexts.n++] = usual[i];
+        }
+    }
+}
+
 /* --- what there is to say ------------------------------------------------------------------------- */
 
 static void weigh(struct inspect *in)
 {
     const struct arch *a = &in->arch;
-    const struct costs_load one = costs_load_decode(a, 1, in->o->contexts.v[0]);
+    const struct costs_load one = costs_load_decode(a, 1, in->contexts.v[0]);
     const struct costs_load prompt = costs_load_prompt(a, PROMPT_TOKENS);
     for (int i = 0; i < a->n_layers; i++) {
         struct kind *k = &in->kinds[costs_kind_of(a, i)];
@@ -119,7 +132,7 @@ static struct capacity_machine machine_of(const struct inspect *in, double share
 /* One row: for the requests asked for, or as many as its memory holds. */
 static int add_split(struct inspect *in, int pipeline, int tensor, struct err *e)
 {
-    const double context = in->o->contexts.v[0], value_bytes = kvs[0].value_bytes;
+    const double context = in->contexts.v[0], value_bytes = kvs[0].value_bytes;
     const struct capacity_machine m = machine_of(in, in->o->shares.v[0]);
     struct capacity_split *s = &in->splits[in->n_splits];
     struct costs costs;
@@ -179,12 +192,12 @@ static int find_splits(struct inspect *in, struct err *e)
 static void find_rooms(struct inspect *in)
 {
     const struct inspect_options *o = in->o;
-    in->rooms = xcalloc(o->contexts.n * o->shares.n, sizeof *in->rooms);
-    for (size_t c = 0; c < o->contexts.n; c++) {
+    in->rooms = xcalloc(in->contexts.n * o->shares.n, sizeof *in->rooms);
+    for (size_t c = 0; c < in->contexts.n; c++) {
         for (size_t s = 0; s < o->shares.n; s++) {
             struct room *r = &in->rooms[in->n_rooms++];
             struct capacity_machine m = machine_of(in, o->shares.v[s]);
-            r->context = o->contexts.v[c];
+            r->context = in->contexts.v[c];
             r->share = o->shares.v[s];
             for (int k = 0; k < N_KVS; k++) {
                 r->n[k] =
@@ -253,8 +266,8 @@ static void print_machine(const struct inspect *in)
         printf("\non this machine: %.1f GB/s read and %.3f bf16 TFLOP/s, both measured just now\n",
                h->read_bytes_per_s / 1e9, h->bf16_flops / 1e12);
     }
-    printf("  decoding one request behind %.0f tokens: %.4g tokens/s at most\n",
-           in->o->contexts.v[0], 1e9 / in->decode_ns);
+    printf("  decoding one request behind %.0f tokens: %.4g tokens/s at most\n", in->contexts.v[0],
+           1e9 / in->decode_ns);
     printf("  a prompt of %d: %.4g tokens/s at most\n", PROMPT_TOKENS,
            PROMPT_TOKENS * 1e9 / in->prompt_ns);
 }
@@ -272,7 +285,7 @@ static void print_splits(const struct inspect *in)
            "fastest)\n"
            "   P x T   requests  slowest ms  max/mean  equal ms   TPOT ms   tokens/s  layers\n",
            in->n_devices, in->n_devices > 1 ? "s" : "", in->device.memory_bytes / 1e9,
-           in->o->n_requests, in->o->contexts.v[0]);
+           in->o->n_requests, in->contexts.v[0]);
     for (int i = 0; i < in->n_splits; i++) {
         const struct capacity_split *p = &in->splits[i];
         struct str layers = {0};
@@ -396,7 +409,7 @@ static void print_json(const struct inspect *in)
         json_array_append_new(splits, split_json(in, i));
     }
     json_t *roofline = json_pack("{s:f, s:f, s:i, s:f}", "decode_tokens_per_s", 1e9 / in->decode_ns,
-                                 "context", in->o->contexts.v[0], "prompt_tokens", PROMPT_TOKENS,
+                                 "context", in->contexts.v[0], "prompt_tokens", PROMPT_TOKENS,
                                  "prompt_tokens_per_s", PROMPT_TOKENS * 1e9 / in->prompt_ns);
     json_t *root = json_pack("{s:s, s:o, s:o, s:o, s:o, s:o}", "schema", "tidemark.model/1",
                              "model", model_json(in), "machine", machine_json(in), "roofline",
@@ -428,6 +441,7 @@ int inspect_print(const struct inspect_options *o, struct err *e)
             ? -1
             : 0;
     if (rc == 0) {
+        choose_contexts(&in);
         weigh(&in);
         rc = find_splits(&in, e);
     }

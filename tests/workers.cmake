@@ -20,3 +20,4 @@ target_link_libraries(sched_cost PRIVATE tm_workers)
 # The simulated backend and its virtual clock.
 tm_unit_test(sim LIBS tm_workers PkgConfig::JANSSON)
 tm_unit_test(virtual LIBS tm_workers)
+tm_unit_test(capacity LIBS tm_workers)
