@@ -296,16 +296,22 @@ static int read_layers(const char *where, const json_t *root, const struct arch 
 static int read_hop(const char *where, const json_t *root, struct costs *c, struct err *e)
 {
     const json_t *fixed = json_object_get(root, "hop_ns");
-    const json_t *rate = json_object_get(root, "hop_bytes_per_s");
-    if (fixed && read_cost(where, "costs", "hop_ns", fixed, &c->hop_ns, e)) {
-        return -1;
+    const json_t *byte = json_object_get(root, "hop_byte_ns");
+    return (fixed && read_cost(where, "costs", "hop_ns", fixed, &c->hop_ns, e)) ||
+                   (byte && read_cost(where, "costs", "hop_byte_ns", byte, &c->hop_byte_ns, e))
+               ? -1
+               : 0;
+}
+
+/* As much as there is room for, whole characters. */
+static void keep_source(struct costs *c, const char *source)
+{
+    size_t n = strnlen(source, sizeof c->source - 1);
+    while (n > 0 && ((unsigned char)source[n] & 0xC0) == 0x80) {
+        n--;
     }
-    double bytes_per_s = json_number_value(rate);
-    if (rate && (!json_is_number(rate) || !(bytes_per_s >= 1) || bytes_per_s > 1e18)) {
-        return err_set(e, ERR_INPUT, "%s: hop_bytes_per_s must be a number from 1 to 1e18", where);
-    }
-    c->hop_byte_ns = rate ? 1e9 / bytes_per_s : 0;
-    return 0;
+    memcpy(c->source, source, n);
+    c->source[n] = '\0';
 }
 
 static int read_root(const char *where, const json_t *root, const struct arch *a, struct costs *c,
@@ -316,7 +322,7 @@ static int read_root(const char *where, const json_t *root, const struct arch *a
         return err_set(e, ERR_INPUT, "%s: schema is not \"" SCHEMA "\"", where);
     }
     const char *source = json_string_value(json_object_get(root, "source"));
-    snprintf(c->source, sizeof c->source, "%.90s", source ? source : where);
+    keep_source(c, source ? source : "a file");
     return check_size(where, root, "hidden", a->hidden, e) ||
                    check_size(where, root, "vocab", a->vocab, e) ||
                    read_layers(where, root, a, c, e) ||
@@ -377,12 +383,8 @@ struct json_t *costs_json(const struct costs *c, const struct arch *a)
             json_object_set_new(layers, kind_names[k], part_json(&c->kinds[k]));
         }
     }
-    json_t *root =
-        json_pack("{s:s, s:s, s:i, s:i, s:o, s:o, s:o, s:f}", "schema", SCHEMA, "source", c->source,
-                  "hidden", a->hidden, "vocab", a->vocab, "layers", layers, "embed",
-                  part_json(&c->embed), "head", part_json(&c->head), "hop_ns", c->hop_ns);
-    if (c->hop_byte_ns > 0) {
-        json_object_set_new(root, "hop_bytes_per_s", json_real(1e9 / c->hop_byte_ns));
-    }
-    return root;
+    return json_pack("{s:s, s:s, s:i, s:i, s:o, s:o, s:o, s:f, s:f}", "schema", SCHEMA, "source",
+                     c->source, "hidden", a->hidden, "vocab", a->vocab, "layers", layers, "embed",
+                     part_json(&c->embed), "head", part_json(&c->head), "hop_ns", c->hop_ns,
+                     "hop_byte_ns", c->hop_byte_ns);
 }

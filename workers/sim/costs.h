@@ -14,7 +14,7 @@
  *   {"schema": "tidemark.costs/1", "source": "words", "hidden": 3584, "vocab": 256000,
  *    "layers": {"dense": {"fixed_ns": 5000, "read_ns": 148000, "kv_ns": 1.5, "token_ns": 700,
  *               "pair_ns": 0.03}, "dense_sliding": {..}, "moe": {..}, "moe_sliding": {..}},
- *    "embed": {..}, "head": {..}, "hop_ns": 10000, "hop_bytes_per_s": 5e10}
+ *    "embed": {..}, "head": {..}, "hop_ns": 10000, "hop_byte_ns": 0.02}
  *
  * Layers of one kind cost alike, so that costs measured on a model cut to a few layers serve the
  * whole; hidden and vocab must be the model's. Transparent, pure but for costs_read and costs_write.
