@@ -20,6 +20,7 @@ struct model_args {
     const char *format;
     const char *pipeline, *tensor, *gpus, *gpu_memory, *memory_share, *context, *requests;
     const char *hardware, *costs, *save_costs, *read_share, *compute_share;
+    bool measure;
 };
 
 /* --- values ----------------------------------------------------------------------------------------- */
@@ -96,6 +97,7 @@ static int parse_inspect(const struct model_args *a, struct inspect_options *o, 
     o->hardware = a->hardware;
     o->costs = a->costs;
     o->save = a->save_costs;
+    o->measure = a->measure;
     o->json = strcmp(a->format, "json") == 0;
     return parse_int("--pipeline", a->pipeline, RECORD_MAX_STAGES, &o->pipeline, e) ||
                    parse_int("--tensor", a->tensor, 64, &o->tensor, e) ||
@@ -202,6 +204,9 @@ static const struct command_flag flags[] = {
     {"--compute-share", NULL, "SHARE", "0.6", "of its bf16 peak", FLAG(compute_share)},
     {"--costs", NULL, "FILE", NULL, "measured costs of the model's parts instead of a roofline",
      FLAG(costs)},
+    {"--measure", NULL, NULL, NULL,
+     "measure those costs on this host's cores: a layer of each kind, embedding and head",
+     FLAG(measure)},
     {"--save-costs", NULL, "FILE", NULL, "write the parts' costs, for target.sim.costs",
      FLAG(save_costs)},
 };

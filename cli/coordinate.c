@@ -204,11 +204,12 @@ static json_t *describe_stages(const struct world *w)
     const struct target_config *t = &w->config.target;
     bool is_sim = t->backend == TARGET_BACKEND_SIM;
     bool by_costs = is_sim && t->sim.costs && t->sim.costs[0];
-    json_t *o = json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:n, s:n, s:n, s:n, s:o}", "kind",
-                          "stages", "model", t->model, "backend", target_backend_name(t),
-                          "replicas", (json_int_t)t->replicas, "pipeline", (json_int_t)t->pipeline,
-                          "tensor", (json_int_t)(is_sim ? t->sim.tensor : t->tensor), "server",
-                          "server_version", "instance", "accelerator", "layers", describe_split(w));
+    json_t *o =
+        json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:n, s:n, s:n, s:n, s:o}", "kind", "stages",
+                  "model", t->model, "backend", target_backend_name(t), "replicas",
+                  (json_int_t)t->replicas, "pipeline", (json_int_t)t->pipeline, "tensor",
+                  (json_int_t)(t->tensor * (is_sim ? t->sim.tensor : 1)), "server",
+                  "server_version", "instance", "accelerator", "layers", describe_split(w));
     if (is_sim) {
         json_object_set_new(
             o, "accelerator",

@@ -10,6 +10,7 @@
 #include "core/str.h"
 #include "model/sizes.h"
 #include "workers/capacity.h"
+#include "workers/sim/timing.h"
 
 #define PROMPT_TOKENS 512
 #define LAYER_NS      5000.0 // of a device's roofline; a host starts no kernels
@@ -71,17 +72,33 @@ static int choose_device(struct inspect *in, struct err *e)
     return 0;
 }
 
+static bool is_measured(const struct inspect *in)
+{
+    return in->o->costs || in->o->measure;
+}
+
 static int costs_at(const struct inspect *in, int tensor, struct costs *out, struct err *e)
 {
-    if (!in->o->costs) {
+    if (!is_measured(in)) {
         costs_of_hardware(&in->device, &in->shares, tensor, &in->arch, out);
         return 0;
     }
     if (tensor != 1) {
-        return err_set(e, ERR_INPUT,
-                       "--costs: measured costs are of one device a stage; --tensor 1");
+        return err_set(e, ERR_INPUT, "--tensor %d: measured costs are of one device a stage",
+                       tensor);
     }
-    return costs_read(in->o->costs, &in->arch, out, e);
+    *out = in->costs;
+    return 0;
+}
+
+static int find_costs(struct inspect *in, struct err *e)
+{
+    const struct timing_config timing = {in->o->model, &in->arch, machine_cores()};
+    if (in->o->measure) {
+        return timing_measure(&timing, &in->costs, e);
+    }
+    return in->o->costs ? costs_read(in->o->costs, &in->arch, &in->costs, e)
+                        : costs_at(in, 1, &in->costs, e);
 }
 
 static int save_costs(const struct inspect *in, struct err *e)
@@ -174,7 +191,7 @@ static int find_splits(struct inspect *in, struct err *e)
         if (pipeline * tensor != in->n_devices || !may_split(in, pipeline, tensor)) {
             continue;
         }
-        if (in->o->costs && tensor > 1 && in->o->tensor == 0) {
+        if (is_measured(in) && tensor > 1 && in->o->tensor == 0) {
             continue; // measured costs have nothing to say of it
         }
         if (add_split(in, pipeline, tensor, e)) {
@@ -254,8 +271,8 @@ static void print_kinds(const struct inspect *in)
 static void print_machine(const struct inspect *in)
 {
     const struct hardware *h = &in->device;
-    if (in->o->costs) {
-        printf("\non %s: costs measured on %s\n", h->name, in->costs.source);
+    if (is_measured(in)) {
+        printf("\non %s: costs of %s\n", h->name, in->costs.source);
     } else if (in->o->hardware) {
         printf(
             "\non %s: a roofline of %.0f %% of %.0f GB/s and %.0f %% of %.1f bf16 TFLOP/s, 5 us a "
@@ -437,9 +454,7 @@ int inspect_print(const struct inspect_options *o, struct err *e)
     int p = o->pipeline > 0 ? o->pipeline : 1, t = o->tensor > 0 ? o->tensor : 1;
     in.n_devices = o->n_devices > 0 ? o->n_devices : p * t;
     int rc =
-        arch_open(o->model, &in.arch, e) || choose_device(&in, e) || costs_at(&in, 1, &in.costs, e)
-            ? -1
-            : 0;
+        arch_open(o->model, &in.arch, e) || choose_device(&in, e) || find_costs(&in, e) ? -1 : 0;
     if (rc == 0) {
         choose_contexts(&in);
         weigh(&in);

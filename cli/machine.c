@@ -51,10 +51,15 @@ static int64_t read_ns(struct probe *p, int n_threads)
     return best_ns;
 }
 
-void machine_measure(struct hardware *out)
+int machine_cores(void)
 {
     cpu_set_t set;
-    int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+}
+
+void machine_measure(struct hardware *out)
+{
+    int n = machine_cores();
     struct probe p = {.buffers = xcalloc((size_t)n, sizeof *p.buffers)};
     for (int i = 0; i < n; i++) {
         p.buffers[i] = xcalloc(READ_BYTES, 1);

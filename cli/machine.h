@@ -3,5 +3,8 @@
 
 #include "workers/sim/hardware.h"
 
+/* Cores that this process may use. */
+int machine_cores(void);
+
 /* Measures for about a second. */
 void machine_measure(struct hardware *out);

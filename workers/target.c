@@ -65,8 +65,8 @@ static const struct opt rows[] = {
          "share of the device's arithmetic peak that is reached", sim.compute_share)},
     {ROW("target.sim.layer_overhead", OPT_DURATION, "5us", 0, 1e9,
          "what each layer costs beside: starting its kernels", sim.layer_ns)},
-    {ROW("target.sim.tensor", OPT_INT, "1", 1, 64, "devices that share each simulated stage",
-         sim.tensor)},
+    {ROW("target.sim.tensor", OPT_INT, "1", 1, 64,
+         "devices that each simulated rank stands for: they share its part", sim.tensor)},
     {ROW("target.sim.scale", OPT_NUMBER, "1", 1e-6, 1e6,
          "all simulated times are multiplied by this", sim.scale)},
 };
@@ -136,10 +136,9 @@ int target_check(const struct target_config *t, const struct arch *a, struct err
     if (t->model == NULL || t->model[0] == '\0') {
         return err_set(e, ERR_INPUT, "target.model: missing (a folder, or preset:NAME)");
     }
-    if (t->tensor != 1) {
-        return err_set(e, ERR_INPUT, "target.tensor: %lld, but the %s backend allows 1 only%s",
-                       (long long)t->tensor, target_backend_name(t),
-                       t->backend == TARGET_BACKEND_SIM ? " (target.sim.tensor)" : "");
+    if (t->tensor != 1 && t->backend != TARGET_BACKEND_SIM) {
+        return err_set(e, ERR_INPUT, "target.tensor: %lld, but the cpu backend allows 1 only",
+                       (long long)t->tensor);
     }
     if (t->pipeline > a->n_layers) {
         return err_set(e, ERR_INPUT, "target.pipeline: %lld stages, but the model has %d layers",
@@ -180,7 +179,7 @@ int target_costs(const struct target_config *t, const struct arch *a, struct cos
         if (hardware_find(t->sim.hardware, &h, e)) {
             return err_wrap(e, "target.sim.hardware");
         }
-        costs_of_hardware(&h, &shares, (int)t->sim.tensor, a, c);
+        costs_of_hardware(&h, &shares, (int)(t->tensor * t->sim.tensor), a, c);
     }
     costs_scale(c, t->sim.scale);
     return 0;

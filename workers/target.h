@@ -45,7 +45,7 @@ struct target_config {
         char *costs;    // file of costs instead, or NULL
         double read_share, compute_share;
         int64_t layer_ns;
-        int64_t tensor; // devices that share each simulated stage
+        int64_t tensor; // devices that each simulated rank stands for
         double scale;   // of all times
     } sim;
 };

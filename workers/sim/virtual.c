@@ -15,6 +15,7 @@ struct flight {
         uint32_t request, flags;
     } * rows;     // (max_rows)
     int32_t *ids; // (max_rows)
+    int64_t begin_ns[RECORD_MAX_STAGES], end_ns[RECORD_MAX_STAGES];
 };
 
 struct run {
@@ -42,7 +43,7 @@ static int64_t travel(struct run *r, int s, int64_t t_ns, double n_bytes)
 }
 
 /* Through all stages; returns when its ids are back. */
-static int64_t carry(struct run *r)
+static int64_t carry(struct run *r, struct flight *f)
 {
     const struct virtual_config *c = r->cfg;
     const struct costs_load load = costs_load_batch(c->arch, r->batch);
@@ -52,9 +53,9 @@ static int64_t carry(struct run *r)
         bool is_last = s == c->n_stages - 1;
         double ns = costs_stage_ns(c->costs, c->arch, c->first[s], c->first[s + 1] - c->first[s],
                                    s == 0, is_last, &load);
-        t_ns = (t_ns > r->stage_free_ns[s] ? t_ns : r->stage_free_ns[s]) + (int64_t)ns;
-        r->stage_free_ns[s] = t_ns;
-        r->out->stages[s].busy_ns += ns;
+        f->begin_ns[s] = t_ns > r->stage_free_ns[s] ? t_ns : r->stage_free_ns[s];
+        f->end_ns[s] = r->stage_free_ns[s] = t_ns = f->begin_ns[s] + (int64_t)ns;
+        r->out->stages[s].busy_ns += (double)(int64_t)ns;
         r->out->stages[s].n_batches++;
         if (c->n_stages > 1) {
             t_ns = travel(r, s, t_ns, is_last ? r->batch->n_rows * sizeof(int32_t) : hidden_bytes);
@@ -67,7 +68,7 @@ static void launch(struct run *r)
 {
     const struct batch *b = r->batch;
     struct flight *f = &r->flights[(r->first_flight + r->n_flights++) % r->cfg->sched.lanes];
-    f->t_back_ns = carry(r);
+    f->t_back_ns = carry(r, f);
     f->seq = b->seq;
     f->lane = b->lane;
     f->n_rows = b->n_rows;
@@ -180,6 +181,21 @@ static int happen(struct run *r, struct err *e)
     return 0;
 }
 
+/* What is under way has not been computed whole. */
+static void stop_counting(struct run *r)
+{
+    r->out->t_end_ns = r->now_ns;
+    for (uint32_t i = 0; i < r->n_flights; i++) {
+        const struct flight *f = &r->flights[(r->first_flight + i) % r->cfg->sched.lanes];
+        for (int s = 0; s < r->cfg->n_stages; s++) {
+            int64_t from_ns = f->begin_ns[s] > r->now_ns ? f->begin_ns[s] : r->now_ns;
+            if (f->end_ns[s] > from_ns) {
+                r->out->stages[s].busy_ns -= (double)(f->end_ns[s] - from_ns);
+            }
+        }
+    }
+}
+
 static int play(struct run *r, struct err *e)
 {
     int64_t until_ns = r->cfg->t_until_ns > 0 ? r->cfg->t_until_ns : VIRTUAL_NEVER;
@@ -196,7 +212,7 @@ static int play(struct run *r, struct err *e)
         look(r, next_ns);
         r->now_ns = next_ns;
     }
-    r->out->t_end_ns = r->now_ns;
+    stop_counting(r);
     r->out->mean_running /= r->now_ns > 0 ? (double)r->now_ns : 1;
     return 0;
 }
