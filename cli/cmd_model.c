@@ -16,6 +16,8 @@
 #include "core/str.h"
 #include "core/units.h"
 
+#define MIN_MEMORY_BYTES 1000000
+
 struct model_args {
     const char *format;
     const char *pipeline, *tensor, *gpus, *gpu_memory, *memory_share, *context, *requests;
@@ -85,6 +87,9 @@ static int parse_memory(const char *text, double *out, struct err *e)
     int64_t bytes = 0;
     if (text && units_parse_bytes(text, &bytes, e)) {
         return err_wrap(e, "--gpu-memory");
+    }
+    if (text && bytes < MIN_MEMORY_BYTES) {
+        return err_set(e, ERR_INPUT, "--gpu-memory: '%.40s' is below 1 MB; 80GB has a unit", text);
     }
     *out = (double)bytes;
     return 0;

@@ -104,7 +104,7 @@ static int find_costs(struct inspect *in, struct err *e)
 static int save_costs(const struct inspect *in, struct err *e)
 {
     json_t *root = costs_json(&in->costs, &in->arch);
-    int rc = json_dump_file(root, in->o->save, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
+    int rc = json_dump_file(root, in->o->save, JSON_INDENT(1) | JSON_REAL_PRECISION(17));
     json_decref(root);
     return rc == 0 ? 0 : err_set(e, ERR_ENV, "--save-costs: cannot write %s", in->o->save);
 }
