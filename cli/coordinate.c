@@ -184,19 +184,52 @@ static json_t *describe_endpoint(const struct world *w)
                      "stream", (int)c->stream, "context", (json_int_t)c->context);
 }
 
+/* Layers of each stage. */
+static json_t *describe_split(const struct world *w)
+{
+    int first[RECORD_MAX_STAGES + 1];
+    struct err unread = {0};
+    if (target_split(&w->config.target, &w->arch, first, &unread)) {
+        return json_null(); // a file of costs that is gone since the workers read it
+    }
+    json_t *layers = json_array();
+    for (int s = 0; s < w->config.target.pipeline; s++) {
+        json_array_append_new(layers, json_integer(first[s + 1] - first[s]));
+    }
+    return layers;
+}
+
+static json_t *describe_stages(const struct world *w)
+{
+    const struct target_config *t = &w->config.target;
+    bool is_sim = t->backend == TARGET_BACKEND_SIM;
+    bool by_costs = is_sim && t->sim.costs && t->sim.costs[0];
+    json_t *o =
+        json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:n, s:n, s:n, s:n, s:o}", "kind", "stages",
+                  "model", t->model, "backend", target_backend_name(t), "replicas",
+                  (json_int_t)t->replicas, "pipeline", (json_int_t)t->pipeline, "tensor",
+                  (json_int_t)(t->tensor * (is_sim ? t->sim.tensor : 1)), "server",
+                  "server_version", "instance", "accelerator", "layers", describe_split(w));
+    if (is_sim) {
+        json_object_set_new(
+            o, "accelerator",
+            json_sprintf("simulated: %s", by_costs ? t->sim.costs : t->sim.hardware));
+    }
+    return o;
+}
+
 static json_t *describe_target(const struct world *w)
 {
     const struct target_config *t = &w->config.target;
-    bool hosted = t->kind == TARGET_STAGES;
     if (t->kind == TARGET_OPENAI) {
         return describe_endpoint(w);
     }
-    return json_pack("{s:s, s:s, s:s?, s:I, s:I, s:I, s:n, s:n, s:n, s:n}", "kind",
-                     hosted ? "stages" : "null", "model", t->model, "backend",
-                     hosted ? "cpu" : NULL, "replicas", (json_int_t)(hosted ? t->replicas : 0),
-                     "pipeline", (json_int_t)(hosted ? t->pipeline : 0), "tensor",
-                     (json_int_t)(hosted ? t->tensor : 0), "server", "server_version", "instance",
-                     "accelerator");
+    if (t->kind == TARGET_STAGES) {
+        return describe_stages(w);
+    }
+    return json_pack("{s:s, s:s, s:n, s:i, s:i, s:i, s:n, s:n, s:n, s:n}", "kind", "null", "model",
+                     t->model, "backend", "replicas", 0, "pipeline", 0, "tensor", 0, "server",
+                     "server_version", "instance", "accelerator");
 }
 
 static int keep_file(struct coordinator *c, const struct store_rank *ranks, int argc, char **argv,

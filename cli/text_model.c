@@ -1,8 +1,27 @@
 #include "cli/text_model.h"
 
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "core/mem.h"
+
 static bool is_endpoint(const struct run_config *c)
 {
     return c->target.kind == TARGET_OPENAI;
+}
+
+/* A simulated model may be a config.json and nothing else. */
+static bool is_bare(const struct run_config *c)
+{
+    return c->target.kind == TARGET_STAGES && c->target.backend == TARGET_BACKEND_SIM;
+}
+
+static bool has_tokenizer(const char *folder)
+{
+    char *path = xasprintf("%s/tokenizer.json", folder);
+    bool is_there = access(path, F_OK) == 0;
+    free(path);
+    return is_there;
 }
 
 int text_model_open(const struct run_config *c, struct arch *a, struct err *e)
@@ -22,7 +41,7 @@ int text_model_tokenizer(const struct run_config *c, struct arch *a, struct toke
                          : arch_is_preset(c->target.model) ? NULL
                                                            : c->target.model;
     *out = NULL;
-    if (!folder) {
+    if (!folder || (is_bare(c) && !has_tokenizer(folder))) {
         return 0;
     }
     if (tokenizer_open(out, folder, a->vocab, e)) {

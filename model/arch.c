@@ -4,7 +4,6 @@
 #include "core/str.h"
 #include "model/arch_config.h"
 #include "model/presets.h"
-#include "model/sizes.h"
 
 #include <jansson.h>
 
@@ -110,94 +109,4 @@ int arch_open(const char *model, struct arch *a, struct err *e)
     str_free(&text);
     free(path);
     return rc;
-}
-
-/* --- costs ------------------------------------------------------------------------------------ */
-
-struct arch_costs arch_costs(const struct arch *a)
-{
-    double bytes = 0;
-    for (int i = 0; i < a->n_layers; i++) {
-        bytes += sizes_layer(a, i).bytes;
-    }
-    return (struct arch_costs){
-        .layer = bytes / a->n_layers,
-        .embed = sizes_value_bytes(a->dtype) * a->hidden,
-        .head = sizes_head_bytes(a),
-    };
-}
-
-/* --- splitting layers over stages ------------------------------------------------------------- */
-
-struct split {
-    struct arch_costs costs;
-    int n_layers, n_stages;
-    double limit; // of a stage's cost
-    double *best; // (n_stages + 1, n_layers + 1) for the first s stages holding l layers
-    int *taken;   // same shape: layers of stage s - 1 in that best
-};
-
-static double stage_cost(const struct split *p, int stage, int n_layers)
-{
-    return n_layers * p->costs.layer + (stage == 0 ? p->costs.embed : 0) +
-           (stage == p->n_stages - 1 ? p->costs.head : 0);
-}
-
-static double larger(double so_far, double cost)
-{
-    return cost > so_far ? cost : so_far;
-}
-
-static double add_square(double so_far, double cost)
-{
-    return so_far + cost * cost;
-}
-
-/* Dynamic programming over stages: the smallest fold of stage costs, none above p->limit. */
-static double best_split(struct split *p, double (*fold)(double, double))
-{
-    size_t width = (size_t)p->n_layers + 1;
-    for (size_t i = 0; i < width * ((size_t)p->n_stages + 1); i++) {
-        p->best[i] = HUGE_VAL;
-    }
-    p->best[0] = 0;
-    for (int s = 1; s <= p->n_stages; s++) {
-        const double *from = p->best + (size_t)(s - 1) * width;
-        double *to = p->best + (size_t)s * width;
-        int *taken = p->taken + (size_t)s * width;
-        for (int l = s; l <= p->n_layers - (p->n_stages - s); l++) {
-            for (int n = 1; n <= l - (s - 1); n++) {
-                double cost = stage_cost(p, s - 1, n);
-                double total = cost <= p->limit ? fold(from[l - n], cost) : HUGE_VAL;
-                if (total < to[l]) {
-                    to[l] = total;
-                    taken[l] = n;
-                }
-            }
-        }
-    }
-    return p->best[(size_t)p->n_stages * width + (size_t)p->n_layers];
-}
-
-void arch_split(const struct arch *a, int n_stages, int *first)
-{
-    CHECK(n_stages >= 1 && n_stages <= a->n_layers);
-    size_t cells = ((size_t)n_stages + 1) * ((size_t)a->n_layers + 1);
-    struct split p = {
-        .costs = arch_costs(a),
-        .n_layers = a->n_layers,
-        .n_stages = n_stages,
-        .limit = HUGE_VAL,
-        .best = xcalloc(cells, sizeof *p.best),
-        .taken = xcalloc(cells, sizeof *p.taken),
-    };
-    p.limit = best_split(&p, larger);
-    best_split(&p, add_square);
-    first[n_stages] = a->n_layers;
-    for (int s = n_stages; s > 0; s--) {
-        size_t at = (size_t)s * ((size_t)a->n_layers + 1) + (size_t)first[s];
-        first[s - 1] = first[s] - p.taken[at];
-    }
-    free(p.best);
-    free(p.taken);
 }

@@ -151,16 +151,3 @@ double arch_yarn_mscale(double factor, double k);
 
 /* Gemma-2's factor of embeddings: sqrt(hidden), rounded to a's dtype as the trained models have it. */
 float arch_embed_scale(const struct arch *a);
-
-/* Relative cost of one decoded token: each layer, embedding lookup and head, in bytes of weights read. */
-struct arch_costs {
-    double layer, embed, head;
-};
-struct arch_costs arch_costs(const struct arch *a);
-
-/*
- * Split the layers over n_stages so that the slowest stage is as fast as can be: first[s] ..
- * first[s+1]-1 are stage s's layers; stage 0 also pays `embed`, the last one `head`. Every stage
- * gets at least one layer. Ties go to the split with the smallest sum of squares.
- */
-void arch_split(const struct arch *a, int n_stages, int *first /* (n_stages + 1) */);

@@ -3,6 +3,7 @@ add_library(tm_test_chain STATIC support/chain.c)
 target_link_libraries(tm_test_chain PUBLIC tm_workers)
 
 tm_unit_test(arch LIBS tm_model)
+tm_unit_test(split LIBS tm_model)
 tm_unit_test(layout LIBS tm_model)
 tm_unit_test(routing LIBS tm_model)
 tm_unit_test(fill LIBS tm_workers)

@@ -20,3 +20,8 @@ add_executable(sched_cost EXCLUDE_FROM_ALL perf/sched_cost.c)
 target_link_libraries(sched_cost PRIVATE tm_workers)
 add_executable(batching EXCLUDE_FROM_ALL perf/batching.c)
 target_link_libraries(batching PRIVATE tm_workers tm_datasets)
+
+# The simulated backend and its virtual clock.
+tm_unit_test(sim LIBS tm_workers PkgConfig::JANSSON)
+tm_unit_test(virtual LIBS tm_workers)
+tm_unit_test(capacity LIBS tm_workers)

@@ -1,6 +1,7 @@
 /*
  * What computes one stage: weights of its layers, its part of the KV pool, and the forward pass of
- * a micro-batch. The rank's main thread submits and polls; it never computes.
+ * a micro-batch. The rank's main thread submits and polls; it never computes. One interface, several
+ * implementations, chosen by name: workers/cpu/backend.h, workers/sim/backend.h.
  */
 #pragma once
 
@@ -13,9 +14,11 @@
 #include "workers/router.h"
 
 struct kv_tables;
+struct costs;
 
 struct backend_config {
-    const char *model; // folder or preset:NAME
+    const char *backend; // "cpu" (also NULL), "sim"
+    const char *model;   // folder or preset:NAME
     const struct arch *arch;
     int first_layer, n_layers;     // this stage's
     bool has_embed, has_head;      // first / last stage
@@ -26,10 +29,28 @@ struct backend_config {
     int n_threads;
     const int *cpus; // (n_threads) or NULL
     bool idle_class;
-    const char *kernels; // as kernels_select takes them
+    const char *kernels;        // as kernels_select takes them; "sim" takes none
+    const struct costs *timing; // "sim" only: borrowed, outlives the backend
 };
 
-struct backend;
+/* Every implementation's struct begins with this one. */
+struct backend {
+    const struct backend_ops *ops;
+};
+
+/* As the functions of the same names below. */
+struct backend_ops {
+    const char *name;
+    int (*create)(struct backend **out, const struct backend_config *cfg, struct err *e);
+    void (*submit)(struct backend *b, const struct batch *batch, const struct kv_tables *tables,
+                   const float *in, float *out, int32_t *ids);
+    bool (*poll)(struct backend *b);
+    void (*times)(const struct backend *b, int64_t *t_begin_ns, int64_t *t_end_ns);
+    const char *(*kernels)(const struct backend *b);
+    bool (*idle_class)(const struct backend *b);
+    int64_t (*weight_bytes)(const struct backend *b);
+    void (*destroy)(struct backend *b);
+};
 
 /* Load (or generate) the weights and allocate everything. Slow: call from a helper thread. */
 int backend_create(struct backend **out, const struct backend_config *cfg,
@@ -47,7 +68,7 @@ bool backend_poll(struct backend *b);
 void backend_times(const struct backend *b, int64_t *t_begin_ns, int64_t *t_end_ns);
 
 const char *backend_name(const struct backend *b);    // "cpu"
-const char *backend_kernels(const struct backend *b); // the set in use
+const char *backend_kernels(const struct backend *b); // the set in use; "sim"
 bool backend_idle_class(const struct backend *b);     // SCHED_IDLE granted
 int64_t backend_weight_bytes(const struct backend *b);
 void backend_destroy(struct backend *b);

@@ -2,9 +2,13 @@
 
 #include <math.h>
 #include <stddef.h>
+#include <stdlib.h>
 
+#include "core/mem.h"
+#include "model/split.h"
 #include "results/record.h"
 #include "workers/batch.h"
+#include "workers/sim/costs.h"
 
 #define MAX_LANES UINT8_MAX  // struct span keeps a lane in one byte
 #define MAX_ROWS  UINT16_MAX // ... and the number of requests in two
@@ -24,8 +28,10 @@ static const struct opt rows[] = {
         "folder in Hugging Face layout, preset:NAME (random weights), or an endpoint's name for it",
         model)},
     {ROW("target.backend", OPT_CHOICE, "auto", 0, 0,
-         "what computes in a stage; auto: the fastest this machine has", backend),
-     .choices = "auto|cpu"},
+         "what computes in a stage; auto: the fastest this machine has; sim: nothing, in the time that "
+         "target.sim says",
+         backend),
+     .choices = "auto|cpu|sim"},
     {ROW("target.replicas", OPT_INT, "1", 1, 4096, "copies of the model", replicas)},
     {ROW("target.pipeline", OPT_INT, "1", 1, RECORD_MAX_STAGES, "stages the layers are split over",
          pipeline)},
@@ -55,6 +61,21 @@ static const struct opt rows[] = {
      .choices = "least_tokens|round_robin"},
     {ROW("target.idle_class", OPT_BOOL, "true", 0, 0,
          "compute threads run SCHED_IDLE where ranks share cores", idle_class)},
+    {ROW("target.sim.hardware", OPT_STRING, "h100-sxm", 0, 0,
+         "device whose roofline gives the times (`tidemark model inspect --help` lists them)",
+         sim.hardware)},
+    {ROW("target.sim.costs", OPT_STRING, NULL, 0, 0,
+         "file of measured costs that gives the times instead", sim.costs)},
+    {ROW("target.sim.read_share", OPT_SHARE, "80%", 0, 0,
+         "share of the device's memory bandwidth that is reached", sim.read_share)},
+    {ROW("target.sim.compute_share", OPT_SHARE, "60%", 0, 0,
+         "share of the device's arithmetic peak that is reached", sim.compute_share)},
+    {ROW("target.sim.layer_overhead", OPT_DURATION, "5us", 0, 1e9,
+         "what each layer costs beside: starting its kernels", sim.layer_ns)},
+    {ROW("target.sim.tensor", OPT_INT, "1", 1, 64,
+         "devices that each simulated rank stands for: they share its part", sim.tensor)},
+    {ROW("target.sim.scale", OPT_NUMBER, "1", 1e-6, 1e6,
+         "all simulated times are multiplied by this", sim.scale)},
 };
 
 const struct opt_table target_options = {rows, sizeof rows / sizeof rows[0]};
@@ -71,6 +92,22 @@ int64_t target_kv_blocks(const struct target_config *t, const struct arch *a)
         n_tokens = (t->max_running > 8 ? t->max_running : 8) * a->max_context / 4;
     }
     return (n_tokens + BATCH_KV_BLOCK - 1) / BATCH_KV_BLOCK;
+}
+
+struct sched_config target_sched(const struct target_config *t, const struct arch *a)
+{
+    return (struct sched_config){
+        .lanes = (uint32_t)target_lanes(t),
+        .max_running = (uint32_t)t->max_running,
+        .max_waiting = (uint32_t)t->max_waiting,
+        .max_batch_tokens = (uint32_t)t->max_batch_tokens,
+        .max_context = (uint32_t)a->max_context,
+        .n_kv_blocks = (uint32_t)target_kv_blocks(t, a),
+        .prefix_cache = t->prefix_cache,
+        .vocab = (uint32_t)a->vocab,
+        .eos_ids = a->eos_ids,
+        .n_eos = a->n_eos,
+    };
 }
 
 static int check_split(const struct target_config *t, const struct arch *a, struct err *e)
@@ -107,13 +144,17 @@ int target_check(const struct target_config *t, const struct arch *a, struct err
     if (t->model == NULL || t->model[0] == '\0') {
         return err_set(e, ERR_INPUT, "target.model: missing (a folder, or preset:NAME)");
     }
-    if (t->tensor != 1) {
+    if (t->tensor != 1 && t->backend != TARGET_BACKEND_SIM) {
         return err_set(e, ERR_INPUT, "target.tensor: %lld, but the cpu backend allows 1 only",
                        (long long)t->tensor);
     }
     if (t->pipeline > a->n_layers) {
         return err_set(e, ERR_INPUT, "target.pipeline: %lld stages, but the model has %d layers",
                        (long long)t->pipeline, a->n_layers);
+    }
+    struct costs costs;
+    if (t->backend == TARGET_BACKEND_SIM && target_costs(t, a, &costs, e)) {
+        return -1;
     }
     int64_t n_blocks = target_kv_blocks(t, a);
     if (n_blocks > INT32_MAX) {
@@ -123,15 +164,64 @@ int target_check(const struct target_config *t, const struct arch *a, struct err
     return check_split(t, a, e);
 }
 
-void target_split(const struct target_config *t, const struct arch *a, int *first)
+const char *target_backend_name(const struct target_config *t)
 {
+    return t->backend == TARGET_BACKEND_SIM ? "sim" : "cpu";
+}
+
+int target_costs(const struct target_config *t, const struct arch *a, struct costs *c,
+                 struct err *e)
+{
+    if (t->sim.costs && t->sim.costs[0]) {
+        if (costs_read(t->sim.costs, a, c, e)) {
+            return err_wrap(e, "target.sim.costs");
+        }
+    } else {
+        struct hardware h;
+        const struct costs_shares shares = {t->sim.read_share, t->sim.compute_share,
+                                            (double)t->sim.layer_ns};
+        if (!(shares.read > 0) || !(shares.compute > 0)) {
+            return err_set(e, ERR_INPUT,
+                           "target.sim.read_share and target.sim.compute_share must be above 0");
+        }
+        if (hardware_find(t->sim.hardware, &h, e)) {
+            return err_wrap(e, "target.sim.hardware");
+        }
+        costs_of_hardware(&h, &shares, (int)(t->tensor * t->sim.tensor), a, c);
+    }
+    costs_scale(c, t->sim.scale);
+    return 0;
+}
+
+static int split_by_costs(const struct target_config *t, const struct arch *a, double n_rows,
+                          int *first, struct err *e)
+{
+    struct costs costs;
+    if (target_costs(t, a, &costs, e)) {
+        return -1;
+    }
+    const struct costs_load load = costs_load_decode(a, n_rows, 0);
+    double *layer = xcalloc((size_t)a->n_layers, sizeof *layer);
+    const struct split_costs c = costs_split(&costs, a, &load, layer);
+    CHECK(split_layers(&c, NULL, (int)t->pipeline, first));
+    free(layer);
+    return 0;
+}
+
+int target_split(const struct target_config *t, const struct arch *a, int *first, struct err *e)
+{
+    double n_rows = ceil((double)t->max_running / target_lanes(t));
+    if (t->layer_split.n == 0 && t->backend == TARGET_BACKEND_SIM) {
+        return split_by_costs(t, a, n_rows, first, e);
+    }
     if (t->layer_split.n == 0) {
-        arch_split(a, (int)t->pipeline, first);
-        return;
+        split_by_bytes(a, n_rows, (int)t->pipeline, first);
+        return 0;
     }
     CHECK((int64_t)t->layer_split.n == t->pipeline);
     first[0] = 0;
     for (int s = 0; s < t->pipeline; s++) {
         first[s + 1] = first[s] + (int)t->layer_split.v[s];
     }
+    return 0;
 }

@@ -10,6 +10,7 @@
 
 #include "core/opt.h"
 #include "model/arch.h"
+#include "workers/sched.h"
 
 enum target_kind {
     TARGET_STAGES, // this job's worker ranks, over MPI
@@ -20,7 +21,10 @@ enum target_kind {
 enum target_backend {
     TARGET_BACKEND_AUTO, // the fastest this machine has
     TARGET_BACKEND_CPU,
+    TARGET_BACKEND_SIM, // takes the time that costs say (workers/sim/costs.h)
 };
+
+struct costs;
 
 struct target_config {
     int kind;    // enum target_kind
@@ -38,6 +42,14 @@ struct target_config {
     bool prefix_cache; // full KV blocks are shared between prompts that begin alike
     int routing;       // enum routing_kind of model/routing.h
     bool idle_class;   // compute threads run SCHED_IDLE where cores are shared
+    struct {
+        char *hardware; // name in workers/sim/hardware.h
+        char *costs;    // file of costs instead, or NULL
+        double read_share, compute_share;
+        int64_t layer_ns;
+        int64_t tensor; // devices that each simulated rank stands for
+        double scale;   // of all times
+    } sim;
 };
 
 extern const struct opt_table target_options;
@@ -48,8 +60,21 @@ extern const struct opt_table target_options;
  */
 int target_check(const struct target_config *t, const struct arch *a, struct err *e) ERR_CHECKED;
 
-/* First layers of each stage, by cost or by layer_split: first (pipeline + 1). */
-void target_split(const struct target_config *t, const struct arch *a, int *first);
+struct sched_config target_sched(const struct target_config *t, const struct arch *a);
+
+/* "cpu", "sim". */
+const char *target_backend_name(const struct target_config *t);
+
+/* What the sim backend's parts take, by target.sim. */
+int target_costs(const struct target_config *t, const struct arch *a, struct costs *c,
+                 struct err *e) ERR_CHECKED;
+
+/*
+ * First layers of each stage: by layer_split, or by cost of a lane full of decoding requests, in bytes
+ * read or as target.sim says: first (pipeline + 1).
+ */
+int target_split(const struct target_config *t, const struct arch *a, int *first,
+                 struct err *e) ERR_CHECKED;
 
 /* Lanes per replica, and KV blocks (BATCH_KV_BLOCK tokens each) in a replica's pool, defaults resolved. */
 int target_lanes(const struct target_config *t);

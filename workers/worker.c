@@ -6,6 +6,7 @@
 #include "model/wire.h"
 #include "workers/backend.h"
 #include "workers/sched.h"
+#include "workers/sim/costs.h"
 #include "workers/spans.h"
 #include "workers/stage.h"
 
@@ -50,25 +51,9 @@ struct worker {
 
 /* --- creation ----------------------------------------------------------------------------------- */
 
-static struct sched_config sched_config_of(const struct target_config *t, const struct arch *a)
-{
-    return (struct sched_config){
-        .lanes = (uint32_t)target_lanes(t),
-        .max_running = (uint32_t)t->max_running,
-        .max_waiting = (uint32_t)t->max_waiting,
-        .max_batch_tokens = (uint32_t)t->max_batch_tokens,
-        .max_context = (uint32_t)a->max_context,
-        .n_kv_blocks = (uint32_t)target_kv_blocks(t, a),
-        .prefix_cache = t->prefix_cache,
-        .vocab = (uint32_t)a->vocab,
-        .eos_ids = a->eos_ids,
-        .n_eos = a->n_eos,
-    };
-}
-
 static struct batch_limits limits_of(const struct target_config *t, const struct arch *a)
 {
-    struct sched_config cfg = sched_config_of(t, a);
+    struct sched_config cfg = target_sched(t, a);
     struct batch_limits lim = sched_batch_limits(&cfg);
     lim.n_stages = (uint32_t)t->pipeline;
     return lim;
@@ -118,10 +103,17 @@ static int create_backend(struct worker *w, const struct target_config *t, int t
                           struct err *e)
 {
     int first[RECORD_MAX_STAGES + 1];
-    target_split(t, &w->arch, first);
+    struct costs costs;
+    bool is_sim = t->backend == TARGET_BACKEND_SIM;
+    if (target_split(t, &w->arch, first, e) != 0 ||
+        (is_sim && target_costs(t, &w->arch, &costs, e) != 0)) {
+        return -1;
+    }
     int s = w->place.stage;
     struct batch_limits lim = limits_of(t, &w->arch);
     struct backend_config cfg = {
+        .backend = target_backend_name(t),
+        .timing = is_sim ? &costs : NULL,
         .model = t->model,
         .arch = &w->arch,
         .first_layer = first[s],
@@ -163,7 +155,7 @@ int worker_create(struct worker **out, const struct layout *layout, int rank, in
     w->rank = rank;
     w->spans = xcalloc(1, sizeof *w->spans);
     w->gaps = xcalloc(1, sizeof *w->gaps);
-    struct sched_config cfg = sched_config_of(t, &w->arch);
+    struct sched_config cfg = target_sched(t, &w->arch);
     bool is_leader = rank == layout_leader(layout, w->place.replica);
     if (create_group(w, t, e) != 0 || create_backend(w, t, threads, e) != 0 ||
         create_stage(w, t, e) != 0 || (is_leader && sched_create(&w->sched, &cfg, e) != 0)) {

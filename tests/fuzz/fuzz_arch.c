@@ -1,6 +1,7 @@
 /* Any bytes as config.json: what is accepted is a model whose sizes and splits make sense. */
 #include "model/arch.h"
 #include "model/sizes.h"
+#include "model/split.h"
 
 #include <stdint.h>
 #include <string.h>
@@ -20,7 +21,7 @@ static void check_arch(const struct arch *a)
     CHECK(sizes_kv_bytes(a, 2) > 0 && sizes_bytes(a) > 0);
     int first[1025];
     int n_stages = a->n_layers < 4 ? a->n_layers : 4;
-    arch_split(a, n_stages, first);
+    split_by_bytes(a, 1, n_stages, first);
     CHECK(first[0] == 0 && first[n_stages] == a->n_layers);
     for (int s = 0; s < n_stages; s++) {
         CHECK(first[s] < first[s + 1]);

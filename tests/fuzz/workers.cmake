@@ -1,1 +1,2 @@
 tm_fuzz_test(batch LIBS tm_workers)
+tm_fuzz_test(costs LIBS tm_workers PkgConfig::JANSSON)

@@ -3,6 +3,7 @@
 #include "core/clock.h"
 #include "core/mem.h"
 #include "core/rng.h"
+#include "model/split.h"
 #include "workers/batch.h"
 #include "workers/cpu/backend.h"
 
@@ -53,7 +54,7 @@ void chain_open(struct chain *c, const struct chain_config *cfg)
     *c = (struct chain){.cfg = *cfg};
     must(arch_open(cfg->model, &c->arch, &e), &e);
     c->first = xcalloc((size_t)cfg->n_stages + 1, sizeof *c->first);
-    arch_split(&c->arch, cfg->n_stages, c->first);
+    split_by_bytes(&c->arch, 1, cfg->n_stages, c->first);
     const uint32_t n_blocks = cfg->n_slots * blocks_for(cfg->context);
     c->free = xcalloc(n_blocks, sizeof *c->free);
     for (; c->n_free < n_blocks; c->n_free++) {

@@ -102,13 +102,13 @@ static void test_splits(void **state)
     assert_int_equal(read_target(&t, "target: {model: m, pipeline: 3, layer_split: [4, 5, 1]}", &e),
                      0);
     assert_int_equal(target_check(&t, &a, &e), 0);
-    target_split(&t, &a, first);
+    assert_int_equal(target_split(&t, &a, first, &e), 0);
     const int want[] = {0, 4, 9, 10};
     assert_memory_equal(first, want, sizeof want);
     opt_free(target_options, &t);
 
     assert_int_equal(read_target(&t, "target: {model: m, pipeline: 3}", &e), 0);
-    target_split(&t, &a, first); // by cost
+    assert_int_equal(target_split(&t, &a, first, &e), 0); // by cost
     assert_true(first[0] == 0 && first[1] > 0 && first[2] > first[1] && first[3] == 10);
     opt_free(target_options, &t);
 }

@@ -8,7 +8,8 @@
 
 #include <stdlib.h>
 
-struct backend {
+struct cpu {
+    struct backend base;
     struct arch arch;
     const struct kernels *kernels;
     struct packed weights;
@@ -18,10 +19,21 @@ struct backend {
     int64_t t_begin_ns, t_end_ns; // written by member 0, read after pool_poll
 };
 
-int backend_create(struct backend **out, const struct backend_config *cfg, struct err *e)
+static struct cpu *cpu_of(struct backend *b)
+{
+    return (struct cpu *)(void *)b;
+}
+
+static const struct cpu *cpu_of_const(const struct backend *b)
+{
+    return (const struct cpu *)(const void *)b;
+}
+
+static int create(struct backend **out, const struct backend_config *cfg, struct err *e)
 {
     CHECK(cfg->n_threads >= 1 && cfg->max_tokens >= 1 && cfg->max_rows >= 1 && cfg->n_blocks >= 1);
-    struct backend *b = xcalloc(1, sizeof *b);
+    struct cpu *b = xcalloc(1, sizeof *b);
+    b->base.ops = &backend_cpu;
     b->arch = *cfg->arch;
     const struct layers_part part = {
         .first_layer = cfg->first_layer,
@@ -51,7 +63,7 @@ int backend_create(struct backend **out, const struct backend_config *cfg, struc
     if (phases_create(&b->phases, &phases, e)) {
         goto free_weights;
     }
-    *out = b;
+    *out = &b->base;
     return 0;
 
 free_weights:
@@ -66,7 +78,7 @@ free_backend:
 static void run_member(void *arg, int member, int n_members)
 {
     (void)n_members;
-    struct backend *b = arg;
+    struct cpu *b = arg;
     if (member == 0) {
         b->t_begin_ns = clock_now_ns();
     }
@@ -76,9 +88,10 @@ static void run_member(void *arg, int member, int n_members)
     }
 }
 
-void backend_submit(struct backend *b, const struct batch *batch, const struct kv_tables *tables,
-                    const float *in, float *out, int32_t *ids)
+static void submit(struct backend *base, const struct batch *batch, const struct kv_tables *tables,
+                   const float *in, float *out, int32_t *ids)
 {
+    struct cpu *b = cpu_of(base);
     const struct phases_io io = {
         .batch = batch,
         .tables = tables,
@@ -91,50 +104,55 @@ void backend_submit(struct backend *b, const struct batch *batch, const struct k
     pool_submit(b->pool, run_member, b);
 }
 
-bool backend_poll(struct backend *b)
+static bool poll(struct backend *b)
 {
-    return pool_poll(b->pool);
+    return pool_poll(cpu_of(b)->pool);
 }
 
-void backend_times(const struct backend *b, int64_t *t_begin_ns, int64_t *t_end_ns)
+static void times(const struct backend *b, int64_t *t_begin_ns, int64_t *t_end_ns)
 {
-    *t_begin_ns = b->t_begin_ns;
-    *t_end_ns = b->t_end_ns;
+    *t_begin_ns = cpu_of_const(b)->t_begin_ns;
+    *t_end_ns = cpu_of_const(b)->t_end_ns;
 }
 
-const char *backend_name(const struct backend *b)
+static const char *kernels(const struct backend *b)
 {
-    (void)b;
-    return "cpu";
+    return cpu_of_const(b)->kernels->name;
 }
 
-const char *backend_kernels(const struct backend *b)
+static bool idle_class(const struct backend *b)
 {
-    return b->kernels->name;
+    return pool_is_idle_class(cpu_of_const(b)->pool);
 }
 
-bool backend_idle_class(const struct backend *b)
+static int64_t weight_bytes(const struct backend *b)
 {
-    return pool_is_idle_class(b->pool);
-}
-
-int64_t backend_weight_bytes(const struct backend *b)
-{
-    return b->weights.n_bytes;
+    return cpu_of_const(b)->weights.n_bytes;
 }
 
 void backend_cpu_logits(struct backend *b, float *logits)
 {
-    b->logits = logits;
+    CHECK(b->ops == &backend_cpu);
+    cpu_of(b)->logits = logits;
 }
 
-void backend_destroy(struct backend *b)
+static void destroy(struct backend *base)
 {
-    if (!b) {
-        return;
-    }
+    struct cpu *b = cpu_of(base);
     pool_destroy(b->pool);
     phases_destroy(b->phases);
     packed_free(&b->weights);
     free(b);
 }
+
+const struct backend_ops backend_cpu = {
+    .name = "cpu",
+    .create = create,
+    .submit = submit,
+    .poll = poll,
+    .times = times,
+    .kernels = kernels,
+    .idle_class = idle_class,
+    .weight_bytes = weight_bytes,
+    .destroy = destroy,
+};

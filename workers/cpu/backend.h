@@ -1,7 +1,9 @@
-/* What tests may ask of the CPU backend beyond workers/backend.h. */
+/* The backend that computes on this host's cores, and what tests may ask of it beyond backend.h. */
 #pragma once
 
 struct backend;
+
+extern const struct backend_ops backend_cpu;
 
 /*
  * From the next batch on, also write the logits of rows with BATCH_SAMPLE, in order: (n, vocab).

@@ -1,0 +1,238 @@
+/*
+ * tidemark model inspect: what a model weighs, its best split, its rooflines, the requests it holds.
+ * tidemark model plan: traffic through a simulated replica on a virtual clock.
+ * tidemark model make: a model with random weights, as files.
+ */
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/command.h"
+#include "cli/inspect.h"
+#include "cli/plan_traffic.h"
+#include "cli/run_config.h"
+#include "core/mem.h"
+#include "core/str.h"
+#include "core/units.h"
+
+#define MIN_MEMORY_BYTES 1000000
+
+struct model_args {
+    const char *format;
+    const char *pipeline, *tensor, *gpus, *gpu_memory, *memory_share, *context, *requests;
+    const char *hardware, *costs, *save_costs, *read_share, *compute_share;
+    bool measure;
+};
+
+/* --- values ----------------------------------------------------------------------------------------- */
+
+static int parse_count(const char *flag, const char *text, double lo, double hi, double *out,
+                       struct err *e)
+{
+    struct err unread = {0};
+    double x = 0;
+    if (units_parse_number(text, &x, &unread) || x < lo || x > hi || x != (double)(int64_t)x) {
+        return err_set(e, ERR_INPUT, "%s: '%.40s' is not a whole number from %.0f to %.0f", flag,
+                       text, lo, hi);
+    }
+    *out = x;
+    return 0;
+}
+
+static int parse_int(const char *flag, const char *text, int hi, int *out, struct err *e)
+{
+    double x = 0;
+    if (text && parse_count(flag, text, 1, hi, &x, e)) {
+        return -1;
+    }
+    *out = (int)x;
+    return 0;
+}
+
+static int parse_share(const char *flag, const char *text, double *out, struct err *e)
+{
+    struct err unread = {0};
+    return units_parse_share(text, out, &unread) || !(*out > 0)
+               ? err_set(e, ERR_INPUT, "%s: '%.40s' is not a share above 0 and up to 1 (0.9, 90%%)",
+                         flag, text)
+               : 0;
+}
+
+static int parse_context(const char *flag, const char *text, double *out, struct err *e)
+{
+    return parse_count(flag, text, 1, 1 << 24, out, e);
+}
+
+static int parse_list(const char *flag, const char *text,
+                      int (*parse)(const char *, const char *, double *, struct err *),
+                      struct inspect_list *out, struct err *e)
+{
+    char *copy = text ? xstrdup(text) : NULL, *rest = copy, *item;
+    int rc = 0;
+    out->n = 0;
+    while (rc == 0 && (item = strsep(&rest, ",")) != NULL) {
+        if (out->n == INSPECT_MAX_LIST) {
+            rc = err_set(e, ERR_INPUT, "%s: at most %d values", flag, INSPECT_MAX_LIST);
+        } else {
+            rc = parse(flag, item, &out->v[out->n++], e);
+        }
+    }
+    free(copy);
+    return rc;
+}
+
+static int parse_memory(const char *text, double *out, struct err *e)
+{
+    int64_t bytes = 0;
+    if (text && units_parse_bytes(text, &bytes, e)) {
+        return err_wrap(e, "--gpu-memory");
+    }
+    if (text && bytes < MIN_MEMORY_BYTES) {
+        return err_set(e, ERR_INPUT, "--gpu-memory: '%.40s' is below 1 MB; 80GB has a unit", text);
+    }
+    *out = (double)bytes;
+    return 0;
+}
+
+/* --- inspect ---------------------------------------------------------------------------------------- */
+
+static int parse_inspect(const struct model_args *a, struct inspect_options *o, struct err *e)
+{
+    o->hardware = a->hardware;
+    o->costs = a->costs;
+    o->save = a->save_costs;
+    o->measure = a->measure;
+    o->json = strcmp(a->format, "json") == 0;
+    return parse_int("--pipeline", a->pipeline, RECORD_MAX_STAGES, &o->pipeline, e) ||
+                   parse_int("--tensor", a->tensor, 64, &o->tensor, e) ||
+                   parse_int("--gpus", a->gpus, 4096, &o->n_devices, e) ||
+                   parse_memory(a->gpu_memory, &o->memory_bytes, e) ||
+                   parse_share("--read-share", a->read_share, &o->read_share, e) ||
+                   parse_share("--compute-share", a->compute_share, &o->compute_share, e) ||
+                   parse_count("--requests", a->requests, 1, 1 << 20, &o->n_requests, e) ||
+                   parse_list("--memory-share", a->memory_share, parse_share, &o->shares, e) ||
+                   parse_list("--context", a->context, parse_context, &o->contexts, e)
+               ? -1
+               : 0;
+}
+
+static int run_inspect(const struct command_args *args, const struct model_args *a, struct err *e)
+{
+    if (args->n != 2) {
+        return err_set(e, ERR_INPUT, "model inspect: the form is `model inspect M`");
+    }
+    struct inspect_options o = {.model = args->positional[1]};
+    return parse_inspect(a, &o, e) || inspect_print(&o, e) ? -1 : 0;
+}
+
+/* --- plan ------------------------------------------------------------------------------------------- */
+
+/* "plan [CONFIG] key=value ...": a run's config, with the simulated backend unless it says so. */
+static int run_plan(const struct command_args *args, const struct model_args *a, struct err *e)
+{
+    struct run_config c = {0};
+    const char **set = xcalloc((size_t)args->n + 1, sizeof *set);
+    const char *path = NULL;
+    int n = 0, rc = 0;
+    set[n++] = "target.backend=sim";
+    for (int i = 1; i < args->n && rc == 0; i++) {
+        const char *arg = args->positional[i];
+        if (strchr(arg, '=')) {
+            set[n++] = arg;
+        } else if (!path) {
+            path = arg;
+        } else {
+            rc = err_set(e, ERR_INPUT, "%s: one config file only; settings have the form key=value",
+                         arg);
+        }
+    }
+    rc = rc == 0 ? run_config_load(&c, path, set, n, e) : rc;
+    if (rc == 0) {
+        rc = plan_traffic_print(&c, strcmp(a->format, "json") == 0, e);
+        run_config_free(&c);
+    }
+    free(set);
+    return rc;
+}
+
+/* --- all --------------------------------------------------------------------------------------------- */
+
+static int run_what(const struct command_args *args, const struct model_args *a, struct err *e)
+{
+    int what = args->n > 0 ? str_choice("inspect|plan", args->positional[0]) : -1;
+    switch (what) {
+    case 0:
+        return run_inspect(args, a, e);
+    case 1:
+        return run_plan(args, a, e);
+    default:
+        return err_set(e, ERR_INPUT,
+                       "model: the form is `model inspect M` or `model plan [CONFIG] [key=value "
+                       "...]`");
+    }
+}
+
+static int run(int argc, char **argv, struct err *e)
+{
+    struct command_args args;
+    struct model_args a = {0};
+    if (command_parse(&cmd_model, argc, argv, &a, &args, e)) {
+        return e->code;
+    }
+    int rc = run_what(&args, &a, e);
+    command_args_free(&args);
+    return rc ? (int)e->code : 0;
+}
+
+#define FLAG(field) offsetof(struct model_args, field)
+
+static const struct command_flag flags[] = {
+    {"--format", "-f", "text|json", "text", "inspect, plan: JSON for programs", FLAG(format)},
+    {"--pipeline", NULL, "P", NULL, "stages (default: all numbers that fill the devices)",
+     FLAG(pipeline)},
+    {"--tensor", NULL, "T", NULL, "devices that share a stage (default: as --pipeline)",
+     FLAG(tensor)},
+    {"--gpus", NULL, "N", NULL, "devices in all (default: P x T)", FLAG(gpus)},
+    {"--gpu-memory", NULL, "BYTES", NULL, "of a device (default: the hardware's)",
+     FLAG(gpu_memory)},
+    {"--memory-share", NULL, "LIST", "0.9", "of it for weights and KV cache", FLAG(memory_share)},
+    {"--context", NULL, "LIST", "4096,32768,131072", "tokens of a request; times are for the first",
+     FLAG(context)},
+    {"--requests", NULL, "N", "64", "decoding together, where the memory holds them",
+     FLAG(requests)},
+    {"--hardware", NULL, "NAME", NULL,
+     "a100-40g, a100-80g, h100-sxm, h100-pcie, h200, b200, l4, l40s, mi300x (default: this machine)",
+     FLAG(hardware)},
+    {"--read-share", NULL, "SHARE", "0.8", "of the hardware's bandwidth that is reached",
+     FLAG(read_share)},
+    {"--compute-share", NULL, "SHARE", "0.6", "of its bf16 peak", FLAG(compute_share)},
+    {"--costs", NULL, "FILE", NULL, "measured costs of the model's parts instead of a roofline",
+     FLAG(costs)},
+    {"--measure", NULL, NULL, NULL,
+     "measure those costs on this host's cores: a layer of each kind, embedding and head",
+     FLAG(measure)},
+    {"--save-costs", NULL, "FILE", NULL, "write the parts' costs, for target.sim.costs",
+     FLAG(save_costs)},
+};
+
+const struct command cmd_model = {
+    .name = "model",
+    .summary =
+        "what a model weighs, holds and could do: splits, rooflines, traffic on a virtual clock",
+    .usage = "model inspect M [--gpus N] [--hardware NAME] [--context LIST] [--format text|json]\n"
+             "model plan [CONFIG] [key=value ...] [--format text|json]",
+    .details =
+        "inspect: M is a folder in Hugging Face layout or preset:NAME; its weights are not read.\n"
+        "Parameters, bytes, KV cache per token and what each kind of layer takes; the best split over\n"
+        "P stages x T devices; how many requests the memory holds. Bounds, not promises.\n"
+        "plan: the traffic of a run's config (target.*, load.*) through the real scheduler, over\n"
+        "stages that take what target.sim says, on a virtual clock: latencies and queues at each rate,\n"
+        "in a thousandth of the time or less. The same seed offers what `run` would offer.\n",
+    .flags = flags,
+    .n_flags = sizeof flags / sizeof flags[0],
+    .config_parts = RUN_CONFIG_TARGET | RUN_CONFIG_LOAD | RUN_CONFIG_DATASET,
+    .example = "model inspect preset:tiny --gpus 16 --hardware h100-sxm --context 4096,131072\n"
+               "model plan target.model=preset:tiny target.pipeline=4 load.rates=1,2,4",
+    .run = run,
+};
