@@ -480,6 +480,20 @@ static void client_note(struct str *out, const json_t *step)
     }
 }
 
+/* What the target did that a latency does not show. */
+static void queue_note(struct str *out, const json_t *step)
+{
+    const json_t *queue = get(step, "queue");
+    double index = value_get(step, "index"), n = value_get(queue, "preemptions");
+    if (n > 0) {
+        str_printf(out, " Step %.0f: %.0f preemptions, for want of KV cache.", index, n);
+    }
+    if (json_is_number(get(queue, "prefix_hit_share"))) {
+        str_printf(out, " Step %.0f: %.3g %% of the prompt tokens were found in the prefix cache.",
+                   index, 100 * value_get(queue, "prefix_hit_share"));
+    }
+}
+
 void page_steps(struct str *out, const json_t *report)
 {
     const json_t *steps = get(report, "steps"), *step;
@@ -506,6 +520,7 @@ void page_steps(struct str *out, const json_t *report)
     json_array_foreach(steps, i, step)
     {
         client_note(out, step);
+        queue_note(out, step);
     }
     str_puts(out,
              "</p>\n<details><summary>Why each verdict</summary><div class=\"tablebox\"><table>\n");

@@ -382,6 +382,23 @@ static void put_client(struct str *out, const json_t *step)
     str_puts(out, n > 0 ? "\n" : "");
 }
 
+/* What the target did that a latency does not show. */
+static void put_queue(struct str *out, const json_t *step)
+{
+    char a[NUMBER_BYTES];
+    const json_t *queue = get(step, "queue");
+    double index = value_get(step, "index"), n = value_get(queue, "preemptions");
+    if (n > 0) {
+        str_printf(out,
+                   "step %.0f: %.0f preemptions, for want of KV cache; its use was %s %% at most\n",
+                   index, n, number(100 * value_get(get(queue, "kv_used"), "max"), a));
+    }
+    if (json_is_number(get(queue, "prefix_hit_share"))) {
+        str_printf(out, "step %.0f: %s %% of the prompt tokens were found in the prefix cache\n",
+                   index, number(100 * value_get(queue, "prefix_hit_share"), a));
+    }
+}
+
 /* What the percentiles of the table leave out: requests that failed, gaps inside of chunks. */
 static void put_step_notes(struct str *out, const json_t *step)
 {
@@ -390,6 +407,7 @@ static void put_step_notes(struct str *out, const json_t *step)
                  *cap = get(step, "cap_wait_us");
     double index = value_get(step, "index");
     put_failed(out, step);
+    put_queue(out, step);
     if (value_get(get(step, "requests"), "late") > 0) {
         str_printf(out, "step %.0f: %.0f requests sent late, by more than 1 ms\n", index,
                    value_get(get(step, "requests"), "late"));

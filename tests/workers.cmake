@@ -10,8 +10,8 @@ tm_unit_test(request_trace LIBS tm_workers)
 tm_unit_test(spans LIBS tm_workers)
 tm_unit_test(emit LIBS tm_workers)
 
-# A load rank and 1, 2, 3 stages.
-tm_mpi_test(pipeline RANKS 2 3 4 LIBS tm_test_chain)
+# A load rank and 1, 2, 3 stages, or two replicas of 2.
+tm_mpi_test(pipeline RANKS 2 3 4 5 LIBS tm_test_chain)
 tm_mpi_test(nonsense RANKS 2 LIBS tm_workers)
 tm_mpi_test(tp_group RANKS 1 2 3 4 LIBS tm_workers)
 

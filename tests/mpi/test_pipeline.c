@@ -1,9 +1,11 @@
 /*
- * One load rank and a replica of P = size - 1 worker ranks on preset:tiny: requests go in as wire
- * messages, as a load rank would send them, and every token must come back once, in order, with the
- * ids that a single backend in this process computes for the request alone. Steps end in mid-flight,
- * requests are cancelled and rejected, and the next step must find everything clean. The KV pool has hardly
- * room for the longest request, so that others are preempted; all of it once more with a prefix cache.
+ * One load rank and a replica of P = size - 1 worker ranks on preset:tiny (of 5 ranks: two replicas of P = 2,
+ * one of which gets three quarters of the requests): requests go in as wire messages, as a load rank would
+ * send them, and every token must come back once, in order, with the ids that a single backend in this process
+ * computes for the request alone. Steps end in mid-flight, requests are cancelled and rejected, and the next
+ * step must find everything clean. The KV pool has hardly room for the longest request, so that others are
+ * preempted; all of it once more with a prefix cache. To two replicas then random traffic with cancellations
+ * for 2 s, or for TIDEMARK_SOAK seconds: every request is accounted for, and no rank's memory grows.
  */
 #include "core/clock.h"
 #include "core/comm.h"
@@ -19,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum {
     N_REQUESTS = 40,
@@ -31,7 +34,9 @@ enum {
     MAX_RANKS = 8,
 };
 
-#define DEADLINE_NS (50 * NS_PER_S)
+#define DEADLINE_NS       (50 * NS_PER_S)
+#define SOAK_STEP_NS      (20 * NS_PER_S)
+#define SOAK_GROWTH_BYTES (4 << 20)
 
 struct request {
     int32_t prompt[MAX_IN], want[MAX_OUT];
@@ -60,6 +65,27 @@ static struct request requests[N_OVERLOAD];
 static struct from_worker workers[MAX_RANKS];
 static uint32_t step, generation, n_preempted, n_cached; // of all requests with the present worker
 static int64_t deadline_ns;
+
+static uint64_t draw(uint64_t n, uint64_t i, uint64_t k)
+{
+    return rng_below(n, 3, RNG_SHUFFLE, i, k);
+}
+
+static int replica_of(const struct request *r)
+{
+    return layout.replicas == 2 && (r - requests) % 4 == 3;
+}
+
+static int leader_of(const struct request *r)
+{
+    return layout_leader(&layout, replica_of(r));
+}
+
+/* The rank whose batches a rank's are. */
+static int leader_of_rank(int worker)
+{
+    return layout_leader(&layout, layout_worker(&layout, worker).replica);
+}
 
 static void must(int rc, const struct err *e)
 {
@@ -126,8 +152,7 @@ static void send_request(uint32_t i, uint32_t n_out_asked)
     r->cancelled = r->rejected = r->ended = false;
     r->live = true;
     r->t_sent_ns = clock_now_ns();
-    must(comm_post(c, layout_leader(&layout, 0), WIRE_REQUEST, &m,
-                   sizeof m.q + r->n_in * sizeof(int32_t), &e),
+    must(comm_post(c, leader_of(r), WIRE_REQUEST, &m, sizeof m.q + r->n_in * sizeof(int32_t), &e),
          &e);
 }
 
@@ -144,13 +169,14 @@ static struct request *request_of(struct wire_ticket t)
 static void take_trace(const struct comm_msg *m)
 {
     const struct wire_trace *t = m->data;
-    CHECK(m->src == layout.pipeline && t->n_stages == (uint32_t)layout.pipeline);
+    CHECK(t->n_stages == (uint32_t)layout.pipeline);
     CHECK(m->n_bytes == sizeof *t + t->n_stages * sizeof(uint32_t));
     CHECK(t->phase == WIRE_FIRST || t->phase == WIRE_LAST);
     struct request *r = request_of(t->ticket);
     if (r == NULL) {
         return;
     }
+    CHECK(m->src == leader_of(r) + layout.pipeline - 1);
     CHECK(!(r->traces & t->phase));
     CHECK(t->phase == WIRE_FIRST ? r->n_got == 0 : (r->traces & WIRE_FIRST) != 0);
     r->traces |= t->phase;
@@ -169,12 +195,13 @@ static void take_trace(const struct comm_msg *m)
     r->trace_total_us[t->phase == WIRE_LAST] = t->t_admit_ns / NS_PER_US + sum_us;
 }
 
-static void take_token(const struct wire_token *t)
+static void take_token(int src, const struct wire_token *t)
 {
     struct request *r = request_of(t->ticket);
     if (r == NULL) {
         return;
     }
+    CHECK(src == leader_of(r) + layout.pipeline - 1);
     CHECK(!r->ended && !r->rejected && r->n_got < r->n_out);
     CHECK(t->id == r->want[r->n_got]);
     bool first = r->n_got == 0, last = r->n_got + 1 == r->n_out;
@@ -220,7 +247,7 @@ static void take_journal(const struct comm_msg *m)
         return;
     }
     CHECK(j->kind == WIRE_JOURNAL_SERIES && n_bytes % sizeof(struct series_point) == 0);
-    CHECK(m->src == layout_leader(&layout, 0));
+    CHECK(m->src == leader_of_rank(m->src));
     const struct series_point *p = (const void *)j->bytes;
     for (size_t i = 0; i < n_bytes / sizeof *p; i++) {
         CHECK(p[i].running <= MAX_RUNNING && p[i].waiting <= MAX_WAITING + MAX_RUNNING);
@@ -248,9 +275,9 @@ static void take(const struct comm_msg *m)
         take_trace(m);
         break;
     case WIRE_TOKENS:
-        CHECK(m->src == layout.pipeline && m->n_bytes % sizeof(struct wire_token) == 0);
+        CHECK(m->n_bytes % sizeof(struct wire_token) == 0);
         for (size_t i = 0; i < m->n_bytes / sizeof(struct wire_token); i++) {
-            take_token((const struct wire_token *)m->data + i);
+            take_token(m->src, (const struct wire_token *)m->data + i);
         }
         break;
     case WIRE_REJECT: {
@@ -345,10 +372,10 @@ static void end_step(void)
     }
     tell_workers(WIRE_STEP_END, &end, sizeof end);
     pump(all_done, 0);
-    // All stages have seen the same batches.
+    // All stages of a replica have seen the same batches.
     for (int r = 1; r < size; r++) {
-        CHECK(workers[r].n_compute == workers[1].n_compute);
-        CHECK(workers[r].n_send == workers[1].n_compute);
+        CHECK(workers[r].n_compute == workers[leader_of_rank(r)].n_compute);
+        CHECK(workers[r].n_send == workers[r].n_compute);
     }
     step++;
 }
@@ -357,7 +384,7 @@ static void cancel(uint32_t i)
 {
     struct err e;
     struct wire_cancel w = {.ticket = {.slot = i, .generation = requests[i].generation}};
-    must(comm_post(c, layout_leader(&layout, 0), WIRE_CANCEL, &w, sizeof w, &e), &e);
+    must(comm_post(c, leader_of(&requests[i]), WIRE_CANCEL, &w, sizeof w, &e), &e);
     requests[i].cancelled = true;
     requests[i].live = false;
 }
@@ -433,8 +460,54 @@ static void test_overload(void)
     end_step();
 }
 
-static void run_load_rank(void)
+static bool time_is_up(uint32_t at_ms)
 {
+    return clock_local_ns() / NS_PER_MS % UINT32_MAX >= at_ms;
+}
+
+/* Requests come and go at random; afterwards each has ended, been cancelled or been rejected. */
+static void soak_step(uint64_t seed, int64_t ns)
+{
+    uint32_t n_cancelled = 0, n_whole = 0;
+    bool enough = false; // on a slow machine it takes longer
+    deadline_ns = clock_local_ns() + ns + DEADLINE_NS;
+    begin_step();
+    int64_t end_ns = clock_local_ns() + ns;
+    for (uint64_t k = 0; clock_local_ns() < end_ns || !enough; k++) {
+        uint32_t i = (uint32_t)draw(N_REQUESTS, seed + k, 0);
+        struct request *r = &requests[i];
+        bool is_idle = !r->live || r->ended || r->rejected;
+        n_whole += r->live && r->ended;
+        enough = n_whole > 9 && n_cancelled > 9 && workers[1].last.n_preempted > 0;
+        if (is_idle) {
+            send_request(i, asked(i));
+        } else if (draw(12, seed + k, 1) == 0) {
+            cancel(i);
+            n_cancelled++;
+        }
+        uint32_t now_ms = (uint32_t)(clock_local_ns() / NS_PER_MS % UINT32_MAX);
+        pump(time_is_up, now_ms + (uint32_t)draw(6, seed + k, 2));
+    }
+    pump(all_settled, N_REQUESTS);
+    end_step();
+}
+
+static void run_soak(int64_t ns)
+{
+    for (uint64_t seed = 0; ns > 0; seed++) {
+        int64_t step_ns = ns < SOAK_STEP_NS ? ns : SOAK_STEP_NS;
+        soak_step(seed << 32, step_ns);
+        ns -= step_ns;
+    }
+    tell_workers(WIRE_SHUTDOWN, NULL, 0);
+}
+
+static void run_load_rank(int64_t soak_ns)
+{
+    if (soak_ns > 0) {
+        run_soak(soak_ns);
+        return;
+    }
     deadline_ns = clock_local_ns() + DEADLINE_NS;
     n_preempted = n_cached = 0;
     test_all_tokens();
@@ -455,10 +528,17 @@ static void run_load_rank(void)
 static void configure(void)
 {
     struct err e;
-    layout = (struct layout){.load_ranks = 1, .replicas = 1, .pipeline = size - 1, .tensor = 1};
+    int n_replicas = size == 5 ? 2 : 1;
+    layout = (struct layout){
+        .load_ranks = 1,
+        .replicas = n_replicas,
+        .pipeline = (size - 1) / n_replicas,
+        .tensor = 1,
+    };
     opt_defaults(target_options, &target);
     target.model = xstrdup("preset:tiny");
-    target.pipeline = size - 1;
+    target.pipeline = layout.pipeline;
+    target.replicas = layout.replicas;
     target.lanes = size == 4 ? 4 : 0; // also one more than stages
     target.max_running = MAX_RUNNING;
     target.max_waiting = MAX_WAITING;
@@ -470,7 +550,7 @@ static void configure(void)
 }
 
 /* With a worker of its own. */
-static void run_once(bool prefix_cache)
+static void run_once(bool prefix_cache, int64_t soak_ns)
 {
     struct err e = {0};
     struct worker *w = NULL;
@@ -480,12 +560,36 @@ static void run_once(bool prefix_cache)
     }
     must(comm_barrier(c, 20 * NS_PER_S, &e), &e);
     if (rank == 0) {
-        run_load_rank();
+        run_load_rank(soak_ns);
     } else {
         must(worker_serve(w, c, &e), &e);
     }
     worker_destroy(w);
     must(comm_barrier(c, 20 * NS_PER_S, &e), &e);
+}
+
+static int64_t resident_bytes(void)
+{
+    long long n_pages = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+    CHECK(f != NULL && fscanf(f, "%*s %lld", &n_pages) == 1);
+    fclose(f);
+    return n_pages * sysconf(_SC_PAGESIZE);
+}
+
+/* The second time nothing is new: whatever grows is never given back. */
+static void soak(void)
+{
+    const char *seconds = getenv("TIDEMARK_SOAK");
+    int64_t ns = (seconds != NULL ? atoll(seconds) : 2) * NS_PER_S;
+    run_once(true, NS_PER_S);
+    int64_t before = resident_bytes();
+    run_once(true, ns);
+    int64_t grown = resident_bytes() - before;
+    if (seconds != NULL) {
+        printf("rank %d: %lld bytes, grown by %lld\n", rank, (long long)before, (long long)grown);
+    }
+    CHECK(grown < SOAK_GROWTH_BYTES);
 }
 
 int main(void)
@@ -506,8 +610,11 @@ int main(void)
     target.prefix_cache = true; // its batches are the larger ones
     must(comm_start(c, worker_max_message_bytes(&target, &arch), &e), &e);
     must(comm_watch(c, 20 * NS_PER_S, &e), &e);
-    run_once(false);
-    run_once(true);
+    run_once(false, 0);
+    run_once(true, 0);
+    if (layout.replicas > 1) {
+        soak();
+    }
     opt_free(target_options, &target);
     comm_close(c);
     return 0;

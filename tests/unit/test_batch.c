@@ -44,10 +44,11 @@ static void fill_row(struct batch *b, uint64_t seed, uint32_t i)
     b->rows[i] = (struct batch_row){
         .slot = i,
         .flags = (is_prefill ? BATCH_PREFILL : 0u) | (begins ? BATCH_BEGIN : 0u) |
+                 (begins && draw(2, seed, 450 + i) ? BATCH_AGAIN : 0u) |
                  (sampled ? BATCH_SAMPLE | BATCH_LAST : 0u),
         .first = b->n_tokens,
         .n_tokens = n_tokens,
-        .pos = begins ? 0 : draw(1000, seed, 600 + i),
+        .pos = draw(1000, seed, 600 + i) * (begins ? BATCH_KV_BLOCK : 1),
         .first_block = b->n_blocks,
         .n_blocks = n_blocks,
         .load_rank = (int32_t)draw(2, seed, 700 + i),
@@ -217,6 +218,7 @@ SPOIL(no_tokens, b->rows[0].n_tokens = 0)
 SPOIL(too_many, b->rows[0].n_tokens = UINT32_MAX)
 SPOIL(flags, b->rows[0].flags |= 1u << 20)
 SPOIL(stop_unsampled, b->rows[0].flags = BATCH_PREFILL | BATCH_LAST)
+SPOIL(again_without_begin, b->rows[0].flags = BATCH_PREFILL | BATCH_AGAIN)
 SPOIL(begin_late, (b->rows[0].flags = BATCH_PREFILL | BATCH_BEGIN, b->rows[0].pos = 1))
 SPOIL(pos, b->rows[0].pos = UINT32_MAX)
 SPOIL(stamp, b->times[1].t_end_ns = INT64_MIN)
@@ -237,6 +239,7 @@ static void test_each_check(void **state)
         {"too many tokens", spoil_too_many},
         {"unknown flag", spoil_flags},
         {"last without sample", spoil_stop_unsampled},
+        {"again without begin", spoil_again_without_begin},
         {"begin in the middle", spoil_begin_late},
         {"position", spoil_pos},
         {"stamp", spoil_stamp},

@@ -252,7 +252,8 @@ static void the_critical_path_adds_up(void **state)
     uint32_t first_us[] = {20000, 10000, 20000, 10000}, last_us[] = {60000, 30000, 60000, 30000};
     for (int i = 0; i < 2; i++) {
         r[i].t_recv_ns = r[i].t_send_ns + 1 * MS;
-        r[i].t_admit_ns = r[i].t_recv_ns + 8 * MS;
+        r[i].t_admit_ns = r[i].t_recv_ns + 6 * MS;
+        r[i].requeue_us[0] = r[i].requeue_us[1] = 2000;
         r[i].t_emit_first_ns = r[i].t_first_ns - 2 * MS;
         r[i].t_emit_last_ns = r[i].t_last_ns - 2 * MS;
         r[i].n_stages = 2;
@@ -279,6 +280,48 @@ static void the_critical_path_adds_up(void **state)
     near(c.stage_ms[0] + c.stage_ms[1], 90, 1e-9);
 }
 
+/* Two replicas; the counter of the second one starts anew once. */
+static void counters_grow_over_the_window(void **state)
+{
+    (void)state;
+    const struct {
+        int64_t t_ms;
+        uint32_t preempted[2];
+        uint64_t hits;
+    } at[] = {{500, {10, 3}, 100},  {900, {12, 3}, 100},  {1100, {15, 4}, 120},
+              {2500, {15, 2}, 150}, {3900, {20, 2}, 150}, {4100, {90, 90}, 9000}};
+    struct series_point points[12];
+    for (size_t i = 0; i < 12; i++) {
+        points[i] = (struct series_point){
+            .t_ns = at[i / 2].t_ms * MS,
+            .replica = (uint16_t)(i % 2),
+            .n_preempted = at[i / 2].preempted[i % 2],
+            .prefix_query_tokens = at[i / 2].hits * 4,
+            .prefix_hit_tokens = at[i / 2].hits,
+        };
+    }
+    struct record r[] = {request(0, 2000, 1, 10)};
+    struct step_data d = step(r, 1);
+    d.n_series = 12;
+    d.series = points;
+    struct slo_config slo = {.ttft_ns = 60 * MS, .quantile = 0.5};
+    struct measure m;
+    measure_all(&m, &d, &slo);
+    json_t *o = step_json(&m, &d, &d.info, NULL, 0), *queue = json_object_get(o, "queue");
+    near(json_number_value(json_object_get(queue, "preemptions")), 8 + 1 + 2, 0);
+    near(json_number_value(json_object_get(queue, "prefix_hit_share")), 0.25, 1e-12);
+    json_decref(o);
+    for (size_t i = 0; i < 12; i++) {
+        points[i].n_preempted = UINT32_MAX; // not told
+        points[i].prefix_query_tokens = points[i].prefix_hit_tokens = 0;
+    }
+    o = step_json(&m, &d, &d.info, NULL, 0);
+    queue = json_object_get(o, "queue");
+    assert_true(json_is_null(json_object_get(queue, "preemptions")));
+    assert_true(json_is_null(json_object_get(queue, "prefix_hit_share")));
+    json_decref(o);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -289,6 +332,7 @@ int main(void)
         cmocka_unit_test(nothing_at_all_is_no_number),
         cmocka_unit_test(a_bubble_is_waiting_with_work_in_the_replica),
         cmocka_unit_test(the_critical_path_adds_up),
+        cmocka_unit_test(counters_grow_over_the_window),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

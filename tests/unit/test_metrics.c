@@ -58,6 +58,20 @@ static void test_engines_add_up(void **state)
                    "vllm", 7, 2, 0.3);
 }
 
+static void test_counters(void **state)
+{
+    (void)state;
+    struct metrics m = parse("vllm:num_preemptions_total{engine=\"0\"} 3.0\n"
+                             "vllm:num_preemptions_total{engine=\"1\"} 4.0\n"
+                             "vllm:prefix_cache_queries_total 1000\n"
+                             "vllm:prefix_cache_hits_total 250\n"
+                             "vllm:num_preemptions_created 1.7e9\n");
+    assert_string_equal(m.server, "vllm");
+    assert_true(m.n_preempted == 7 && m.prefix_query_tokens == 1000 && m.prefix_hit_tokens == 250);
+    m = parse("vllm:num_requests_waiting 1\n");
+    assert_true(isnan(m.n_preempted) && isnan(m.prefix_query_tokens) && isnan(m.prefix_hit_tokens));
+}
+
 static void test_odd_lines(void **state)
 {
     (void)state;
@@ -89,6 +103,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_each_server),
         cmocka_unit_test(test_engines_add_up),
+        cmocka_unit_test(test_counters),
         cmocka_unit_test(test_odd_lines),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
