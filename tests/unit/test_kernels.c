@@ -225,9 +225,9 @@ static void long_and_high_products(void **state)
 {
     (void)state;
     for (int d = 0; d < N_DTYPES; d++) {
-        check_sets(3, 50, 1100, dtypes[d]);
+        check_sets(3, 50, 2100, dtypes[d]);
         check_sets(17, 16 * 35, 600, dtypes[d]);
-        check_sets(530, 20, 1030, dtypes[d]);
+        check_sets(530, 20, 2070, dtypes[d]);
     }
 }
 

@@ -123,9 +123,20 @@ static size_t row_offset(enum kernels_input form, int k)
     }
 }
 
+/* Rows a multiple of 1 KiB apart would share a few sets of the caches. */
+static size_t apart(size_t bytes)
+{
+    return bytes % 1024 == 0 ? bytes + 64 : bytes;
+}
+
 size_t kernels_row_bytes(enum kernels_input form, int n)
 {
-    return (row_offset(form, matrix_padded(n)) + 63) / 64 * 64;
+    return apart((row_offset(form, matrix_padded(n)) + 63) / 64 * 64);
+}
+
+int kernels_ld(int n)
+{
+    return (int)(apart((size_t)matrix_padded(n) * sizeof(float)) / sizeof(float));
 }
 
 /* --- products --------------------------------------------------------------------------------- */
@@ -210,19 +221,19 @@ static void all_rows(const struct kernels *k, const struct kernels_tile *whole,
 void kernels_tiles(const struct kernels *k, const struct kernels_tile *whole)
 {
     const struct cut cut = cut_rows(k, whole->x.form, whole->m);
-    const int width = cut.width;
     CHECK(whole->k <= KERNELS_K_BLOCK || (whole->n_segments == 1 && whole->mode != KERNELS_ONTO));
     // Few inputs stay in cache whole, and panels stream by from front to back; of many, one block of
     // columns at a time stays there, for all panels.
     const bool by_panels = (size_t)whole->m * whole->x.stride <= SMALL_BYTES;
     const int outer_k = by_panels ? whole->k : KERNELS_K_BLOCK;
     for (int k0 = 0; k0 < whole->k; k0 += outer_k) {
-        for (int p = 0; p < whole->n_panels; p += width) {
+        for (int p = 0, width = 0; p < whole->n_panels; p += width) {
+            width = cut.width <= whole->n_panels - p ? cut.width : 1; // the widths that sets have
             const int end = least(k0 + outer_k, whole->k);
             for (int from = k0; from < end; from += KERNELS_K_BLOCK) {
                 const struct part part = {
                     .panel = p,
-                    .width = least(width, whole->n_panels - p),
+                    .width = width,
                     .from = from,
                     .n = least(KERNELS_K_BLOCK, end - from),
                 };

@@ -20,7 +20,7 @@
 #include "core/err.h"
 #include "workers/cpu/matrix.h"
 
-#define KERNELS_K_BLOCK 512 // a multiple of MATRIX_SPAN
+#define KERNELS_K_BLOCK 1024 // a multiple of MATRIX_SPAN
 
 /* gelu_tanh(x) = x sigmoid(c1 x + c3 x^3): c1 = 2 sqrt(2 / pi), c3 = 0.044715 c1 (Hendrycks 2016). */
 #define KERNELS_GELU_1 1.5957691216f
@@ -57,7 +57,7 @@ struct kernels_rows {
 
 /*
  * y (m, 16 * n_panels) from x (m, n_segments * k) and panels of (k, 16). Most products have one
- * segment; the values of a paged cache have one per block. `ahead` are what will be read next: as
+ * segment; the values of a paged cache have one per block, and float32 inputs. `ahead` are what will be read next: as
  * much of them is fetched on the way, so that arithmetic hides the memory. Inputs in float32 go with
  * panels of F32, F16 and BF16, those in bfloat16 with BF16, integers with INT8 and INT4.
  */
@@ -73,6 +73,10 @@ struct kernels_tile {
     enum kernels_mode mode;
 };
 
+/*
+ * The tiles a set has: of each height the widest and those that are one panel wide; and the widest of
+ * one row more, since a tile's rows may be one less than those beside it.
+ */
 struct kernels_shape {
     int max_rows, max_panels; // of a tile
     int max_cells;            // m * n_panels is at most this, m rounded up to
@@ -114,8 +118,11 @@ const struct kernels *kernels_set(int i);
 /* The form of inputs to matrices of this dtype. */
 enum kernels_input kernels_form(const struct kernels *k, enum arch_dtype dtype);
 
-/* Bytes of a row of n values, so that rows begin at cache lines. */
+/* Bytes from row to row of n values: rows begin at cache lines, and not all in the same set. */
 size_t kernels_row_bytes(enum kernels_input form, int n);
+
+/* Likewise floats from row to row of outputs. */
+int kernels_ld(int n);
 
 /* A tile of any size, cut into tiles that the set has. */
 void kernels_tiles(const struct kernels *k, const struct kernels_tile *whole);

@@ -14,7 +14,6 @@
 #define K512_ROWS   12
 #define K512_PANELS 4
 #define K512_CELLS  24 // accumulators, of 32 registers
-#define K512_INTS   12 // cells of integers: each has a sum in floats and one in integers
 
 /* Rows of inputs, three to a pointer, so that few registers address twelve. */
 struct k512_rows {
@@ -77,33 +76,29 @@ INLINE void k512_end(__m512 acc[K512_ROWS][K512_PANELS], const size_t m, const s
 
 /* --- which tile ------------------------------------------------------------------------------- */
 
-/* One case for each shape; OF(m, n) is a call in which both are constants. */
-#define K512_UP_TO_4(OF, m) OF(m, 1) OF(m, 2) OF(m, 3) OF(m, 4)
+/*
+ * One case for each shape that kernels_tiles asks for: the widest tile of its height, that of one row
+ * more, or one panel. OF(m, n) is a call in which both are constants.
+ */
 #define K512_FLOAT_TILES(OF)                                                                       \
-    K512_UP_TO_4(OF, 1)                                                                            \
-    K512_UP_TO_4(OF, 2)                                                                            \
-    K512_UP_TO_4(OF, 3)                                                                            \
-    K512_UP_TO_4(OF, 4)                                                                            \
-    K512_UP_TO_4(OF, 5)                                                                            \
-    K512_UP_TO_4(OF, 6)                                                                            \
-    OF(7, 1)                                                                                       \
-    OF(7, 2)                                                                                       \
-    OF(7, 3)                                                                                       \
-    OF(8, 1)                                                                                       \
-    OF(8, 2) OF(8, 3) OF(9, 1) OF(9, 2) OF(10, 1) OF(10, 2) OF(11, 1) OF(11, 2) OF(12, 1)          \
-        OF(12, 2)
+    OF(1, 1)                                                                                       \
+    OF(1, 4)                                                                                       \
+    OF(2, 1) OF(2, 4) OF(3, 1) OF(3, 4) OF(4, 1) OF(4, 4) OF(5, 1) OF(5, 4) OF(6, 1) OF(6, 3)      \
+        OF(6, 4) OF(7, 1) OF(7, 3) OF(8, 1) OF(8, 2) OF(8, 3) OF(9, 1) OF(9, 2) OF(10, 1)          \
+            OF(10, 2) OF(11, 1) OF(11, 2) OF(12, 1) OF(12, 2)
 #define K512_INT_TILES(OF)                                                                         \
-    K512_UP_TO_4(OF, 1)                                                                            \
-    K512_UP_TO_4(OF, 2)                                                                            \
-    K512_UP_TO_4(OF, 3)                                                                            \
-    OF(4, 1)                                                                                       \
-    OF(4, 2)                                                                                       \
-    OF(4, 3)                                                                                       \
-    OF(5, 1) OF(5, 2) OF(6, 1) OF(6, 2) OF(7, 1) OF(8, 1) OF(9, 1) OF(10, 1) OF(11, 1) OF(12, 1)
+    OF(1, 1)                                                                                       \
+    OF(1, 4)                                                                                       \
+    OF(2, 1) OF(2, 4) OF(3, 1) OF(3, 3) OF(3, 4) OF(4, 1) OF(4, 2) OF(4, 3) OF(5, 1) OF(5, 2)      \
+        OF(6, 1) OF(6, 2)
 
 #define K512_FLOATS                                                                                \
     {                                                                                              \
         K512_ROWS, K512_PANELS, K512_CELLS, 1                                                      \
+    }
+#define K512_INTS                                                                                  \
+    {                                                                                              \
+        6, K512_PANELS, 12, 1 /* each cell has a sum in floats and one in integers */              \
     }
 #define K512_SHARED                                                                                \
     .rmsnorm = vectors_512_rmsnorm, .rope = vectors_512_rope, .gate = vectors_512_gate,            \

@@ -54,7 +54,6 @@ INLINE void k512_group(__m512 acc[K512_ROWS][K512_PANELS], const size_t m, const
             sum[i][p] = _mm512_set1_epi32(wide ? 16 * x->offset : x->offset);
         }
     }
-    UNROLL
     for (size_t q = 0; q < 8; q++) {
         __m512i w[K512_PANELS];
         UNROLL

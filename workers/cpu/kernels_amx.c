@@ -249,9 +249,7 @@ static void tile(const struct kernels_tile *t)
 const struct kernels kernels_amx = {
     .name = "amx",
     .bf16_form = KERNELS_BF16,
-    .shapes = {K512_FLOATS,
-               {2 * TILE_ROWS, 4, 4 * TILE_ROWS, TILE_ROWS},
-               {K512_ROWS, K512_PANELS, K512_INTS, 1}},
+    .shapes = {K512_FLOATS, {2 * TILE_ROWS, 4, 4 * TILE_ROWS, TILE_ROWS}, K512_INTS},
     K512_SHARED,
     .tile = tile,
     .narrow = kernels_avx512_bf16_narrow,

@@ -155,7 +155,7 @@ static void tile(const struct kernels_tile *t)
 const struct kernels kernels_avx512 = {
     .name = "avx512",
     .bf16_form = KERNELS_F32,
-    .shapes = {K512_FLOATS, K512_FLOATS, {K512_ROWS, K512_PANELS, K512_INTS, 1}},
+    .shapes = {K512_FLOATS, K512_FLOATS, K512_INTS},
     K512_SHARED,
     .tile = tile,
     .narrow = narrow_row,
