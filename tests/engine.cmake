@@ -10,6 +10,8 @@ tm_unit_test(fill LIBS tm_workers)
 tm_unit_test(safetensors LIBS tm_workers)
 tm_unit_test(kernels LIBS tm_workers)
 tm_unit_test(attention LIBS tm_workers)
+tm_unit_test(layers LIBS tm_workers)
+tm_unit_test(router LIBS tm_workers)
 tm_unit_test(family_oracle LIBS tm_test_chain PkgConfig::JANSSON)
 tm_unit_test(generate_golden LIBS tm_test_chain PkgConfig::JANSSON)
 
