@@ -1,5 +1,7 @@
 #include "model/arch_config.h"
 
+#include <jansson.h>
+
 #include <math.h>
 #include <stdio.h>
 #include <string.h>

@@ -1,5 +1,7 @@
 #include "model/config_reader.h"
 
+#include <jansson.h>
+
 #include <math.h>
 #include <string.h>
 

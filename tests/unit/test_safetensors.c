@@ -179,6 +179,7 @@ static const struct arch one_layer = {
     .n_heads = 1,
     .n_kv_heads = 1,
     .head_dim = 2,
+    .v_dim = 2,
     .vocab = 3,
     .max_context = 16,
     .tied_embedding = true,
@@ -347,11 +348,11 @@ static void unaligned_tensors_are_read(void **state)
     struct weights *w;
     assert_int_equal(weights_open(&w, dir, &one_layer, &e), 0);
     struct weights_tensor t;
-    assert_int_equal(weights_find(w, WEIGHTS_Q, 0, &t, &e), 0);
+    assert_int_equal(weights_find(w, WEIGHTS_Q, 0, -1, &t, &e), 0);
     float scratch[4], want[4];
     memcpy(want, (const char *)t.data + 8, 8);
     assert_memory_equal(weights_rows(&t, 1, 1, scratch), want, 8);
-    assert_int_equal(weights_find(w, WEIGHTS_NORM, 0, &t, &e), 0);
+    assert_int_equal(weights_find(w, WEIGHTS_NORM, 0, -1, &t, &e), 0);
     memcpy(want, t.data, 8);
     weights_vector(&t, scratch);
     assert_memory_equal(scratch, want, 8);
@@ -370,7 +371,7 @@ static void presets_need_no_files(void **state)
     struct weights *w;
     assert_int_equal(weights_open(&w, "preset:small", &a, &e), 0);
     struct weights_tensor t;
-    assert_int_equal(weights_find(w, WEIGHTS_DOWN, 7, &t, &e), 0);
+    assert_int_equal(weights_find(w, WEIGHTS_DOWN, 7, -1, &t, &e), 0);
     assert_string_equal(t.name, "model.layers.7.mlp.down_proj.weight");
     assert_int_equal(t.n_rows, 512);
     assert_int_equal(t.n_cols, 1408);
@@ -379,7 +380,7 @@ static void presets_need_no_files(void **state)
     weights_rows(&t, 102, 1, row);
     assert_memory_equal(row, whole + 2 * 1408, sizeof row);
     float norm[512];
-    assert_int_equal(weights_find(w, WEIGHTS_MLP_NORM, 3, &t, &e), 0);
+    assert_int_equal(weights_find(w, WEIGHTS_MLP_NORM, 3, -1, &t, &e), 0);
     weights_vector(&t, norm);
     assert_true(norm[0] == 1 && norm[511] == 1);
     weights_close(w);

@@ -2,7 +2,6 @@
 
 #include "core/clock.h"
 #include "core/mem.h"
-#include "workers/weights/bf16.h"
 #include "workers/weights/weights.h"
 
 #include <stdlib.h>
@@ -62,11 +61,10 @@ static enum arch_dtype kept_as_floats(enum arch_dtype stored)
 static int find(struct loader *l, enum weights_id id, int layer, int expert,
                 struct weights_tensor *t)
 {
-    (void)expert;
-    if (weights_find(l->weights, id, layer, t, l->e)) {
+    if (weights_find(l->weights, id, layer, expert, t, l->e)) {
         return -1;
     }
-    l->packed->n_bytes += t->n_rows * t->n_cols * weights_value_bytes(t->dtype);
+    l->packed->n_bytes += weights_stored_bytes(t);
     return 0;
 }
 
@@ -222,8 +220,9 @@ static int add_latent(struct loader *l, int layer, struct packed_latent *p)
         add_rows(l, WEIGHTS_KV_B, layer, -1, &p->keys_up, 0, 1)) {
         return -1;
     }
-    l->jobs[l->n_jobs - 1].making = KEYS_UP;
-    struct job values = l->jobs[l->n_jobs - 1];
+    struct job *keys = &l->jobs[l->n_jobs - 1], values = *keys;
+    keys->making = KEYS_UP;
+    keys->t.dtype = ARCH_F32;
     values.m = &p->values_up;
     values.making = VALUES_UP;
     add_job(l, &values);
@@ -242,6 +241,7 @@ static int add_attention(struct loader *l, int layer, struct packed_layer *p)
     }
     if (out != a->n_heads * a->v_dim) {
         l->jobs[l->n_jobs - 1].making = PADDED_IN;
+        l->jobs[l->n_jobs - 1].t.dtype = ARCH_F32;
     }
     if ((a->attn_sinks && add_vector(l, WEIGHTS_SINKS, layer, &p->sinks)) ||
         (a->o_bias && add_vector(l, WEIGHTS_O_BIAS, layer, &p->o_bias))) {
@@ -405,20 +405,6 @@ struct task {
     int first, end;
 };
 
-/* One row as float32: where it lies, or in `out` (n_cols). `stored` has room for it as stored. */
-static const float *row_floats(const struct weights_tensor *t, int row, void *stored, float *out)
-{
-    const void *p = weights_rows(t, row, 1, stored);
-    if (t->dtype == ARCH_F32) {
-        return p;
-    }
-    CHECK(t->dtype == ARCH_BF16);
-    for (int64_t k = 0; k < t->n_cols; k++) {
-        out[k] = bf16_to_f32(((const uint16_t *)p)[k]);
-    }
-    return out;
-}
-
 /* The job's row for row `at` of the matrix; -1 where it has none. */
 static int job_row(const struct task *t, int at)
 {
@@ -467,15 +453,13 @@ static void pack_keys_up(const struct task *t)
     const int rank = a->latent.kv_rank, nope = a->latent.nope_dim, r = matrix_padded(rank);
     const size_t n_cols = (size_t)rank;
     float *rows = (float *)(void *)t->scratch, *row = rows + (size_t)nope * n_cols;
-    void *stored = row + nope;
     int loaded = -1;
     for (int at = t->first * MATRIX_PANEL; at < t->end * MATRIX_PANEL; at++) {
         const int head = at / r, c = at % r;
         for (int d = 0; head != loaded && d < nope; d++) {
             float *to = rows + (size_t)d * n_cols;
-            const float *from =
-                row_floats(&t->job->t, head * (nope + a->v_dim) + d, stored, to);
-            memmove(to, from, n_cols * sizeof *to);
+            const int from = head * (nope + a->v_dim) + d;
+            memmove(to, weights_rows(&t->job->t, from, 1, to), n_cols * sizeof *to);
         }
         loaded = head;
         for (int d = 0; d < nope && c < rank; d++) {
@@ -505,13 +489,11 @@ static void pack_padded_in(const struct task *t)
 {
     const struct arch *a = t->arch;
     const size_t n = (size_t)a->v_dim, v = (size_t)matrix_padded(a->v_dim);
-    const size_t n_cols = (size_t)t->job->t.n_cols;
     float *wide = (float *)(void *)t->scratch, *floats = wide + (size_t)t->job->m->n_cols;
-    void *stored = floats + n_cols;
     memset(wide, 0, (size_t)t->job->m->n_cols * sizeof *wide);
     const int end = t->end * MATRIX_PANEL;
     for (int at = t->first * MATRIX_PANEL; at < end && at < t->job->rows.n; at++) {
-        const float *row = row_floats(&t->job->t, at, stored, floats);
+        const float *row = weights_rows(&t->job->t, at, 1, floats);
         for (size_t h = 0; h < (size_t)a->n_heads; h++) {
             memcpy(wide + h * v, row + h * n, n * sizeof *row);
         }

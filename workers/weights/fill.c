@@ -1,6 +1,7 @@
 #include "workers/weights/fill.h"
 
 #include "workers/weights/bf16.h"
+#include "workers/weights/formats.h"
 
 #define FILL_MEAN  131070   // of the sum of four fields
 #define FILL_SCALE 0x1p-21f // exact: the sum has 18 bits
@@ -36,5 +37,19 @@ void fill_bf16(uint64_t key, uint64_t first, size_t n, uint16_t *out)
 {
     for (size_t i = 0; i < n; i++) {
         out[i] = bf16_from_f32(value(key, first + i));
+    }
+}
+
+void fill_fp8(uint64_t key, uint64_t first, size_t n, float *out)
+{
+    for (size_t i = 0; i < n; i++) {
+        out[i] = formats_e4m3(formats_to_e4m3(value(key, first + i) * 0x1p12f)) * 0x1p-12f;
+    }
+}
+
+void fill_mxfp4(uint64_t key, uint64_t first, size_t n, float *out)
+{
+    for (size_t i = 0; i < n; i++) {
+        out[i] = formats_e2m1(formats_to_e2m1(value(key, first + i) * 0x1p7f)) * 0x1p-7f;
     }
 }

@@ -9,7 +9,9 @@
  *
  * The sum of four uniform fields is near-normal with standard deviation 65536/sqrt(3); scaled,
  * 0.01804, which is what trained models are initialised to (0.02). The scaling is exact in float32
- * and the one rounding to bfloat16 is to nearest even. A norm's weights are all 1.
+ * and the one rounding to bfloat16 is to nearest even. In FP8 a weight is the same value rounded to
+ * e4m3 under a factor of 2^-12, in MXFP4 to e2m1 under 2^-7: finite codes only. A norm's weights are
+ * such that it does nothing but norm.
  */
 #pragma once
 
@@ -20,4 +22,7 @@ uint64_t fill_key(const char *name);
 
 /* Elements first .. first + n - 1 of the tensor, row-major. */
 void fill_f32(uint64_t key, uint64_t first, size_t n, float *out);
+/* The nearest that FP8 and MXFP4 have, as values. */
+void fill_fp8(uint64_t key, uint64_t first, size_t n, float *out);
+void fill_mxfp4(uint64_t key, uint64_t first, size_t n, float *out);
 void fill_bf16(uint64_t key, uint64_t first, size_t n, uint16_t *out);

@@ -3,8 +3,11 @@
 #include "core/mem.h"
 #include "core/str.h"
 #include "workers/weights/bf16.h"
+#include "workers/weights/decode.h"
 #include "workers/weights/fill.h"
+#include "workers/weights/formats.h"
 #include "workers/weights/safetensors.h"
+#include "workers/weights/tensors.h"
 
 #include <jansson.h>
 #include <xxhash.h>
@@ -29,64 +32,6 @@ struct weights {
     struct shard *shards; // (n_shards)
     json_t *map;          // tensor -> shard name; NULL where one file holds all
 };
-
-/* --- names and shapes ------------------------------------------------------------------------- */
-
-enum size { // which dimension of struct arch
-    NONE,
-    HIDDEN,
-    Q_ROWS,
-    KV_ROWS,
-    INTERMEDIATE,
-    VOCAB,
-};
-
-static const struct spec {
-    const char *name;     // of huggingface/transformers; {} stands for the layer
-    enum size rows, cols; // rows NONE: a vector
-} specs[WEIGHTS_N] = {
-    [WEIGHTS_EMBED] = {"model.embed_tokens.weight", VOCAB, HIDDEN},
-    [WEIGHTS_NORM] = {"model.norm.weight", NONE, HIDDEN},
-    [WEIGHTS_HEAD] = {"lm_head.weight", VOCAB, HIDDEN},
-    [WEIGHTS_ATTN_NORM] = {"model.layers.{}.input_layernorm.weight", NONE, HIDDEN},
-    [WEIGHTS_Q] = {"model.layers.{}.self_attn.q_proj.weight", Q_ROWS, HIDDEN},
-    [WEIGHTS_K] = {"model.layers.{}.self_attn.k_proj.weight", KV_ROWS, HIDDEN},
-    [WEIGHTS_V] = {"model.layers.{}.self_attn.v_proj.weight", KV_ROWS, HIDDEN},
-    [WEIGHTS_O] = {"model.layers.{}.self_attn.o_proj.weight", HIDDEN, Q_ROWS},
-    [WEIGHTS_MLP_NORM] = {"model.layers.{}.post_attention_layernorm.weight", NONE, HIDDEN},
-    [WEIGHTS_GATE] = {"model.layers.{}.mlp.gate_proj.weight", INTERMEDIATE, HIDDEN},
-    [WEIGHTS_UP] = {"model.layers.{}.mlp.up_proj.weight", INTERMEDIATE, HIDDEN},
-    [WEIGHTS_DOWN] = {"model.layers.{}.mlp.down_proj.weight", HIDDEN, INTERMEDIATE},
-};
-
-static int64_t size_of(const struct arch *a, enum size s)
-{
-    switch (s) {
-    case NONE:
-        break;
-    case HIDDEN:
-        return a->hidden;
-    case Q_ROWS:
-        return (int64_t)a->n_heads * a->head_dim;
-    case KV_ROWS:
-        return (int64_t)a->n_kv_heads * a->head_dim;
-    case INTERMEDIATE:
-        return a->intermediate;
-    case VOCAB:
-        return a->vocab;
-    }
-    return 1;
-}
-
-static void put_name(const char *pattern, int layer, char *out, size_t out_bytes)
-{
-    const char *hole = strstr(pattern, "{}");
-    if (hole) {
-        snprintf(out, out_bytes, "%.*s%d%s", (int)(hole - pattern), pattern, layer, hole + 2);
-    } else {
-        snprintf(out, out_bytes, "%s", pattern);
-    }
-}
 
 /* --- opening ---------------------------------------------------------------------------------- */
 
@@ -213,6 +158,11 @@ static const struct safetensors_tensor *find_in_files(const struct weights *w, c
     return shard ? safetensors_find(find_shard(w, shard)->file, name) : NULL;
 }
 
+static const char *const dtype_names[] = {
+    [ARCH_F32] = "F32",     [ARCH_BF16] = "BF16", [ARCH_F16] = "F16",
+    [ARCH_FP8] = "F8_E4M3", [ARCH_MXFP4] = "U8",
+};
+
 static void describe(char *out, size_t out_bytes, const char *dtype, int n_dims,
                      const int64_t *shape)
 {
@@ -225,53 +175,147 @@ static void describe(char *out, size_t out_bytes, const char *dtype, int n_dims,
     }
 }
 
-/* Matrices must be what config.json declares; norms are read as float32 whichever of the two. */
-static int check_found(const struct weights *w, struct weights_tensor *t, bool vector,
-                       const struct safetensors_tensor *found, struct err *e)
+/* What a tensor of the files must be. */
+struct wanted {
+    const char *name, *dtype;
+    bool any_float; // F32, BF16 or F16 will do
+    int n_dims;
+    int64_t shape[4];
+};
+
+static bool is_float(const char *dtype)
 {
-    const int64_t want[2] = {vector ? t->n_cols : t->n_rows, t->n_cols};
-    int n_dims = vector ? 1 : 2;
-    bool f32 = strcmp(found->dtype, "F32") == 0, bf16 = strcmp(found->dtype, "BF16") == 0;
-    bool dtype_ok = vector ? f32 || bf16 : t->dtype == ARCH_F32 ? f32 : bf16;
-    bool shape_ok = found->n_dims == n_dims && found->shape[0] == want[0] &&
-                    (vector || found->shape[1] == want[1]);
-    if (!dtype_ok || !shape_ok) {
-        char wanted[128], is[256];
-        describe(wanted, sizeof wanted, t->dtype == ARCH_F32 ? "F32" : "BF16", n_dims, want);
-        describe(is, sizeof is, found->dtype, found->n_dims, found->shape);
-        return err_set(e, ERR_INPUT, "%s: wrong %s of tensor %s: found %s, config.json needs %s",
-                       w->model, shape_ok ? "dtype" : "shape", t->name, is, wanted);
+    return strcmp(dtype, "F32") == 0 || strcmp(dtype, "BF16") == 0 || strcmp(dtype, "F16") == 0;
+}
+
+static const struct safetensors_tensor *find_wanted(const struct weights *w, const struct wanted *x,
+                                                    struct err *e)
+{
+    const struct safetensors_tensor *f = find_in_files(w, x->name);
+    if (!f) {
+        err_set(e, ERR_INPUT, "%s: tensor %s is missing", w->model, x->name);
+        return NULL;
     }
-    t->dtype = f32 ? ARCH_F32 : ARCH_BF16;
-    t->data = found->data;
+    bool dtype_ok = x->any_float ? is_float(f->dtype) : strcmp(f->dtype, x->dtype) == 0;
+    bool shape_ok = f->n_dims == x->n_dims;
+    for (int i = 0; shape_ok && i < x->n_dims; i++) {
+        shape_ok = f->shape[i] == x->shape[i];
+    }
+    if (dtype_ok && shape_ok) {
+        return f;
+    }
+    char want[128], is[256];
+    describe(want, sizeof want, x->dtype, x->n_dims, x->shape);
+    describe(is, sizeof is, f->dtype, f->n_dims, f->shape);
+    err_set(e, ERR_INPUT, "%s: wrong %s of tensor %s: found %s, config.json needs %s", w->model,
+            shape_ok ? "dtype" : "shape", x->name, is, want);
+    return NULL;
+}
+
+static enum arch_dtype dtype_of(const char *name)
+{
+    return strcmp(name, "F32") == 0 ? ARCH_F32 : strcmp(name, "BF16") == 0 ? ARCH_BF16 : ARCH_F16;
+}
+
+/* 16 bytes and one exponent for 32 values, as two tensors. */
+static int find_mxfp4(const struct weights *w, const struct tensors_place *p,
+                      struct weights_tensor *t, struct err *e)
+{
+    char blocks[TENSORS_NAME_BYTES + 8], scales[TENSORS_NAME_BYTES + 8];
+    snprintf(blocks, sizeof blocks, "%s_blocks", p->name);
+    snprintf(scales, sizeof scales, "%s_scales", p->name);
+    const int64_t groups = p->shape[2] / FORMATS_GROUP;
+    const struct wanted b = {blocks, "U8", false, 4, {p->shape[0], p->shape[1], groups, 16}};
+    const struct wanted s = {scales, "U8", false, 3, {p->shape[0], p->shape[1], groups}};
+    const struct safetensors_tensor *found_b = find_wanted(w, &b, e);
+    const struct safetensors_tensor *found_s = found_b ? find_wanted(w, &s, e) : NULL;
+    if (!found_s) {
+        return -1;
+    }
+    t->data = found_b->data;
+    t->exponents = found_s->data;
     return 0;
 }
 
-int weights_find(const struct weights *w, enum weights_id id, int layer, struct weights_tensor *t,
-                 struct err *e)
+static int64_t blocks_of(int64_t n)
 {
-    if (id == WEIGHTS_HEAD && w->arch.tied_embedding) {
-        id = WEIGHTS_EMBED;
+    return (n + FORMATS_FP8_BLOCK - 1) / FORMATS_FP8_BLOCK;
+}
+
+static int find_factors(const struct weights *w, struct weights_tensor *t, struct err *e)
+{
+    char name[TENSORS_NAME_BYTES + 16];
+    snprintf(name, sizeof name, "%s_scale_inv", t->name);
+    const struct wanted x = {name, "F32", false, 2, {blocks_of(t->n_rows), blocks_of(t->n_cols)}};
+    const struct safetensors_tensor *found = find_wanted(w, &x, e);
+    t->scales = found ? found->data : NULL;
+    return found ? 0 : -1;
+}
+
+static int find_stored(const struct weights *w, const struct tensors_shape *s,
+                       const struct tensors_place *p, struct weights_tensor *t, struct err *e)
+{
+    if (t->stored == ARCH_MXFP4) {
+        return find_mxfp4(w, p, t, e);
     }
-    const struct spec *spec = &specs[id];
+    struct wanted x = {p->name, dtype_names[t->stored], s->exact, p->n_dims, {0}};
+    memcpy(x.shape, p->shape, sizeof x.shape);
+    const struct safetensors_tensor *found = find_wanted(w, &x, e);
+    if (!found) {
+        return -1;
+    }
+    t->stored = s->exact ? dtype_of(found->dtype) : t->stored;
+    t->data = found->data;
+    return t->stored == ARCH_FP8 ? find_factors(w, t, e) : 0;
+}
+
+static enum arch_dtype given_as(enum arch_dtype stored)
+{
+    return stored == ARCH_F32 || stored == ARCH_F16 ? ARCH_F32 : ARCH_BF16;
+}
+
+int weights_find(const struct weights *w, enum weights_id id, int layer, int expert,
+                 struct weights_tensor *t, struct err *e)
+{
+    const struct arch *a = &w->arch;
+    id = id == WEIGHTS_HEAD && a->tied_embedding ? WEIGHTS_EMBED : id;
+    CHECK(tensors_has(a, id, layer) && tensors_is_of_expert(id) == (expert >= 0) &&
+          expert < (a->moe.n_experts > 0 ? a->moe.n_experts : 1));
+    const struct tensors_shape s = tensors_shape(a, id);
+    const struct tensors_place p = tensors_place(a, id, layer, expert);
     struct weights_tensor r = {
-        .n_rows = size_of(&w->arch, spec->rows),
-        .n_cols = size_of(&w->arch, spec->cols),
-        .dtype = w->arch.dtype,
+        .n_rows = s.n_rows,
+        .n_cols = s.n_cols,
+        .stored = s.dtype,
+        .first = p.first,
+        .row_step = p.row_step,
+        .col_step = p.col_step,
+        .is_norm = s.is_norm,
     };
-    put_name(spec->name, layer, r.name, sizeof r.name);
+    memcpy(r.name, p.name, sizeof r.name);
     if (w->generated) {
         r.key = fill_key(r.name);
-    } else {
-        const struct safetensors_tensor *found = find_in_files(w, r.name);
-        if (!found) {
-            return err_set(e, ERR_INPUT, "%s: tensor %s is missing", w->model, r.name);
-        }
-        if (check_found(w, &r, spec->rows == NONE, found, e)) {
+        r.add = s.is_norm && a->norm_plus_one ? -1 : 0;
+    } else if (find_stored(w, &s, &p, &r, e)) {
+        return -1;
+    }
+    r.dtype = given_as(r.stored);
+    *t = r;
+    return 0;
+}
+
+static int check_tensor(const struct weights *w, enum weights_id id, int layer, struct err *e)
+{
+    if (!tensors_has(&w->arch, id, layer)) {
+        return 0;
+    }
+    const bool of_expert = tensors_is_of_expert(id);
+    struct weights_tensor t;
+    for (int x = of_expert ? 0 : -1; x < (of_expert ? w->arch.moe.n_experts : 0); x++) {
+        if (weights_find(w, id, layer, x, &t, e)) {
             return -1;
         }
     }
-    *t = r;
     return 0;
 }
 
@@ -282,14 +326,10 @@ int weights_check(const char *model, const struct arch *a, struct err *e)
         return -1;
     }
     int rc = 0;
-    struct weights_tensor t;
     for (int id = 0; id < WEIGHTS_N && rc == 0; id++) {
-        if (!specs[id].name) {
-            continue;
-        }
-        int n = id < WEIGHTS_ATTN_NORM ? 1 : a->n_layers;
+        int n = tensors_is_of_layer((enum weights_id)id) ? a->n_layers : 1;
         for (int layer = 0; layer < n && rc == 0; layer++) {
-            rc = weights_find(w, (enum weights_id)id, layer, &t, e);
+            rc = check_tensor(w, (enum weights_id)id, layer, e);
         }
     }
     weights_close(w);
@@ -324,42 +364,74 @@ int weights_hash(const char *model, const struct arch *a, uint64_t *hash, struct
 
 /* --- reading ---------------------------------------------------------------------------------- */
 
-static void generate(const struct weights_tensor *t, uint64_t first, size_t n, void *out)
+/* As stored, one after another: no copy is needed but where the file's bytes are not aligned. */
+static const void *as_stored(const struct weights_tensor *t, int64_t first, int64_t n,
+                             void *scratch)
+{
+    const size_t value_bytes = (size_t)weights_value_bytes(t->dtype);
+    const char *at = (const char *)t->data + (size_t)(t->first + first * t->row_step) * value_bytes;
+    if ((uintptr_t)at % value_bytes == 0) {
+        return at;
+    }
+    return memcpy(scratch, at, (size_t)(n * t->n_cols) * value_bytes);
+}
+
+static void put_span(const struct weights_tensor *t, const float *values, size_t n, size_t at,
+                     void *out)
 {
     if (t->dtype == ARCH_F32) {
-        fill_f32(t->key, first, n, out);
-    } else {
-        fill_bf16(t->key, first, n, out);
+        memcpy((float *)out + at, values, n * sizeof *values);
+        return;
+    }
+    for (size_t i = 0; i < n; i++) {
+        ((uint16_t *)out)[at + i] = bf16_from_f32(values[i]);
     }
 }
 
 const void *weights_rows(const struct weights_tensor *t, int64_t first, int64_t n, void *scratch)
 {
     CHECK(first >= 0 && n >= 0 && first + n <= t->n_rows);
-    size_t value_bytes = (size_t)weights_value_bytes(t->dtype);
-    size_t n_values = (size_t)(n * t->n_cols);
-    if (!t->data) {
-        generate(t, (uint64_t)(first * t->n_cols), n_values, scratch);
-        return scratch;
+    CHECK(t->dtype == ARCH_F32 || t->dtype == ARCH_BF16);
+    if (t->data && t->stored == t->dtype && t->col_step == 1 && t->row_step == t->n_cols &&
+        t->rotary_head == 0 && !(t->add != 0)) {
+        return as_stored(t, first, n, scratch);
     }
-    const char *at = (const char *)t->data + (size_t)(first * t->n_cols) * value_bytes;
-    if ((uintptr_t)at % value_bytes == 0) {
-        return at;
+    for (int64_t col = 0; col < t->n_cols; col += DECODE_SPAN) {
+        const size_t wide = (size_t)(t->n_cols - col < DECODE_SPAN ? t->n_cols - col : DECODE_SPAN);
+        for (int64_t row = 0; row < n; row++) { // rows of a transposed tensor share cache lines
+            float values[DECODE_SPAN];
+            decode_span(t, first + row, col, wide, values);
+            put_span(t, values, wide, (size_t)(row * t->n_cols + col), scratch);
+        }
     }
-    return memcpy(scratch, at, n_values * value_bytes); // the format does not promise alignment
+    return scratch;
 }
 
 void weights_vector(const struct weights_tensor *t, float *out)
 {
-    for (size_t i = 0; i < (size_t)t->n_cols; i++) {
-        if (!t->data) {
-            out[i] = 1; // vectors are norms
-        } else if (t->dtype == ARCH_F32) {
-            memcpy(&out[i], (const char *)t->data + i * sizeof *out, sizeof *out);
-        } else {
-            uint16_t b;
-            memcpy(&b, (const char *)t->data + i * sizeof b, sizeof b);
-            out[i] = bf16_to_f32(b);
-        }
+    for (int64_t col = 0; col < t->n_cols; col += DECODE_SPAN) {
+        const int64_t left = t->n_cols - col;
+        decode_span(t, 0, col, (size_t)(left < DECODE_SPAN ? left : DECODE_SPAN), out + col);
     }
+}
+
+int64_t weights_stored_bytes(const struct weights_tensor *t)
+{
+    const int64_t n = t->n_rows * t->n_cols;
+    switch (t->stored) {
+    case ARCH_F32:
+        return 4 * n;
+    case ARCH_BF16:
+    case ARCH_F16:
+        return 2 * n;
+    case ARCH_FP8:
+        return n + 4 * blocks_of(t->n_rows) * blocks_of(t->n_cols);
+    case ARCH_MXFP4:
+        return n / FORMATS_GROUP * FORMATS_MXFP4_BYTES;
+    case ARCH_INT8:
+        return n / FORMATS_GROUP * FORMATS_Q8_0_BYTES;
+    case ARCH_INT4:
+        return n / FORMATS_GROUP * FORMATS_Q4_0_BYTES;
+    }
+    return 0;
 }

@@ -63,13 +63,26 @@ enum weights_id {
 
 struct weights;
 
-/* One tensor, ready to be read: vectors are one row. */
+/* One tensor, or one expert's part of one, ready to be read: vectors are one row. */
 struct weights_tensor {
     char name[96];
     int64_t n_rows, n_cols;
+    /*
+     * Of the rows that weights_rows gives, ARCH_F32 or ARCH_BF16. weights_find chooses BF16 for what
+     * is stored in 16 bits as BF16 or in fewer bits, F32 for the rest; the caller may set the other.
+     */
     enum arch_dtype dtype;
-    const void *data; // (n_rows, n_cols) in a mapped file; NULL: generated
-    uint64_t key;     // of generated values
+    enum arch_dtype stored;
+    // value (row, col) is value first + row * row_step + col * col_step of what is stored
+    int64_t first, row_step, col_step;
+    const void *data; // in a mapped file; NULL: generated
+    const float
+        *scales; // ARCH_FP8: (ceil(n_rows / 128), ceil(n_cols / 128)), not necessarily aligned
+    const uint8_t *exponents; // ARCH_MXFP4: of 32 values each; NULL: interleaved as in GGUF
+    int rotary_head;          // rows of a head lie in the order of GGUF's Llama; 0: as they are
+    float add;                // to every value
+    bool is_norm;             // generated ones are 1 + add
+    uint64_t key;             // of generated values
 };
 
 /* `model` and `arch` as in arch_open. ERR_INPUT: no weights there, or a file that is not sound. */
@@ -77,15 +90,25 @@ int weights_open(struct weights **out, const char *model, const struct arch *a,
                  struct err *e) ERR_CHECKED;
 void weights_close(struct weights *w);
 
-/* ERR_INPUT names the tensor, and the shape and dtype wanted and found. `layer` is ignored where none. */
-int weights_find(const struct weights *w, enum weights_id id, int layer, struct weights_tensor *t,
-                 struct err *e) ERR_CHECKED;
+/*
+ * `layer` is ignored where none; `expert` is -1 but for WEIGHTS_EXPERT_*. The tensor must be one that
+ * the arch has. ERR_INPUT names it, and the shape and dtype wanted and found.
+ */
+int weights_find(const struct weights *w, enum weights_id id, int layer, int expert,
+                 struct weights_tensor *t, struct err *e) ERR_CHECKED;
 
-/* Rows first .. first + n - 1 as stored: inside the file, or made in scratch (n * n_cols values). */
+/*
+ * Rows first .. first + n - 1 in t->dtype: inside the file, or made in scratch (n * n_cols values). To
+ * float32 every format is exact but FP8, whose product with its factor is rounded once; to bfloat16
+ * that is rounded again, to nearest even (MXFP4 is exact there too).
+ */
 const void *weights_rows(const struct weights_tensor *t, int64_t first, int64_t n, void *scratch);
 
-/* A whole vector as float32: out (n_cols). Generated ones are norms: all 1. */
+/* A whole vector as float32: out (n_cols). */
 void weights_vector(const struct weights_tensor *t, float *out);
+
+/* Bytes of it as stored, factors included. */
+int64_t weights_stored_bytes(const struct weights_tensor *t);
 
 /*
  * For provenance, of a model's folder: xxh64 over each file's name, size and header, in the order
