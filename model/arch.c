@@ -3,6 +3,8 @@
 #include "core/mem.h"
 #include "core/str.h"
 #include "model/arch_config.h"
+#include "model/gguf.h"
+#include "model/gguf_arch.h"
 #include "model/presets.h"
 
 #include <jansson.h>
@@ -12,6 +14,7 @@
 #include <string.h>
 
 #define PRESET_PREFIX    "preset:"
+#define GGUF_SUFFIX      ".gguf"
 #define MAX_CONFIG_BYTES ((size_t)16 << 20)
 
 /* --- what follows from the rest --------------------------------------------------------------- */
@@ -93,10 +96,30 @@ static int open_preset(const char *model, struct arch *a, struct err *e)
     return 0;
 }
 
+bool arch_is_gguf(const char *model)
+{
+    size_t n = strlen(model), suffix = strlen(GGUF_SUFFIX);
+    return !arch_is_preset(model) && n > suffix && strcmp(model + n - suffix, GGUF_SUFFIX) == 0;
+}
+
+static int open_gguf(const char *model, struct arch *a, struct err *e)
+{
+    struct gguf *g;
+    if (gguf_open(&g, model, e)) {
+        return -1;
+    }
+    int rc = gguf_arch_read(g, a, e);
+    gguf_close(g);
+    return rc;
+}
+
 int arch_open(const char *model, struct arch *a, struct err *e)
 {
     if (arch_is_preset(model)) {
         return open_preset(model, a, e);
+    }
+    if (arch_is_gguf(model)) {
+        return open_gguf(model, a, e);
     }
     char *path = xasprintf("%s/config.json", model);
     struct str text = {0};

@@ -136,12 +136,14 @@ int arch_parse(const char *json, size_t len, const char *where, struct arch *a,
                struct err *e) ERR_CHECKED;
 
 /*
- * Resolve a model name: a folder in Hugging Face layout, or "preset:NAME" (model/presets.h), which has
- * random weights (workers/weights) and no tokenizer.
+ * Resolve a model name: a folder in Hugging Face layout, a file whose name ends in ".gguf"
+ * (model/gguf_arch.h), or "preset:NAME" (model/presets.h), which has random weights (workers/weights)
+ * and no tokenizer.
  */
 int arch_open(const char *model, struct arch *a, struct err *e) ERR_CHECKED;
 
 bool arch_is_preset(const char *model);
+bool arch_is_gguf(const char *model);
 
 /* Fill what is still zero with what follows from the rest, as in a plain decoder of the Llama kind. */
 void arch_resolve(struct arch *a);

@@ -1,25 +1,20 @@
 #include "workers/weights/safetensors.h"
 
+#include "core/mapped.h"
 #include "core/mem.h"
 
 #include <jansson.h>
 #include <xxhash.h>
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #define LENGTH_BYTES     8u
 #define MAX_HEADER_BYTES 100000000u // as the reference implementation
 
 struct safetensors {
-    void *map; // NULL: the bytes are the caller's
-    size_t map_bytes;
-    json_t *header; // owns the names
+    struct mapped file; // empty: the bytes are the caller's
+    json_t *header;     // owns the names
     uint64_t hash;
     size_t n;
     struct safetensors_tensor *tensors; // (n) by name
@@ -234,43 +229,10 @@ int safetensors_parse(struct safetensors **out, const void *bytes, size_t n_byte
     return 0;
 }
 
-/* Map a regular file; an empty one maps to nothing. */
-static int map_file(struct safetensors *s, const char *path, struct err *e)
-{
-    int rc = -1;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // a FIFO must not block us
-    if (fd < 0) {
-        return err_set(e, errno == ENOMEM || errno == EMFILE ? ERR_ENV : ERR_INPUT, "%s: %s", path,
-                       strerror(errno));
-    }
-    struct stat st;
-    if (fstat(fd, &st)) {
-        err_set(e, ERR_ENV, "%s: %s", path, strerror(errno));
-        goto close_fd;
-    }
-    if (!S_ISREG(st.st_mode)) {
-        err_set(e, ERR_INPUT, "%s: not a regular file", path);
-        goto close_fd;
-    }
-    if (st.st_size > 0) {
-        void *map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (map == MAP_FAILED) {
-            err_set(e, ERR_ENV, "%s: cannot map: %s", path, strerror(errno));
-            goto close_fd;
-        }
-        s->map = map;
-        s->map_bytes = (size_t)st.st_size;
-    }
-    rc = 0;
-close_fd:
-    close(fd);
-    return rc;
-}
-
 int safetensors_open(struct safetensors **out, const char *path, struct err *e)
 {
     struct safetensors *s = xcalloc(1, sizeof *s);
-    if (map_file(s, path, e) || parse_bytes(s, s->map, s->map_bytes, path, e)) {
+    if (mapped_open(&s->file, path, e) || parse_bytes(s, s->file.bytes, s->file.n_bytes, path, e)) {
         safetensors_close(s);
         return -1;
     }
@@ -285,9 +247,7 @@ void safetensors_close(struct safetensors *s)
     }
     json_decref(s->header);
     free(s->tensors);
-    if (s->map) {
-        munmap(s->map, s->map_bytes);
-    }
+    mapped_close(&s->file);
     free(s);
 }
 

@@ -2,10 +2,12 @@
 
 #include "core/mem.h"
 #include "core/str.h"
+#include "model/gguf.h"
 #include "workers/weights/bf16.h"
 #include "workers/weights/decode.h"
 #include "workers/weights/fill.h"
 #include "workers/weights/formats.h"
+#include "workers/weights/gguf_tensors.h"
 #include "workers/weights/safetensors.h"
 #include "workers/weights/tensors.h"
 
@@ -31,6 +33,7 @@ struct weights {
     size_t n_shards;
     struct shard *shards; // (n_shards)
     json_t *map;          // tensor -> shard name; NULL where one file holds all
+    struct gguf *gguf;    // instead of shards
 };
 
 /* --- opening ---------------------------------------------------------------------------------- */
@@ -124,7 +127,10 @@ int weights_open(struct weights **out, const char *model, const struct arch *a, 
     w->arch = *a;
     w->model = xstrdup(model);
     w->generated = arch_is_preset(model);
-    if (!w->generated && open_folder(w, e)) {
+    int rc = w->generated          ? 0
+             : arch_is_gguf(model) ? gguf_open(&w->gguf, model, e)
+                                   : open_folder(w, e);
+    if (rc) {
         weights_close(w);
         return -1;
     }
@@ -143,6 +149,7 @@ void weights_close(struct weights *w)
     }
     free(w->shards);
     json_decref(w->map);
+    gguf_close(w->gguf);
     free(w->model);
     free(w);
 }
@@ -281,6 +288,13 @@ int weights_find(const struct weights *w, enum weights_id id, int layer, int exp
     id = id == WEIGHTS_HEAD && a->tied_embedding ? WEIGHTS_EMBED : id;
     CHECK(tensors_has(a, id, layer) && tensors_is_of_expert(id) == (expert >= 0) &&
           expert < (a->moe.n_experts > 0 ? a->moe.n_experts : 1));
+    if (w->gguf) {
+        if (gguf_tensors_find(w->gguf, a, id, layer, expert, t, e)) {
+            return -1;
+        }
+        t->dtype = given_as(t->stored);
+        return 0;
+    }
     const struct tensors_shape s = tensors_shape(a, id);
     const struct tensors_place p = tensors_place(a, id, layer, expert);
     struct weights_tensor r = {
@@ -349,6 +363,9 @@ int weights_hash(const char *model, const struct arch *a, uint64_t *hash, struct
         return -1;
     }
     struct str text = {0};
+    if (w->gguf) {
+        str_printf(&text, "%016llx\n", (unsigned long long)gguf_hash(w->gguf));
+    }
     if (w->n_shards > 0) {
         qsort(w->shards, w->n_shards, sizeof *w->shards, shard_by_name);
     }
