@@ -93,7 +93,7 @@ static uint64_t little_endian(const unsigned char *p, unsigned n)
 
 static int truncated(const struct cursor *c, const char *what)
 {
-    return err_set(c->e, ERR_INPUT, "%s: truncated: the file ends in %s at byte %zu", c->where,
+    return err_set(c->e, ERR_INPUT, "%s: truncated: the file ends in %.100s at byte %zu", c->where,
                    what, (size_t)(c->end - c->begin));
 }
 

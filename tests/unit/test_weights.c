@@ -263,6 +263,129 @@ static void generated_bytes_are_those_of_the_sizes(void **state)
     }
 }
 
+/* --- what is wrong with a folder -------------------------------------------------------------- */
+
+#define LAYER1 "model.layers.1."
+
+/* One change of a header, of equal length: JSON allows spaces. */
+static const struct {
+    const char *model, *from, *to, *says;
+} tampered[] = {
+    {"gpt_oss_tiny_mxfp4", "layers.1.mlp.experts.gate_up_proj_blocks",
+     "layers.1.mlp.experts.gate_up_proj_blockz",
+     "tensor " LAYER1 "mlp.experts.gate_up_proj_blocks is missing"},
+    {"gpt_oss_tiny_mxfp4", "layers.1.mlp.experts.down_proj_scales",
+     "layers.1.mlp.experts.down_proj_scalez",
+     "tensor " LAYER1 "mlp.experts.down_proj_scales is missing"},
+    {"gpt_oss_tiny_mxfp4", "layers.1.mlp.experts.down_proj_blocks\":{\"dtype\":\"U8\"",
+     "layers.1.mlp.experts.down_proj_blocks\":{\"dtype\":\"I8\"",
+     "wrong dtype of tensor " LAYER1 "mlp.experts.down_proj_blocks: found I8 (6, 64, 1, 16), "
+     "config.json needs U8 (6, 64, 1, 16)"},
+    {"gpt_oss_tiny_mxfp4", "\"shape\":[6,64,2,16]", "\"shape\":[6,64,16,2]",
+     "wrong shape of tensor model.layers.0.mlp.experts.gate_up_proj_blocks: found U8 (6, 64, 16, 2)"},
+    {"gpt_oss_tiny_mxfp4", "\"shape\":[6,64,2,16]", "\"shape\":[6,64, 32] ",
+     "found U8 (6, 64, 32), config.json needs U8 (6, 64, 2, 16)"},
+    {"gpt_oss_tiny_mxfp4", "\"shape\":[6,64,2]", "\"shape\":[6,2,64]",
+     "wrong shape of tensor model.layers.0.mlp.experts.gate_up_proj_scales: found U8 (6, 2, 64)"},
+    {"gpt_oss_tiny_mxfp4", "layers.2.self_attn.sinks", "layers.2.self_attn.sonks",
+     "tensor model.layers.2.self_attn.sinks is missing"},
+    {"gpt_oss_tiny_mxfp4", "layers.0.mlp.router.bias", "layers.0.mlp.router.vias",
+     "tensor model.layers.0.mlp.router.bias is missing"},
+    {"gpt_oss_tiny_bf16", "\"shape\":[6,24,40]", "\"shape\":[6,40,24]",
+     "mlp.experts.gate_up_proj: found BF16 (6, 40, 24), config.json needs BF16 (6, 24, 40)"},
+    {"gpt_oss_tiny_bf16", "\"shape\":[6,20,24]", "\"shape\":[20,6,24]",
+     "mlp.experts.down_proj: found BF16 (20, 6, 24), config.json needs BF16 (6, 20, 24)"},
+    {"gpt_oss_tiny_bf16", "experts.down_proj_bias\":{\"dtype\":\"BF16\"",
+     "experts.down_proj_bias\":{\"dtype\":\"I16\" ", "down_proj_bias: found I16 (6, 24)"},
+    {"deepseek_v3_tiny_fp8", "layers.2.mlp.experts.7.up_proj.weight_scale_inv",
+     "layers.2.mlp.experts.7.up_proj.weight_scale_int",
+     "tensor model.layers.2.mlp.experts.7.up_proj.weight_scale_inv is missing"},
+    {"deepseek_v3_tiny_fp8", "layers.2.mlp.experts.7.up_proj.weight\"",
+     "layers.2.mlp.experts.8.up_proj.weight\"",
+     "tensor model.layers.2.mlp.experts.7.up_proj.weight is missing"},
+    {"deepseek_v3_tiny_fp8", "\"F8_E4M3\",\"shape\":[64,14]", "\"F8_E5M2\",\"shape\":[64,14]",
+     "wrong dtype of tensor model.layers.0.self_attn.kv_b_proj.weight: found F8_E5M2 (64, 14), "
+     "config.json needs F8_E4M3 (64, 14)"},
+    {"deepseek_v3_tiny_fp8", "\"F8_E4M3\",\"shape\":[64,14]", "\"F8_E4M3\",\"shape\":[14,64]",
+     "wrong shape of tensor model.layers.0.self_attn.kv_b_proj.weight: found F8_E4M3 (14, 64)"},
+    {"deepseek_v3_tiny_fp8", "\"F32\",\"shape\":[2,2]", "\"F32\",\"shape\":[4,1]",
+     "weight_scale_inv: found F32 (4, 1), config.json needs F32 (2, 2)"},
+    {"deepseek_v3_tiny_fp8", "\"F32\",\"shape\":[1,2]", "\"F32\",\"shape\":[2]  ",
+     "weight_scale_inv: found F32 (2), config.json needs F32 (1, 2)"},
+    {"deepseek_v3_tiny_fp8", "gate.e_score_correction_bias", "gate.e_score_correction_vias",
+     "mlp.gate.e_score_correction_bias is missing"},
+    {"deepseek_v3_tiny_fp8", "kv_a_proj_with_mqa.weight\"", "kv_a_proj_with_mqb.weight\"",
+     "self_attn.kv_a_proj_with_mqa.weight is missing"},
+    {"deepseek_v3_tiny_bf16", "layers.0.self_attn.q_proj.weight",
+     "layers.0.self_attn.r_proj.weight",
+     "tensor model.layers.0.self_attn.q_proj.weight is missing"},
+    {"gemma2_tiny_bf16", "layers.3.pre_feedforward_layernorm.weight",
+     "layers.3.pre_feedforward_layernorn.weight",
+     "tensor model.layers.3.pre_feedforward_layernorm.weight is missing"},
+    {"gemma2_tiny_bf16", "layers.0.post_feedforward_layernorm.weight",
+     "layers.9.post_feedforward_layernorm.weight",
+     "tensor model.layers.0.post_feedforward_layernorm.weight is missing"},
+    {"qwen2_tiny_bf16", "layers.2.self_attn.k_proj.bias", "layers.2.self_attn.k_proj.vias",
+     "tensor model.layers.2.self_attn.k_proj.bias is missing"},
+    {"qwen2_tiny_bf16", "\"dtype\":\"BF16\",\"shape\":[60]", "\"dtype\":\"I16\" ,\"shape\":[60]",
+     "wrong dtype of tensor model.layers.0.self_attn.q_proj.bias: found I16 (60)"},
+};
+
+static char dir[] = "/tmp/tidemark-test-XXXXXX";
+
+static int make_dir(void **state)
+{
+    (void)state;
+    return mkdtemp(dir) ? 0 : -1;
+}
+
+static int drop_dir(void **state)
+{
+    (void)state;
+    char *path = xasprintf("%s/model.safetensors", dir);
+    unlink(path);
+    free(path);
+    return rmdir(dir);
+}
+
+static void write_tampered(const char *folder, const char *from, const char *to)
+{
+    char *path = xasprintf("%s/model.safetensors", folder);
+    struct str s = {0};
+    struct err e = {0};
+    assert_int_equal(str_read_file(&s, path, 1 << 20, &e), 0);
+    free(path);
+    assert_int_equal(strlen(from), strlen(to));
+    char *at = memmem(s.data, s.len, from, strlen(from));
+    assert_non_null(at);
+    memcpy(at, to, strlen(to));
+    path = xasprintf("%s/model.safetensors", dir);
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(s.data, 1, s.len, f), s.len);
+    assert_int_equal(fclose(f), 0);
+    free(path);
+    str_free(&s);
+}
+
+static void wrong_tensors_are_named(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof tampered / sizeof *tampered; i++) {
+        char *folder = folder_of(tampered[i].model);
+        struct arch a;
+        struct err e = {0};
+        assert_int_equal(arch_open(folder, &a, &e), 0);
+        write_tampered(folder, tampered[i].from, tampered[i].to);
+        assert_int_equal(weights_check(dir, &a, &e), -1);
+        assert_int_equal(e.code, ERR_INPUT);
+        if (!strstr(e.msg, tampered[i].says) || strncmp(e.msg, dir, strlen(dir)) != 0) {
+            fail_msg("\"%s\" does not say \"%s\"", e.msg, tampered[i].says);
+        }
+        free(folder);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -271,6 +394,7 @@ int main(void)
         cmocka_unit_test(any_rows_are_those_of_the_whole),
         cmocka_unit_test(generated_norms_do_nothing_but_norm),
         cmocka_unit_test(generated_bytes_are_those_of_the_sizes),
+        cmocka_unit_test(wrong_tensors_are_named),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, make_dir, drop_dir);
 }
