@@ -1,25 +1,31 @@
 # The installed binary as users meet it: tests/cli/NAME.py becomes test cli.NAME. They start ranks
-# of their own and judge by the clock, so that none runs beside another test.
+# of their own. Most judge by the clock, so that none runs beside another test; those with PROCESSORS
+# wait more than they compute, judge nothing finer than seconds, and may.
 find_program(TM_PYTHON python3 PATHS /usr/bin NO_DEFAULT_PATH REQUIRED) # Debian's, with its modules
 
 function(tm_cli_test name)
-  cmake_parse_arguments(arg "" "TIMEOUT" "LABELS" ${ARGN})
+  cmake_parse_arguments(arg "" "TIMEOUT;PROCESSORS" "LABELS" ${ARGN})
   add_test(NAME cli.${name} COMMAND ${TM_PYTHON} ${CMAKE_CURRENT_SOURCE_DIR}/cli/${name}.py)
   set(environment ${TM_MPI_ENVIRONMENT} "TIDEMARK=$<TARGET_FILE:tidemark>"
     "TIDEMARK_SANITIZED=$<BOOL:${TIDEMARK_ASAN}>" "PYTHONDONTWRITEBYTECODE=1")
   if(TIDEMARK_ASAN)
     math(EXPR arg_TIMEOUT "3 * ${arg_TIMEOUT}")
   endif()
-  set_tests_properties(cli.${name} PROPERTIES SKIP_RETURN_CODE 77 RUN_SERIAL ON
+  if(arg_PROCESSORS)
+    set(beside PROCESSORS ${arg_PROCESSORS})
+  else()
+    set(beside RUN_SERIAL ON)
+  endif()
+  set_tests_properties(cli.${name} PROPERTIES SKIP_RETURN_CODE 77 ${beside}
     TIMEOUT ${arg_TIMEOUT} LABELS "cli;${arg_LABELS}" ENVIRONMENT "${environment}")
 endfunction()
 
-tm_cli_test(bad_input TIMEOUT 240)
-tm_cli_test(dataset TIMEOUT 120)
-tm_cli_test(generate_golden TIMEOUT 240)
+tm_cli_test(bad_input TIMEOUT 240 PROCESSORS 2)
+tm_cli_test(dataset TIMEOUT 120 PROCESSORS 1)
+tm_cli_test(generate_golden TIMEOUT 240 PROCESSORS 1)
 tm_cli_test(determinism TIMEOUT 240)
-tm_cli_test(file TIMEOUT 240)
-tm_cli_test(exports TIMEOUT 240)
+tm_cli_test(file TIMEOUT 240 PROCESSORS 1)
+tm_cli_test(exports TIMEOUT 240 PROCESSORS 1)
 tm_cli_test(profiles TIMEOUT 180)
 tm_cli_test(omission TIMEOUT 60)
 tm_cli_test(screenshot TIMEOUT 120 LABELS no_asan) # what it adds is the browser's view
@@ -35,8 +41,8 @@ tm_cli_test(search TIMEOUT 240)
 set_property(TEST cli.search APPEND PROPERTY ENVIRONMENT
   "FAULT_SERVER=$<TARGET_FILE:fault_server>")
 tm_cli_test(simulated TIMEOUT 180)
-tm_cli_test(model TIMEOUT 180)
-tm_cli_test(signals TIMEOUT 180)
-tm_cli_test(crash TIMEOUT 420 LABELS crash)
+tm_cli_test(model TIMEOUT 180 PROCESSORS 1)
+tm_cli_test(signals TIMEOUT 180 PROCESSORS 1)
+tm_cli_test(crash TIMEOUT 420 PROCESSORS 1 LABELS crash)
 
 tm_unit_test(launch_filter LIBS tm_cli)

@@ -11,6 +11,11 @@ set(TM_MPI_ENVIRONMENT
   "OMPI_ALLOW_RUN_AS_ROOT=1" "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1"
   "LSAN_OPTIONS=suppressions=${CMAKE_CURRENT_SOURCE_DIR}/lsan.supp:fast_unwind_on_malloc=0:print_suppressions=0")
 
+set(TM_MPI_TIMEOUT 60)
+if(TIDEMARK_ASAN)
+  set(TM_MPI_TIMEOUT 180)
+endif()
+
 function(tm_mpi_test name)
   cmake_parse_arguments(arg "" "" "RANKS;LIBS" ${ARGN})
   add_executable(mpi_${name} mpi/test_${name}.c)
@@ -22,7 +27,7 @@ function(tm_mpi_test name)
       add_test(NAME mpi.${name}.alone COMMAND mpi_${name})
       list(APPEND names mpi.${name}.alone)
     endif()
-    set_tests_properties(${names} PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 60 PROCESSORS 2
+    set_tests_properties(${names} PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT ${TM_MPI_TIMEOUT} PROCESSORS 2
       ENVIRONMENT "${TM_MPI_ENVIRONMENT}")
   endforeach()
 endfunction()
@@ -40,5 +45,5 @@ add_executable(mpi_silent mpi/test_silent.c)
 target_link_libraries(mpi_silent PRIVATE tm_core)
 add_test(NAME mpi.silent_rank COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/mpi/silent_rank.sh
   $<TARGET_FILE:mpi_silent> ${TM_MPIRUN})
-set_tests_properties(mpi.silent_rank PROPERTIES TIMEOUT 60 PROCESSORS 2 SKIP_RETURN_CODE 77
+set_tests_properties(mpi.silent_rank PROPERTIES TIMEOUT ${TM_MPI_TIMEOUT} PROCESSORS 2 SKIP_RETURN_CODE 77
   ENVIRONMENT "${TM_MPI_ENVIRONMENT}")

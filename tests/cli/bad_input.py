@@ -480,4 +480,4 @@ class Files(cli.TestCase):
 
 
 if __name__ == "__main__":
-    cli.main()
+    cli.main(cli.SideBySide())

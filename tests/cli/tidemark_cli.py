@@ -10,6 +10,7 @@ fails. Places come from the environment:
     TIDEMARK_SANITIZED  1: a sanitizer build; slower, so that deadlines grow and soaks shrink
 """
 
+import concurrent.futures
 import contextlib
 import json
 import os
@@ -41,6 +42,7 @@ LEAKS = {"ASAN_OPTIONS": "detect_leaks=1"}
 NO_LEAKS = {"ASAN_OPTIONS": "detect_leaks=0"}
 LEAK_CHECK_DIED = "LeakSanitizer has encountered a fatal error"
 left_out = []  # what main() has to say was not checked, though its test passed
+place = threading.local()  # .env: see give_place
 
 
 def skip(reason):
@@ -57,11 +59,51 @@ def shared(path):
     return found
 
 
-def main():
+def give_place(folder):
+    """What this thread starts keeps the launcher's files in a folder of its own: when mpirun ends and thinks that
+    no other one runs, it removes the folder of all."""
+    place.env = {"TMPDIR": tempfile.mkdtemp(dir=folder)}
+
+
+class SideBySide:
+    """Runs tests several at a time: those that start processes and wait for them, and judge nothing by the
+    clock."""
+
+    def run(self, suite):
+        whole = unittest.TestResult()
+        with tempfile.TemporaryDirectory(prefix="tidemark-mpi-") as folder, \
+                concurrent.futures.ThreadPoolExecutor(2 * os.cpu_count(), initializer=give_place,
+                                                      initargs=(folder,)) as pool:
+            for test, result in pool.map(self._run_one, self._tests(suite)):
+                bad = result.failures + result.errors
+                print(test.id(), "...", "FAILED" if bad else "ok", *[text for _, text in bad], flush=True)
+                whole.testsRun += result.testsRun
+                whole.failures += result.failures
+                whole.errors += result.errors
+                whole.skipped += result.skipped
+        return whole
+
+    @staticmethod
+    def _run_one(test):
+        result = unittest.TestResult()
+        test.run(result)
+        return test, result
+
+    def _tests(self, suite):
+        for test in suite:
+            if isinstance(test, unittest.TestSuite):
+                yield from self._tests(test)
+            else:
+                yield test
+
+
+def main(runner=None):
     """Run the calling script's tests; when all of them were left out, so is the script."""
     if not os.access(BINARY, os.X_OK):
         skip(f"{BINARY} is not built (TIDEMARK)")
-    result = unittest.main(verbosity=2, module="__main__", exit=False).result
+    with tempfile.TemporaryDirectory(prefix="tidemark-mpi-") as folder:
+        give_place(folder)
+        result = unittest.main(verbosity=2, module="__main__", exit=False, testRunner=runner).result
     for reason in sorted({reason for _, reason in result.skipped}.union(left_out)):
         print(f"skipped: {reason}")
     if not result.wasSuccessful():
@@ -124,6 +166,7 @@ class Process:
         full.pop("TIDEMARK_TTY", None)
         if os.geteuid() == 0:
             full.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
+        full.update(getattr(place, "env", {}))
         full.update(env or {})
         if full["ASAN_OPTIONS"] == NO_LEAKS["ASAN_OPTIONS"]:
             full.pop("LSAN_OPTIONS", None)  # whose whole stacks would still be walked at each malloc
