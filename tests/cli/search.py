@@ -180,7 +180,8 @@ class Search(cli.TestCase):
                 self.assertEqual(found[1].schedule(), wanted)
                 self.assertEqual(int(found[1].attrs["n_scheduled"]), len(wanted))
                 self.assertEqual(found[1].attrs["schedule_hash"], whole[1].attrs["schedule_hash"])
-        self.assertIn("stopped early after", report["steps"][1]["reason"])
+        if not was_held_up(report):  # which would be the reason
+            self.assertIn("stopped early after", report["steps"][1]["reason"])
         self.assertTrue(report["steps"][1]["stopped_early"])
 
     def killed_after_the_stop(self):
