@@ -332,7 +332,7 @@ class Ways(cli.TestCase):
     def test_strict_exit_code(self):
         """One slot in flight for a load that needs more: sent late, client_limited, invalid."""
         config = cli.small_run(self.folder, load__rates=[200.0], load__max_in_flight=1,
-                               load__output_tokens=64, load__step="2s")
+                               load__output_tokens=64, load__step="1s", load__drain="5s")
         result = self.good("run", config, "--quiet", "--strict", code=3)
         self.assertEqual(result.out, "")
         report = self.good("report", self.folder / "run.h5", "--format", "json").json()
