@@ -15,6 +15,7 @@
 #define PROMPT_TOKENS 512
 #define LAYER_NS      5000.0 // of a device's roofline; a host starts no kernels
 #define MAX_SPLITS    64
+#define HOST_DEVICES  8 // that the links of struct hardware join
 
 static const struct kv {
     const char *name;
@@ -178,7 +179,8 @@ static bool may_split(const struct inspect *in, int pipeline, int tensor)
     const struct inspect_options *o = in->o;
     return pipeline <= in->arch.n_layers && pipeline <= RECORD_MAX_STAGES &&
            in->arch.n_heads % tensor == 0 && (o->pipeline == 0 || o->pipeline == pipeline) &&
-           (o->tensor == 0 || o->tensor == tensor) && in->n_splits < MAX_SPLITS;
+           (o->tensor == tensor || (o->tensor == 0 && tensor <= HOST_DEVICES)) &&
+           in->n_splits < MAX_SPLITS;
 }
 
 static int find_splits(struct inspect *in, struct err *e)

@@ -36,7 +36,7 @@ class Inspect(cli.TestCase):
     def test_splits(self):
         said = self.inspect(self.model(), "--gpus", 16, "--hardware", "h100-sxm")
         shapes = [(s["pipeline"], s["tensor"]) for s in said["splits"]]
-        self.assertEqual(shapes, [(16, 1), (8, 2), (4, 4), (2, 8), (1, 16)])
+        self.assertEqual(shapes, [(16, 1), (8, 2), (4, 4), (2, 8)])
         best = [s for s in said["splits"] if s["best"]]
         self.assertEqual(len(best), 1)
         for s in said["splits"]:
@@ -49,6 +49,8 @@ class Inspect(cli.TestCase):
                 mean = sum(s["stage_ns"]) / s["pipeline"]
                 self.assertAlmostEqual(s["imbalance"], s["slowest_ns"] / mean)
                 self.assertLessEqual(s["tokens_per_s"], best[0]["tokens_per_s"])
+        wide = self.inspect(self.model(), "--gpus", 16, "--tensor", 16, "--hardware", "h100-sxm")
+        self.assertEqual([s["layers"] for s in wide["splits"]], [[126]])
         one = self.inspect(self.model(), "--pipeline", 4, "--tensor", 4, "--hardware", "h100-sxm")
         self.assertEqual([(s["pipeline"], s["tensor"]) for s in one["splits"]], [(4, 4)])
         small = self.inspect(self.model(), "--gpus", 8, "--hardware", "h100-sxm")
