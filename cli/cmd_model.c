@@ -10,6 +10,7 @@
 
 #include "cli/command.h"
 #include "cli/inspect.h"
+#include "cli/make_model.h"
 #include "cli/plan_traffic.h"
 #include "cli/run_config.h"
 #include "core/mem.h"
@@ -23,6 +24,7 @@ struct model_args {
     const char *pipeline, *tensor, *gpus, *gpu_memory, *memory_share, *context, *requests;
     const char *hardware, *costs, *save_costs, *read_share, *compute_share;
     bool measure;
+    const char *arch, *preset, *out, *seed;
 };
 
 /* --- values ----------------------------------------------------------------------------------------- */
@@ -156,20 +158,40 @@ static int run_plan(const struct command_args *args, const struct model_args *a,
     return rc;
 }
 
+/* --- make ------------------------------------------------------------------------------------------- */
+
+static int run_make(const struct command_args *args, const struct model_args *a, struct err *e)
+{
+    double seed = 0;
+    if (args->n != 1 || !a->preset || !a->out) {
+        return err_set(e, ERR_INPUT,
+                       "model make: the form is `model make --preset NAME --out DIR`; "
+                       "--arch and --seed may be given");
+    }
+    if (parse_count("--seed", a->seed, 0, 1e15, &seed, e)) {
+        return -1;
+    }
+    const struct make_model_options o = {a->arch, a->preset, a->out, (uint64_t)seed};
+    return make_model_write(&o, e);
+}
+
 /* --- all --------------------------------------------------------------------------------------------- */
 
 static int run_what(const struct command_args *args, const struct model_args *a, struct err *e)
 {
-    int what = args->n > 0 ? str_choice("inspect|plan", args->positional[0]) : -1;
+    int what = args->n > 0 ? str_choice("inspect|plan|make", args->positional[0]) : -1;
     switch (what) {
     case 0:
         return run_inspect(args, a, e);
     case 1:
         return run_plan(args, a, e);
+    case 2:
+        return run_make(args, a, e);
     default:
-        return err_set(e, ERR_INPUT,
-                       "model: the form is `model inspect M` or `model plan [CONFIG] [key=value "
-                       "...]`");
+        return err_set(
+            e, ERR_INPUT,
+            "model: the form is `model inspect M`, `model plan [CONFIG] [key=value ...]` "
+            "or `model make --preset NAME --out DIR`");
     }
 }
 
@@ -214,6 +236,12 @@ static const struct command_flag flags[] = {
      FLAG(measure)},
     {"--save-costs", NULL, "FILE", NULL, "write the parts' costs, for target.sim.costs",
      FLAG(save_costs)},
+    {"--preset", NULL, "NAME", NULL, "make: which shape", FLAG(preset)},
+    {"--arch", NULL, "llama|qwen2|gemma2|gpt_oss|deepseek_v3", NULL,
+     "make: its family must be this one; of `tiny` the one of that family", FLAG(arch)},
+    {"--out", "-o", "DIR", NULL, "make: the folder, a new or empty one", FLAG(out)},
+    {"--seed", NULL, "N", "0", "make: other values than preset:NAME has, which are those of 0",
+     FLAG(seed)},
 };
 
 const struct command cmd_model = {
@@ -221,18 +249,22 @@ const struct command cmd_model = {
     .summary =
         "what a model weighs, holds and could do: splits, rooflines, traffic on a virtual clock",
     .usage = "model inspect M [--gpus N] [--hardware NAME] [--context LIST] [--format text|json]\n"
-             "model plan [CONFIG] [key=value ...] [--format text|json]",
+             "model plan [CONFIG] [key=value ...] [--format text|json]\n"
+             "model make --preset NAME --out DIR [--arch A] [--seed N]",
     .details =
         "inspect: M is a folder in Hugging Face layout or preset:NAME; its weights are not read.\n"
         "Parameters, bytes, KV cache per token and what each kind of layer takes; the best split over\n"
         "P stages x T devices; how many requests the memory holds. Bounds, not promises.\n"
         "plan: the traffic of a run's config (target.*, load.*) through the real scheduler, over\n"
         "stages that take what target.sim says, on a virtual clock: latencies and queues at each rate,\n"
-        "in a thousandth of the time or less. The same seed offers what `run` would offer.\n",
+        "in a thousandth of the time or less. The same seed offers what `run` would offer.\n"
+        "make: config.json and safetensors with the random weights of a preset, which any engine that\n"
+        "reads Hugging Face folders can load; preset:NAME and the folder compute the same.\n",
     .flags = flags,
     .n_flags = sizeof flags / sizeof flags[0],
     .config_parts = RUN_CONFIG_TARGET | RUN_CONFIG_LOAD | RUN_CONFIG_DATASET,
     .example = "model inspect preset:tiny --gpus 16 --hardware h100-sxm --context 4096,131072\n"
-               "model plan target.model=preset:tiny target.pipeline=4 load.rates=1,2,4",
+               "model plan target.model=preset:tiny target.pipeline=4 load.rates=1,2,4\n"
+               "model make --preset llama-1b --out llama-1b",
     .run = run,
 };
