@@ -72,8 +72,8 @@ class SideBySide:
     def run(self, suite):
         whole = unittest.TestResult()
         with tempfile.TemporaryDirectory(prefix="tidemark-mpi-") as folder, \
-                concurrent.futures.ThreadPoolExecutor(2 * os.cpu_count(), initializer=give_place,
-                                                      initargs=(folder,)) as pool:
+                concurrent.futures.ThreadPoolExecutor((1 if SANITIZED else 2) * os.cpu_count(),
+                                                      initializer=give_place, initargs=(folder,)) as pool:
             for test, result in pool.map(self._run_one, self._tests(suite)):
                 bad = result.failures + result.errors
                 print(test.id(), "...", "FAILED" if bad else "ok", *[text for _, text in bad], flush=True)
