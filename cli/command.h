@@ -41,7 +41,7 @@ struct command {
 };
 
 extern const struct command cmd_run, cmd_generate, cmd_report, cmd_validate, cmd_recover,
-    cmd_dataset, cmd_serve, cmd_import, cmd_export, cmd_compare, cmd_model;
+    cmd_dataset, cmd_serve, cmd_import, cmd_export, cmd_compare, cmd_model, cmd_bench;
 
 struct command_args {
     const char **positional; // (n), points into argv; capacity argc

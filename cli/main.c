@@ -11,8 +11,8 @@
 #include "core/str.h"
 
 static const struct command *const commands[] = {
-    &cmd_run,     &cmd_report,   &cmd_compare, &cmd_export, &cmd_import, &cmd_validate,
-    &cmd_recover, &cmd_generate, &cmd_dataset, &cmd_serve,  &cmd_model,
+    &cmd_run,     &cmd_report,   &cmd_compare, &cmd_export,  &cmd_import, &cmd_validate,
+    &cmd_recover, &cmd_generate, &cmd_bench,   &cmd_dataset, &cmd_serve,  &cmd_model,
 };
 enum {
     N_COMMANDS = sizeof commands / sizeof commands[0]

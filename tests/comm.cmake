@@ -34,6 +34,7 @@ endfunction()
 
 tm_unit_test(jobs LIBS tm_core)
 tm_unit_test(pool LIBS tm_core)
+tm_unit_test(cores LIBS tm_core)
 tm_unit_test(comm_self LIBS tm_core)
 tm_unit_test(msgbuf LIBS tm_core)
 tm_unit_test(beat LIBS tm_core)

@@ -18,7 +18,3 @@ tm_unit_test(layers LIBS tm_workers)
 tm_unit_test(router LIBS tm_workers)
 tm_unit_test(family_oracle LIBS tm_test_chain PkgConfig::JANSSON)
 tm_unit_test(generate_golden LIBS tm_test_chain PkgConfig::JANSSON)
-
-# Not a test: prints rates, see the head of the file.
-add_executable(engine_speed EXCLUDE_FROM_ALL perf/engine_speed.c)
-target_link_libraries(engine_speed PRIVATE tm_test_chain)

@@ -29,6 +29,7 @@ OWNERS = {
     "H5*.h": ["results/store*.[ch]", "tests/*"],
     "yaml.h": ["core/config.c"],
     "curl/curl.h": ["core/http_curl.c", "core/http_get.c"],
+    "hwloc.h": ["core/cores.c"],
     "Random123/*": ["core/rng.c", "tests/*"],
     "microhttpd.h": ["core/httpd.c"],
     "curl/*": ["core/http_curl.c", "core/http_get.c"],

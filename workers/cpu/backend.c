@@ -45,7 +45,7 @@ static int create(struct backend **out, const struct backend_config *cfg, struct
         goto free_backend;
     }
     b->pool = pool_create(cfg->n_threads, cfg->cpus, cfg->idle_class);
-    if (packed_load(&b->weights, cfg->model, &b->arch, &part, b->pool, e)) {
+    if (packed_load(&b->weights, cfg->model, &b->arch, &part, cfg->weight_bits, b->pool, e)) {
         goto free_pool;
     }
     const struct phases_config phases = {

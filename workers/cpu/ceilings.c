@@ -2,6 +2,7 @@
 
 #include "core/clock.h"
 #include "core/mem.h"
+#include "workers/cpu/kernels.h"
 
 #include <stdint.h>
 #include <stdlib.h>
@@ -56,6 +57,37 @@ SPIN(fma_256, "vfmadd231ps", "ymm", 16)
 SPIN(fma_512, "vfmadd231ps", "zmm", 32)
 SPIN(bf16_512, "vdpbf16ps", "zmm", 64)
 SPIN(int8_512, "vpdpbusd", "zmm", 128)
+
+/* Four chains of tiles: sums in tmm0 .. 3, of what is in tmm4 .. 7. */
+static double tiles(const char *from, size_t n_bytes)
+{
+    (void)from;
+    (void)n_bytes;
+    // Palette 1, eight tiles of 16 rows of 64 bytes.
+    struct {
+        uint8_t palette, start_row, reserved[14];
+        uint16_t line_bytes[16];
+        uint8_t rows[16];
+    } config = {.palette = 1};
+    for (int i = 0; i < 8; i++) {
+        config.line_bytes[i] = 64;
+        config.rows[i] = 16;
+    }
+    __asm__ volatile("ldtilecfg %0" ::"m"(config)); // and zeros in all tiles
+    for (int i = 0; i < SPINS / 8; i++) {
+        __asm__ volatile("tdpbf16ps %tmm6, %tmm4, %tmm0\n\ttdpbf16ps %tmm7, %tmm4, %tmm1\n\t"
+                         "tdpbf16ps %tmm6, %tmm5, %tmm2\n\ttdpbf16ps %tmm7, %tmm5, %tmm3");
+    }
+    __asm__ volatile("tilerelease");
+    return 4.0 * 16 * 16 * 32 * 2 * (SPINS / 8);
+}
+
+static bool has_tiles(void)
+{
+    const struct kernels *k;
+    struct err e = {0};
+    return kernels_select(&k, "amx", &e) == 0;
+}
 
 /* Reads as kernels do: whole lines, fetched ahead or not. */
 #define READ(name, load, clobbered)                                                                \
@@ -152,6 +184,7 @@ enum kind {
     F32,
     BF16,
     INT8,
+    TILE,
 };
 
 static const struct look {
@@ -169,6 +202,7 @@ static const struct look {
     {F32, fma_256, has_avx2, "vfmadd231ps ymm"},
     {F32, fma_512, has_avx512, "vfmadd231ps zmm"},
     {BF16, bf16_512, has_bf16, "vdpbf16ps zmm"},
+    {TILE, tiles, has_tiles, "tdpbf16ps"},
     {INT8, int8_512, has_vnni, "vpdpbusd zmm"},
 #endif
     {READS, read_words, always, ""},
@@ -177,9 +211,10 @@ static const struct look {
 
 static void keep(struct ceilings *c, const struct look *l, double rate)
 {
-    double *rates[] = {&c->read_bytes_per_s, &c->f32_per_s, &c->bf16_per_s, &c->int8_per_s};
+    double *rates[] = {&c->read_bytes_per_s, &c->f32_per_s, &c->bf16_per_s, &c->int8_per_s,
+                       &c->tile_per_s};
     const char *unnamed = "";
-    const char **names[] = {&unnamed, &c->f32_name, &c->bf16_name, &c->int8_name};
+    const char **names[] = {&unnamed, &c->f32_name, &c->bf16_name, &c->int8_name, &c->tile_name};
     if (rate > *rates[l->kind]) {
         *rates[l->kind] = rate;
         *names[l->kind] = l->name;
@@ -266,7 +301,7 @@ int ceilings_open(struct ceilings_meter **out, struct pool *pool, int n_members,
     *m = (struct ceilings_meter){
         .pool = pool,
         .n_members = n_members,
-        .best = {.f32_name = "", .bf16_name = "", .int8_name = ""},
+        .best = {.f32_name = "", .bf16_name = "", .int8_name = "", .tile_name = ""},
         .done = xcalloc((size_t)n_members, sizeof *m->done),
         .buffer = mem_pages(CEILINGS_BUFFER_BYTES),
     };

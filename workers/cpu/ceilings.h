@@ -14,8 +14,8 @@
  * operations per multiply-add. */
 struct ceilings {
     double read_bytes_per_s; // of memory, front to back
-    double f32_per_s, bf16_per_s, int8_per_s;
-    const char *f32_name, *bf16_name, *int8_name; // the instruction
+    double f32_per_s, bf16_per_s, int8_per_s, tile_per_s;
+    const char *f32_name, *bf16_name, *int8_name, *tile_name; // the instruction; tiles of bfloat16
 };
 
 struct ceilings_meter;

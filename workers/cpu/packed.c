@@ -37,6 +37,7 @@ struct loader {
     const struct weights *weights;
     const struct arch *arch;
     struct packed *packed;
+    int weight_bits; // 0: as stored
     size_t n_jobs, cap_jobs;
     struct job *jobs; // (n_jobs)
     size_t scratch_bytes;
@@ -50,6 +51,18 @@ struct loader {
 static enum arch_dtype kept(enum arch_dtype stored)
 {
     return stored == ARCH_FP8 || stored == ARCH_MXFP4 ? ARCH_BF16 : stored;
+}
+
+/* Likewise, of a layer's matrix, where integers may have been asked for. */
+static enum arch_dtype kept_in_layer(const struct loader *l, enum arch_dtype stored)
+{
+    return l->weight_bits == 8 ? ARCH_INT8 : l->weight_bits == 4 ? ARCH_INT4 : kept(stored);
+}
+
+/* Logits want no less than 8 bits. */
+static enum arch_dtype kept_in_head(const struct loader *l)
+{
+    return l->weight_bits ? ARCH_INT8 : l->arch->dtype;
 }
 
 /* Likewise, of a matrix whose inputs are parts of wider rows. */
@@ -179,7 +192,7 @@ static int add_qkv(struct loader *l, int layer, struct packed_layer *p)
     const struct arch *a = l->arch;
     const int d = a->head_dim, q = a->n_heads * d, k = a->n_kv_heads * d;
     const int n = q + k + a->n_kv_heads * a->v_dim;
-    if (matrix_init(&p->qkv, n, a->hidden, kept(a->linear_dtype), l->e) ||
+    if (matrix_init(&p->qkv, n, a->hidden, kept_in_layer(l, a->linear_dtype), l->e) ||
         add_part(l, WEIGHTS_Q, layer, &p->qkv, 0, (struct rows){.head = d}) ||
         add_part(l, WEIGHTS_K, layer, &p->qkv, q, (struct rows){.head = d}) ||
         add_rows(l, WEIGHTS_V, layer, -1, &p->qkv, q + k, 1)) {
@@ -199,7 +212,8 @@ static int add_latent(struct loader *l, int layer, struct packed_latent *p)
     const struct arch *a = l->arch;
     const int rank = a->latent.kv_rank, r = matrix_padded(rank), v = matrix_padded(a->v_dim);
     const int q_rank = a->latent.q_rank, q = matrix_padded(q_rank);
-    const enum arch_dtype dtype = kept(a->linear_dtype), floats = kept_as_floats(a->linear_dtype);
+    const enum arch_dtype dtype = kept_in_layer(l, a->linear_dtype),
+                          floats = kept_as_floats(a->linear_dtype);
     if (matrix_init(&p->down, q + r + a->rope_dim, a->hidden, dtype, l->e) ||
         matrix_init(&p->queries, a->n_heads * a->head_dim, q_rank > 0 ? q_rank : a->hidden, dtype,
                     l->e) ||
@@ -235,7 +249,7 @@ static int add_attention(struct loader *l, int layer, struct packed_layer *p)
     const bool latent = arch_is_latent(a);
     const int out = a->n_heads * (latent ? matrix_padded(a->v_dim) : a->v_dim);
     if ((latent ? add_latent(l, layer, &p->latent) : add_qkv(l, layer, p)) ||
-        matrix_init(&p->o, a->hidden, out, kept(a->linear_dtype), l->e) ||
+        matrix_init(&p->o, a->hidden, out, kept_in_layer(l, a->linear_dtype), l->e) ||
         add_rows(l, WEIGHTS_O, layer, -1, &p->o, 0, 1)) {
         return -1;
     }
@@ -262,7 +276,7 @@ static int add_mlp(struct loader *l, int layer, const struct mlp *mlp, struct ma
                    struct matrix *down)
 {
     const int hidden = l->arch->hidden, n = mlp->intermediate;
-    const enum arch_dtype dtype = kept(mlp->dtype);
+    const enum arch_dtype dtype = kept_in_layer(l, mlp->dtype);
     if (matrix_init(gate_up, 2 * matrix_padded(n), hidden, dtype, l->e) ||
         matrix_init(down, hidden, n, dtype, l->e) ||
         add_rows(l, mlp->gate, layer, mlp->expert, gate_up, 0, 2) ||
@@ -322,7 +336,7 @@ static int add_experts(struct loader *l, int layer, struct packed_experts *p)
         add_rows(l, WEIGHTS_ROUTER, layer, -1, &p->router, 0, 1)) {
         return -1;
     }
-    struct mlp mlp = {WEIGHTS_EXPERT_GATE, WEIGHTS_EXPERT_UP,   WEIGHTS_EXPERT_DOWN, 0,
+    struct mlp mlp = {WEIGHTS_EXPERT_GATE, WEIGHTS_EXPERT_UP, WEIGHTS_EXPERT_DOWN, 0,
                       a->moe.intermediate, a->expert_dtype};
     for (; mlp.expert < n; mlp.expert++) {
         if (add_mlp(l, layer, &mlp, &p->gate_up[mlp.expert], &p->down[mlp.expert])) {
@@ -339,10 +353,14 @@ static int add_experts(struct loader *l, int layer, struct packed_experts *p)
 static int add_feed_forward(struct loader *l, int layer, struct packed_layer *p)
 {
     const struct arch *a = l->arch;
-    const struct mlp dense = {WEIGHTS_GATE,    WEIGHTS_UP,     WEIGHTS_DOWN, -1,
-                              a->intermediate, a->linear_dtype};
-    const struct mlp shared = {WEIGHTS_SHARED_GATE, WEIGHTS_SHARED_UP, WEIGHTS_SHARED_DOWN, -1,
-                               a->moe.n_shared * a->moe.intermediate, a->linear_dtype};
+    const struct mlp dense = {WEIGHTS_GATE, WEIGHTS_UP,      WEIGHTS_DOWN,
+                              -1,           a->intermediate, a->linear_dtype};
+    const struct mlp shared = {WEIGHTS_SHARED_GATE,
+                               WEIGHTS_SHARED_UP,
+                               WEIGHTS_SHARED_DOWN,
+                               -1,
+                               a->moe.n_shared * a->moe.intermediate,
+                               a->linear_dtype};
     if (!arch_is_moe(a, layer)) {
         return add_mlp(l, layer, &dense, &p->gate_up, &p->down);
     }
@@ -365,7 +383,9 @@ static int add_ends(struct loader *l, const struct layers_part *part)
 {
     const struct arch *a = l->arch;
     struct packed *p = l->packed;
-    if (part->has_embed && (matrix_init(&p->embed, a->vocab, a->hidden, a->dtype, l->e) ||
+    // A table that the head shares is as the head's.
+    const enum arch_dtype embed = a->tied_embedding ? kept_in_head(l) : a->dtype;
+    if (part->has_embed && (matrix_init(&p->embed, a->vocab, a->hidden, embed, l->e) ||
                             add_rows(l, WEIGHTS_EMBED, 0, -1, &p->embed, 0, 1))) {
         return -1;
     }
@@ -378,7 +398,7 @@ static int add_ends(struct loader *l, const struct layers_part *part)
     if (part->has_embed && a->tied_embedding) {
         return 0;
     }
-    if (matrix_init(&p->head, a->vocab, a->hidden, a->dtype, l->e) ||
+    if (matrix_init(&p->head, a->vocab, a->hidden, kept_in_head(l), l->e) ||
         add_rows(l, WEIGHTS_HEAD, 0, -1, &p->head, 0, 1)) {
         return -1;
     }
@@ -556,7 +576,7 @@ static int pack_all(struct loader *l, struct pool *pool)
 }
 
 int packed_load(struct packed *p, const char *model, const struct arch *a,
-                const struct layers_part *part, struct pool *pool, struct err *e)
+                const struct layers_part *part, int weight_bits, struct pool *pool, struct err *e)
 {
     CHECK(part->first_layer >= 0 && part->n_layers >= 1 &&
           part->first_layer + part->n_layers <= a->n_layers);
@@ -569,7 +589,7 @@ int packed_load(struct packed *p, const char *model, const struct arch *a,
         .n_experts = a->moe.n_experts,
         .layers = xcalloc((size_t)part->n_layers, sizeof *p->layers),
     };
-    struct loader l = {.weights = w, .arch = a, .packed = p, .e = e};
+    struct loader l = {.weights = w, .arch = a, .weight_bits = weight_bits, .packed = p, .e = e};
     int rc = add_all(&l, part) || pack_all(&l, pool) ? -1 : 0;
     free(l.jobs);
     weights_close(w);
@@ -592,10 +612,10 @@ static void free_layer(struct packed_layer *l, int n_experts)
     for (size_t i = 0; i < sizeof matrices / sizeof *matrices; i++) {
         matrix_free(matrices[i]);
     }
-    void *rest[] = {l->attn_norm,     l->mlp_norm,   l->post_attn_norm,  l->post_mlp_norm,
-                    l->qkv_bias,      l->sinks,      l->latent.q_norm,   l->latent.kv_norm,
-                    l->o_bias,        x->gate_up,    x->down,            x->router_bias,
-                    x->gate_up_bias,  x->down_bias,  x->correction_bias};
+    void *rest[] = {l->attn_norm,    l->mlp_norm,  l->post_attn_norm, l->post_mlp_norm,
+                    l->qkv_bias,     l->sinks,     l->latent.q_norm,  l->latent.kv_norm,
+                    l->o_bias,       x->gate_up,   x->down,           x->router_bias,
+                    x->gate_up_bias, x->down_bias, x->correction_bias};
     for (size_t i = 0; i < sizeof rest / sizeof *rest; i++) {
         free(rest[i]);
     }

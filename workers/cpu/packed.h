@@ -22,21 +22,21 @@
  * padded to whole panels: r = padded kv_rank, v = padded v_dim.
  */
 struct packed_latent {
-    struct matrix down;        // (padded q_rank + r + rope_dim, hidden): q_a, kv_a
-    float *q_norm, *kv_norm;   // (q_rank, padded), (kv_rank, padded)
-    struct matrix queries;     // (n_heads * head_dim, q_rank, or hidden where that is 0)
-    struct matrix keys_up;     // (n_heads * r, nope_dim): W_UK of each head, transposed
-    struct matrix values_up;   // (n_heads * v, kv_rank)
+    struct matrix down;      // (padded q_rank + r + rope_dim, hidden): q_a, kv_a
+    float *q_norm, *kv_norm; // (q_rank, padded), (kv_rank, padded)
+    struct matrix queries;   // (n_heads * head_dim, q_rank, or hidden where that is 0)
+    struct matrix keys_up;   // (n_heads * r, nope_dim): W_UK of each head, transposed
+    struct matrix values_up; // (n_heads * v, kv_rank)
 };
 
 struct packed_experts {
-    struct matrix router;    // (n_experts, hidden)
-    float *router_bias;      // (n_experts, padded)
-    float *correction_bias;  // (n_experts, padded)
-    struct matrix *gate_up;  // (n_experts) of (2 * padded intermediate, hidden)
-    struct matrix *down;     // (n_experts) of (hidden, intermediate)
-    float *gate_up_bias;     // (n_experts, 2 * padded intermediate)
-    float *down_bias;        // (n_experts, padded hidden)
+    struct matrix router;   // (n_experts, hidden)
+    float *router_bias;     // (n_experts, padded)
+    float *correction_bias; // (n_experts, padded)
+    struct matrix *gate_up; // (n_experts) of (2 * padded intermediate, hidden)
+    struct matrix *down;    // (n_experts) of (hidden, intermediate)
+    float *gate_up_bias;    // (n_experts, 2 * padded intermediate)
+    float *down_bias;       // (n_experts, padded hidden)
 };
 
 struct packed_layer {
@@ -64,7 +64,8 @@ struct packed {
 
 /* The pool's threads, if there is one, each pack the panels that they will compute with. */
 int packed_load(struct packed *p, const char *model, const struct arch *a,
-                const struct layers_part *part, struct pool *pool, struct err *e) ERR_CHECKED;
+                const struct layers_part *part, int weight_bits, struct pool *pool,
+                struct err *e) ERR_CHECKED;
 void packed_free(struct packed *p);
 
 /* The matrix that logits come from. */

@@ -75,9 +75,9 @@ static int take_activations(struct phases *p, struct err *e)
         float **out;
         size_t width;
     } floats[] = {
-        {&p->x, ld->hidden},           {&p->branch, ld->hidden},   {&p->normed, ld->hidden},
-        {&p->qkv, ld->qkv},            {&p->latent, ld->latent},   {&p->absorbed, ld->absorbed},
-        {&p->attended, ld->attended},  {&p->heads, ld->heads},     {&p->gate_up, 2 * ld->mlp},
+        {&p->x, ld->hidden},          {&p->branch, ld->hidden}, {&p->normed, ld->hidden},
+        {&p->qkv, ld->qkv},           {&p->latent, ld->latent}, {&p->absorbed, ld->absorbed},
+        {&p->attended, ld->attended}, {&p->heads, ld->heads},   {&p->gate_up, 2 * ld->mlp},
         {&p->act, ld->mlp},
     };
     for (size_t i = 0; i < sizeof floats / sizeof *floats; i++) {
@@ -180,7 +180,8 @@ int phases_create(struct phases **out, const struct phases_config *cfg, struct e
     p->cfg = *cfg;
     p->ld = widths(a);
     p->unit_panels = a->head_dim / greatest_divisor(a->head_dim, MATRIX_PANEL);
-    if (take_cache(p, e) || take_activations(p, e) || take_narrowed(p, e) || take_routes(p, e) || take_members(p, e)) {
+    if (take_cache(p, e) || take_activations(p, e) || take_narrowed(p, e) || take_routes(p, e) ||
+        take_members(p, e)) {
         phases_destroy(p);
         return -1;
     }
@@ -195,16 +196,18 @@ void phases_destroy(struct phases *p)
     }
     for (int i = 0; p->members && i < p->cfg.n_members; i++) {
         struct phases_member *m = &p->members[i];
-        void *own[] = {m->normed, m->scratch, m->logits, m->best, m->ids, m->gathered, m->made, m->narrowed};
+        void *own[] = {m->normed, m->scratch,  m->logits, m->best,
+                       m->ids,    m->gathered, m->made,   m->narrowed};
         for (size_t k = 0; k < sizeof own / sizeof *own; k++) {
             free(own[k]);
         }
     }
-    void *buffers[] = {p->x,        p->branch,  p->normed,        p->qkv,          p->latent,
-                       p->absorbed, p->heads,   p->attended,      p->gate_up,      p->act,
-                       p->kv,       p->cosines, p->sines,         p->router_logits, p->chosen,
-                       p->weights,  p->sorted,  p->expert_first,  p->busy,         p->expert_act,
-                       p->narrowed, p->members, p->next,    p->sample_tokens, p->sample_rows,  p->groups};
+    void *buffers[] = {p->x,        p->branch,  p->normed,       p->qkv,           p->latent,
+                       p->absorbed, p->heads,   p->attended,     p->gate_up,       p->act,
+                       p->kv,       p->cosines, p->sines,        p->router_logits, p->chosen,
+                       p->weights,  p->sorted,  p->expert_first, p->busy,          p->expert_act,
+                       p->narrowed, p->members, p->next,         p->sample_tokens, p->sample_rows,
+                       p->groups};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) {
         free(buffers[i]);
     }
@@ -372,8 +375,7 @@ void phases_impl_residual(const struct phases_walk *w, const struct matrix *m, c
                           size_t ldy, const float *bias, const float *norm)
 {
     struct phases *p = w->p;
-    const struct kernels_rows rows =
-        phases_impl_input(w, m, y, ldy, p->n_tokens);
+    const struct kernels_rows rows = phases_impl_input(w, m, y, ldy, p->n_tokens);
     const struct phases_range r = phases_impl_share(w, m->n_panels);
     if (norm) {
         phases_impl_product(p, m, r, &rows, p->n_tokens, bias, p->branch, p->ld.hidden);

@@ -51,7 +51,8 @@ static void place_heads(const struct phases *p, int layer, const struct batch_ro
                         size_t i, struct phases_range heads)
 {
     const struct arch *a = p->cfg.arch;
-    const int dim = a->head_dim, at = pos % BATCH_KV_BLOCK, first_value = a->n_heads + a->n_kv_heads;
+    const int dim = a->head_dim, at = pos % BATCH_KV_BLOCK,
+              first_value = a->n_heads + a->n_kv_heads;
     float *row = p->qkv + i * p->ld.qkv;
     for (int h = heads.from; h < heads.to; h++) {
         float *v = row + (size_t)h * (size_t)dim;
@@ -87,8 +88,7 @@ static void qkv_in(const struct phases_walk *w, int layer)
     const struct packed_layer *weights = &p->cfg.weights->layers[layer];
     const struct matrix *m = &weights->qkv;
     const float *x = phases_impl_normed(w, weights->attn_norm, NULL, p->n_tokens);
-    const struct kernels_rows rows =
-        phases_impl_input(w, m, x, p->ld.hidden, p->n_tokens);
+    const struct kernels_rows rows = phases_impl_input(w, m, x, p->ld.hidden, p->n_tokens);
     struct phases_range panels;
     const struct phases_range heads = share_heads(w, m, a->n_heads + 2 * a->n_kv_heads, &panels);
     phases_impl_product(p, m, panels, &rows, p->n_tokens, weights->qkv_bias, p->qkv, p->ld.qkv);
@@ -139,9 +139,8 @@ static void head_products(const struct phases *p, const struct matrix *w, struct
 {
     const int n = w->n_panels / p->cfg.arch->n_heads;
     for (int h = heads.from; h < heads.to; h++) {
-        const struct kernels_rows rows = {.form = KERNELS_F32,
-                                          .data = x + (size_t)h * x_step,
-                                          .stride = ldx * sizeof *x};
+        const struct kernels_rows rows = {
+            .form = KERNELS_F32, .data = x + (size_t)h * x_step, .stride = ldx * sizeof *x};
         kernels_matmul(p->cfg.kernels, w, h * n, (h + 1) * n, &rows, p->n_tokens,
                        y + (size_t)h * y_step, ldy, KERNELS_SET);
     }
@@ -154,8 +153,7 @@ static void latent_in(const struct phases_walk *w, int layer)
     const struct packed_layer *weights = &p->cfg.weights->layers[layer];
     const struct packed_latent *l = &weights->latent;
     const float *x = phases_impl_normed(w, weights->attn_norm, NULL, p->n_tokens);
-    struct kernels_rows rows =
-        phases_impl_input(w, &l->down, x, p->ld.hidden, p->n_tokens);
+    struct kernels_rows rows = phases_impl_input(w, &l->down, x, p->ld.hidden, p->n_tokens);
     phases_impl_product(p, &l->down, phases_impl_share(w, l->down.n_panels), &rows, p->n_tokens,
                         NULL, p->latent, p->ld.latent);
     phases_impl_meet(w);

@@ -25,7 +25,8 @@ static void look(const struct kernels *k, const float *logits, int n, int first_
     *id = first_id + i;
 }
 
-static void head_panels(const struct phases_walk *w, const struct kernels_rows *x, int first, int end)
+static void head_panels(const struct phases_walk *w, const struct kernels_rows *x, int first,
+                        int end)
 {
     struct phases *p = w->p;
     const struct matrix *m = packed_head(p->cfg.weights);
@@ -72,8 +73,7 @@ void phases_head(void *ctx)
     const struct phases_member *me = &p->members[w->member];
     const struct matrix *m = packed_head(p->cfg.weights);
     const float *x = phases_impl_normed(w, p->cfg.weights->norm, p->sample_tokens, p->n_samples);
-    const struct kernels_rows rows =
-        phases_impl_input(w, m, x, p->ld.hidden, p->n_samples);
+    const struct kernels_rows rows = phases_impl_input(w, m, x, p->ld.hidden, p->n_samples);
     for (int i = 0; i < p->n_samples; i++) {
         me->best[i] = -FLT_MAX;
         me->ids[i] = 0;

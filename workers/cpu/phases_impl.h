@@ -16,14 +16,14 @@ struct phases_group {
 };
 
 struct phases_member {
-    float *normed;   // (PHASES_SHARED_ROWS, ld.hidden)
-    char *narrowed;  // (PHASES_SHARED_ROWS, narrow_bytes)
-    float *scratch;  // (attention_scratch_values)
-    float *logits;   // (max_rows, some panels)
-    float *best;     // (max_rows)
-    int32_t *ids;    // (max_rows)
-    char *gathered;  // (PHASES_EXPERT_ROWS, input row) hidden states of one expert's tokens
-    float *made;     // (PHASES_EXPERT_ROWS, columns of one unit) what an expert makes of them
+    float *normed;  // (PHASES_SHARED_ROWS, ld.hidden)
+    char *narrowed; // (PHASES_SHARED_ROWS, narrow_bytes)
+    float *scratch; // (attention_scratch_values)
+    float *logits;  // (max_rows, some panels)
+    float *best;    // (max_rows)
+    int32_t *ids;   // (max_rows)
+    char *gathered; // (PHASES_EXPERT_ROWS, input row) hidden states of one expert's tokens
+    float *made;    // (PHASES_EXPERT_ROWS, columns of one unit) what an expert makes of them
 };
 
 /* Sizes of rows, in floats. */
@@ -81,9 +81,9 @@ enum phases_counter {
 };
 
 enum {
-    PHASES_SHARED_ROWS = 16, // from here on a barrier is cheaper than normalising on every member
-    PHASES_HEAD_PANELS = 16, // logits made between two looks for the largest
-    PHASES_EXPERT_ROWS = 32, // rows of one expert that are computed together
+    PHASES_SHARED_ROWS = 16,   // from here on a barrier is cheaper than normalising on every member
+    PHASES_HEAD_PANELS = 16,   // logits made between two looks for the largest
+    PHASES_EXPERT_ROWS = 32,   // rows of one expert that are computed together
     PHASES_EXPERT_PANELS = 16, // of a unit of expert work
 };
 

@@ -8,8 +8,7 @@ void phases_mlp_in(void *ctx, int layer)
     const struct packed_layer *weights = &p->cfg.weights->layers[layer];
     const struct matrix *m = &weights->gate_up;
     const float *x = phases_impl_normed(w, weights->mlp_norm, NULL, p->n_tokens);
-    const struct kernels_rows rows =
-        phases_impl_input(w, m, x, p->ld.hidden, p->n_tokens);
+    const struct kernels_rows rows = phases_impl_input(w, m, x, p->ld.hidden, p->n_tokens);
     const struct phases_range r = phases_impl_share(w, m->n_panels / 2);
     const size_t column = (size_t)r.from * MATRIX_PANEL, ld = 2 * p->ld.mlp;
     phases_impl_product(p, m, (struct phases_range){2 * r.from, 2 * r.to}, &rows, p->n_tokens, NULL,

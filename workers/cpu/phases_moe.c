@@ -70,8 +70,7 @@ void phases_moe_route(void *ctx, int layer)
     const struct packed_layer *weights = &p->cfg.weights->layers[layer];
     const struct matrix *m = &weights->experts.router;
     phases_impl_norm_all(w, weights->mlp_norm);
-    const struct kernels_rows rows =
-        phases_impl_input(w, m, p->normed, p->ld.hidden, p->n_tokens);
+    const struct kernels_rows rows = phases_impl_input(w, m, p->normed, p->ld.hidden, p->n_tokens);
     phases_impl_product(p, m, phases_impl_share(w, m->n_panels), &rows, p->n_tokens,
                         weights->experts.router_bias, p->router_logits, p->ld.experts);
     phases_impl_meet(w);
@@ -112,10 +111,9 @@ static void expert_in(const struct phases_walk *w, int layer, int expert, struct
     const struct packed_experts *weights = &p->cfg.weights->layers[layer].experts;
     const struct phases_member *me = &p->members[w->member];
     const size_t wide = 2 * p->ld.expert, ld = 2 * (size_t)(pairs.to - pairs.from) * MATRIX_PANEL;
-    const float *bias = weights->gate_up_bias
-                            ? weights->gate_up_bias + (size_t)expert * wide +
-                                  2 * (size_t)pairs.from * MATRIX_PANEL
-                            : NULL;
+    const float *bias = weights->gate_up_bias ? weights->gate_up_bias + (size_t)expert * wide +
+                                                    2 * (size_t)pairs.from * MATRIX_PANEL
+                                              : NULL;
     const int end = p->expert_first[expert + 1];
     for (int i = p->expert_first[expert], n; i < end; i += n) {
         n = least(end - i, PHASES_EXPERT_ROWS);
@@ -194,8 +192,7 @@ void phases_moe_experts(void *ctx, int layer)
                              p->n_tokens * p->cfg.arch->moe.top_k);
     const int step = unit_panels(p, out->n_panels, PHASES_EXPERT_PANELS);
     while ((unit = phases_impl_next(w, layer, PHASES_EXPERTS_OUT)) * step < out->n_panels) {
-        const struct phases_range panels = {unit * step,
-                                            least((unit + 1) * step, out->n_panels)};
+        const struct phases_range panels = {unit * step, least((unit + 1) * step, out->n_panels)};
         for (int i = 0; i < p->n_busy; i++) {
             expert_out(w, layer, p->busy[i], panels, &rows);
         }
