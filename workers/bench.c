@@ -1,6 +1,7 @@
 #include "workers/bench.h"
 
 #include "core/clock.h"
+#include "core/cores.h"
 #include "core/mem.h"
 #include "core/pool.h"
 #include "model/sizes.h"
@@ -24,6 +25,7 @@ struct bench {
     struct pool *pool; // of the ceilings; asleep while the backend's computes
     struct ceilings_meter *meter;
     int32_t *ids; // (max_batch)
+    int *cpus;    // (n_threads)
     uint32_t slot_blocks;
     double load_s;
 };
@@ -72,6 +74,7 @@ static int open_backend(struct bench *b, struct err *e)
         .kv_dtype = c->kv_dtype,
         .weight_bits = c->weight_bits,
         .n_threads = c->n_threads,
+        .cpus = b->cpus,
         .kernels = c->kernels,
     };
     const struct batch_limits limits = {
@@ -97,11 +100,14 @@ int bench_open(struct bench **out, const struct bench_config *cfg, struct err *e
     b->cfg = *cfg;
     b->slot_blocks = blocks_for(most(cfg->max_prompt, cfg->max_gen));
     b->ids = xcalloc(cfg->max_batch, sizeof *b->ids);
-    if (arch_open(cfg->model, &b->arch, e) || check(b, e) || open_backend(b, e)) {
+    b->cpus = xcalloc((size_t)cfg->n_threads, sizeof *b->cpus);
+    bool pinned;
+    if (arch_open(cfg->model, &b->arch, e) || check(b, e) ||
+        cores_plan(b->cpus, 0, cfg->n_threads, cfg->n_threads, &pinned, e) || open_backend(b, e)) {
         bench_close(b);
         return -1;
     }
-    b->pool = pool_create(cfg->n_threads, NULL, false);
+    b->pool = pool_create(cfg->n_threads, b->cpus, false);
     if (ceilings_open(&b->meter, b->pool, cfg->n_threads, e)) {
         bench_close(b);
         return -1;
@@ -122,6 +128,7 @@ void bench_close(struct bench *b)
     batch_destroy(b->batch);
     kv_tables_free(&b->tables);
     free(b->ids);
+    free(b->cpus);
     free(b);
 }
 

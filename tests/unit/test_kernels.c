@@ -138,7 +138,7 @@ static void check_going_on(const struct kernels *set, const struct product *p,
                            const struct kernels_rows *x, const float *all)
 {
     const int half = p->k / 2 / MATRIX_SPAN * MATRIX_SPAN;
-    if (x->form == KERNELS_INT8 || p->k > KERNELS_K_BLOCK || half == 0) {
+    if (x->form == KERNELS_INT8 || p->k > set->k_block || half == 0) {
         return;
     }
     float one[MATRIX_PANEL];

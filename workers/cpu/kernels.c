@@ -221,21 +221,21 @@ static void all_rows(const struct kernels *k, const struct kernels_tile *whole,
 void kernels_tiles(const struct kernels *k, const struct kernels_tile *whole)
 {
     const struct cut cut = cut_rows(k, whole->x.form, whole->m);
-    CHECK(whole->k <= KERNELS_K_BLOCK || (whole->n_segments == 1 && whole->mode != KERNELS_ONTO));
+    CHECK(whole->k <= k->k_block || (whole->n_segments == 1 && whole->mode != KERNELS_ONTO));
     // Few inputs stay in cache whole, and panels stream by from front to back; of many, one block of
     // columns at a time stays there, for all panels.
     const bool by_panels = (size_t)whole->m * whole->x.stride <= SMALL_BYTES;
-    const int outer_k = by_panels ? whole->k : KERNELS_K_BLOCK;
+    const int outer_k = by_panels ? whole->k : k->k_block;
     for (int k0 = 0; k0 < whole->k; k0 += outer_k) {
         for (int p = 0, width = 0; p < whole->n_panels; p += width) {
             width = cut.width <= whole->n_panels - p ? cut.width : 1; // the widths that sets have
             const int end = least(k0 + outer_k, whole->k);
-            for (int from = k0; from < end; from += KERNELS_K_BLOCK) {
+            for (int from = k0; from < end; from += k->k_block) {
                 const struct part part = {
                     .panel = p,
                     .width = width,
                     .from = from,
-                    .n = least(KERNELS_K_BLOCK, end - from),
+                    .n = least(k->k_block, end - from),
                 };
                 all_rows(k, whole, &part, &cut, by_panels);
             }

@@ -4,8 +4,8 @@
  *
  * The rule that every set keeps: an output value depends only on its own inputs, through one fixed
  * order of operations. Sums over k run from 0 upwards in one accumulator with one kind of multiply
- * instruction, whatever the shape of the tile; a matrix's sums are cut after every KERNELS_K_BLOCK
- * columns and the parts added in order. So the bits of a result do not depend on how many rows share
+ * instruction, whatever the shape of the tile; a matrix's sums are cut after every k_block columns
+ * and the parts added in order. So the bits of a result do not depend on how many rows share
  * a batch, on chunking, threads or pipeline stages. Different sets round differently.
  *
  * Activations are float32 in rows of `ld` floats, padded to whole panels; pads hold zeros. A product
@@ -19,8 +19,6 @@
 
 #include "core/err.h"
 #include "workers/cpu/matrix.h"
-
-#define KERNELS_K_BLOCK 1024 // a multiple of MATRIX_SPAN
 
 /* gelu_tanh(x) = x sigmoid(c1 x + c3 x^3): c1 = 2 sqrt(2 / pi), c3 = 0.044715 c1 (Hendrycks 2016). */
 #define KERNELS_GELU_1 1.5957691216f
@@ -86,6 +84,7 @@ struct kernels_shape {
 struct kernels {
     const char *name;
     enum kernels_input bf16_form;   // of inputs to BF16 matrices
+    int k_block;                    // columns between cuts of a sum, a multiple of MATRIX_SPAN
     struct kernels_shape shapes[3]; // by the inputs' form
     void (*tile)(const struct kernels_tile *t);
     /* One row of n values in another form, pads (kernels_row_bytes) included. */

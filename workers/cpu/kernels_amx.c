@@ -249,6 +249,7 @@ static void tile(const struct kernels_tile *t)
 const struct kernels kernels_amx = {
     .name = "amx",
     .bf16_form = KERNELS_BF16,
+    .k_block = 1024,
     .shapes = {K512_FLOATS, {2 * TILE_ROWS, 4, 4 * TILE_ROWS, TILE_ROWS}, K512_INTS},
     K512_SHARED,
     .tile = tile,

@@ -515,6 +515,7 @@ static float exp_sum(float *x, int n, float largest)
 const struct kernels kernels_avx2 = {
     .name = "avx2",
     .bf16_form = KERNELS_F32,
+    .k_block = 512,
     .shapes = {{MAX_ROWS, MAX_PANELS, MAX_CELLS, 1},
                {1, 1, 1, 1}, // no BF16 inputs
                {MAX_INTS, MAX_INTS, MAX_INTS, 1}},

@@ -155,6 +155,7 @@ static void tile(const struct kernels_tile *t)
 const struct kernels kernels_avx512 = {
     .name = "avx512",
     .bf16_form = KERNELS_F32,
+    .k_block = 512,
     .shapes = {K512_FLOATS, K512_FLOATS, K512_INTS},
     K512_SHARED,
     .tile = tile,

@@ -149,6 +149,7 @@ void kernels_avx512_bf16_narrow(enum kernels_input form, const float *x, int n, 
 const struct kernels kernels_avx512_bf16 = {
     .name = "avx512_bf16",
     .bf16_form = KERNELS_BF16,
+    .k_block = 512,
     .shapes = {K512_FLOATS, K512_FLOATS, K512_INTS},
     K512_SHARED,
     .tile = tile,

@@ -222,6 +222,7 @@ static float exp_sum(float *x, int n, float largest)
 const struct kernels kernels_portable = {
     .name = "portable",
     .bf16_form = KERNELS_F32,
+    .k_block = 512,
     .shapes = {{MAX_ROWS, 1, MAX_ROWS, 1}, {1, 1, 1, 1}, {MAX_ROWS, 1, MAX_ROWS, 1}},
     .tile = tile,
     .narrow = narrow_row,
