@@ -12,6 +12,7 @@
 #include "model/arch.h"
 #include "workers/batch.h"
 #include "workers/router.h"
+#include "workers/shard.h"
 
 struct kv_tables;
 struct costs;
@@ -27,6 +28,7 @@ struct backend_config {
     enum arch_dtype kv_dtype;      // of the cache: F32, BF16, FP8 or INT8
     struct moe_routing routing;    // of a mixture of experts
     int weight_bits;               // 0: as stored; 8, 4: the layers' as integers made at load
+    struct shard_group group;      // the ranks that share the stage's layers; zeros: one
     int n_threads;
     const int *cpus; // (n_threads) or NULL
     bool idle_class;

@@ -7,6 +7,7 @@
 #include "workers/batch.h"
 #include "workers/cpu/backend.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,66 @@ static void must(int rc, const struct err *e)
     }
 }
 
+/* --- a group of ranks in one process ---------------------------------------------------------- */
+
+struct chain_group {
+    int size;
+    pthread_barrier_t barrier;
+    const void **parts; // (size) what each rank brings
+};
+
+struct chain_place {
+    struct chain_group *group;
+    int rank;
+};
+
+static void group_sum(void *ctx, float *x, size_t n)
+{
+    const struct chain_place *place = ctx;
+    struct chain_group *g = place->group;
+    float *sum = xcalloc(n, sizeof *sum);
+    g->parts[place->rank] = x;
+    pthread_barrier_wait(&g->barrier);
+    for (int r = 0; r < g->size; r++) {
+        for (size_t i = 0; i < n; i++) {
+            sum[i] += ((const float *)g->parts[r])[i];
+        }
+    }
+    pthread_barrier_wait(&g->barrier);
+    memcpy(x, sum, n * sizeof *x);
+    free(sum);
+}
+
+static void group_gather(void *ctx, const void *mine, size_t n_bytes, void *all)
+{
+    const struct chain_place *place = ctx;
+    struct chain_group *g = place->group;
+    g->parts[place->rank] = mine;
+    pthread_barrier_wait(&g->barrier);
+    for (int r = 0; r < g->size; r++) {
+        memcpy((char *)all + (size_t)r * n_bytes, g->parts[r], n_bytes);
+    }
+    pthread_barrier_wait(&g->barrier);
+}
+
+static struct chain_group *open_group(int size)
+{
+    struct chain_group *g = xcalloc(1, sizeof *g);
+    g->size = size;
+    g->parts = xcalloc((size_t)size, sizeof *g->parts);
+    pthread_barrier_init(&g->barrier, NULL, (unsigned)size);
+    return g;
+}
+
+static void close_group(struct chain_group *g)
+{
+    pthread_barrier_destroy(&g->barrier);
+    free(g->parts);
+    free(g);
+}
+
+/* --- stages ----------------------------------------------------------------------------------- */
+
 static uint32_t blocks_for(uint32_t n_tokens)
 {
     return (n_tokens + BATCH_KV_BLOCK - 1) / BATCH_KV_BLOCK;
@@ -28,7 +89,7 @@ static void open_stage(struct chain *c, int s, uint32_t n_blocks)
 {
     struct err e = {0};
     struct chain_stage *stage = &c->stages[s];
-    const struct backend_config cfg = {
+    struct backend_config cfg = {
         .model = c->cfg.model,
         .arch = &c->arch,
         .first_layer = c->first[s],
@@ -43,15 +104,29 @@ static void open_stage(struct chain *c, int s, uint32_t n_blocks)
         .kv_dtype = c->cfg.kv_dtype,
         .routing = c->cfg.routing,
     };
-    must(backend_create(&stage->backend, &cfg, &e), &e);
+    const size_t n = (size_t)c->cfg.n_tensor;
+    stage->group = open_group(c->cfg.n_tensor);
+    stage->ranks = xcalloc(n, sizeof *stage->ranks);
+    stage->places = xcalloc(n, sizeof *stage->places);
+    for (int r = 0; r < c->cfg.n_tensor; r++) {
+        stage->places[r] = (struct chain_place){stage->group, r};
+        cfg.group = (struct shard_group){.rank = r,
+                                         .size = c->cfg.n_tensor,
+                                         .ctx = &stage->places[r],
+                                         .sum = group_sum,
+                                         .gather = group_gather};
+        must(backend_create(&stage->ranks[r], &cfg, &e), &e);
+    }
     must(kv_tables_init(&stage->tables, c->cfg.n_slots, blocks_for(c->cfg.context), &e), &e);
-    stage->out = xcalloc((size_t)c->cfg.max_tokens * (size_t)c->arch.hidden, sizeof(float));
+    stage->out = xcalloc(n * (size_t)c->cfg.max_tokens * (size_t)c->arch.hidden, sizeof(float));
 }
 
 void chain_open(struct chain *c, const struct chain_config *cfg)
 {
     struct err e = {0};
     *c = (struct chain){.cfg = *cfg};
+    c->cfg.n_tensor = cfg->n_tensor > 0 ? cfg->n_tensor : 1;
+    const size_t n_ranks = (size_t)c->cfg.n_tensor;
     must(arch_open(cfg->model, &c->arch, &e), &e);
     c->first = xcalloc((size_t)cfg->n_stages + 1, sizeof *c->first);
     split_by_bytes(&c->arch, 1, cfg->n_stages, c->first);
@@ -67,19 +142,27 @@ void chain_open(struct chain *c, const struct chain_config *cfg)
         .n_stages = (uint32_t)cfg->n_stages,
     };
     must(batch_create(&c->batch, &limits, &e), &e);
-    c->ids = xcalloc(cfg->max_rows, sizeof *c->ids);
-    c->logits = xcalloc((size_t)cfg->max_rows * (size_t)c->arch.vocab, sizeof *c->logits);
+    c->ids = xcalloc(n_ranks * cfg->max_rows, sizeof *c->ids);
+    c->logits = xcalloc(n_ranks * cfg->max_rows * (size_t)c->arch.vocab, sizeof *c->logits);
     c->stages = xcalloc((size_t)cfg->n_stages, sizeof *c->stages);
     for (int s = 0; s < cfg->n_stages; s++) {
         open_stage(c, s, n_blocks);
     }
-    backend_cpu_logits(c->stages[cfg->n_stages - 1].backend, c->logits);
+    for (size_t r = 0; r < n_ranks; r++) {
+        backend_cpu_logits(c->stages[cfg->n_stages - 1].ranks[r],
+                           c->logits + r * cfg->max_rows * (size_t)c->arch.vocab);
+    }
 }
 
 void chain_close(struct chain *c)
 {
     for (int s = 0; s < c->cfg.n_stages; s++) {
-        backend_destroy(c->stages[s].backend);
+        for (int r = 0; r < c->cfg.n_tensor; r++) {
+            backend_destroy(c->stages[s].ranks[r]);
+        }
+        close_group(c->stages[s].group);
+        free(c->stages[s].ranks);
+        free(c->stages[s].places);
         kv_tables_free(&c->stages[s].tables);
         free(c->stages[s].out);
     }
@@ -127,16 +210,23 @@ void chain_step(struct chain *c, const struct chain_row *rows, uint32_t n_rows)
         add_row(c, &rows[i]);
     }
     c->busy_ns = 0;
+    const size_t n = (size_t)c->cfg.n_tensor;
+    const size_t hidden = (size_t)c->cfg.max_tokens * (size_t)c->arch.hidden; // of one rank
     for (int s = 0; s < c->cfg.n_stages; s++) {
         struct chain_stage *stage = &c->stages[s];
         kv_tables_apply(&stage->tables, c->batch);
-        const float *in = s > 0 ? c->stages[s - 1].out : NULL;
-        backend_submit(stage->backend, c->batch, &stage->tables, in, stage->out, c->ids);
-        while (!backend_poll(stage->backend)) {
-            clock_sleep_until_ns(clock_local_ns() + 20 * NS_PER_US);
+        for (size_t r = 0; r < n; r++) {
+            const float *in = s > 0 ? c->stages[s - 1].out + r * hidden : NULL;
+            backend_submit(stage->ranks[r], c->batch, &stage->tables, in, stage->out + r * hidden,
+                           c->ids + r * c->cfg.max_rows);
+        }
+        for (size_t r = 0; r < n; r++) {
+            while (!backend_poll(stage->ranks[r])) {
+                clock_sleep_until_ns(clock_local_ns() + 20 * NS_PER_US);
+            }
         }
         int64_t begin_ns, end_ns;
-        backend_times(stage->backend, &begin_ns, &end_ns);
+        backend_times(stage->ranks[0], &begin_ns, &end_ns);
         c->busy_ns += end_ns - begin_ns;
     }
 }

@@ -16,6 +16,7 @@
 struct chain_config {
     const char *model; // folder or preset:NAME
     int n_stages, n_threads;
+    int n_tensor; // ranks that share a stage's layers; 0 counts as 1
     const char *kernels;
     enum arch_dtype kv_dtype;
     struct moe_routing routing;
@@ -23,10 +24,15 @@ struct chain_config {
     uint32_t n_slots, context;     // requests at once, positions of each
 };
 
+struct chain_group; // ranks of one process that put results together
+struct chain_place;
+
 struct chain_stage {
-    struct backend *backend;
+    struct backend **ranks; // (n_tensor)
+    struct chain_group *group;
+    struct chain_place *places; // (n_tensor)
     struct kv_tables tables;
-    float *out; // (max_tokens, hidden): hidden states for the next stage
+    float *out; // (n_tensor, max_tokens, hidden): hidden states for the next stage
 };
 
 struct chain {
@@ -35,8 +41,8 @@ struct chain {
     int *first;                 // (n_stages + 1) layers
     struct chain_stage *stages; // (n_stages)
     struct batch *batch;
-    int32_t *ids;   // (max_rows)
-    float *logits;  // (max_rows, vocab) of rows that sample, in order
+    int32_t *ids;   // (n_tensor, max_rows)
+    float *logits;  // (n_tensor, max_rows, vocab) of rows that sample, in order
     uint32_t *free; // (n_free) blocks
     uint32_t n_free;
     int64_t busy_ns; // compute time of the last step, all stages

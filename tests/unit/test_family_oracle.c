@@ -119,7 +119,7 @@ static void expect_near(const float *got, const float *want, size_t n, double di
 struct way {
     const char *kernels;
     enum arch_dtype kv_dtype;
-    int n_stages, n_threads;
+    int n_stages, n_threads, n_tensor;
     uint32_t chunk; // tokens of a batch at most
     bool strangers; // other requests in every batch
     bool again;     // half of it computed before, then dropped
@@ -131,6 +131,7 @@ static void open_chain(struct chain *c, const struct oracle *o, const struct way
         .model = o->folder,
         .n_stages = way->n_stages,
         .n_threads = way->n_threads,
+        .n_tensor = way->n_tensor,
         .kernels = way->kernels,
         .kv_dtype = way->kv_dtype,
         .max_tokens = 256,
@@ -174,6 +175,11 @@ static void compute(struct chain *c, const struct oracle *o, const struct way *w
         if (n == left) { // ours is the second of those that sample
             const float *logits = c->logits + (way->strangers ? vocab : 0);
             memcpy(out + (size_t)i++ * vocab, logits, vocab * sizeof *out);
+            for (int r = 1; r < c->cfg.n_tensor; r++) { // all ranks have the same
+                const size_t rank = (size_t)r * c->cfg.max_rows;
+                assert_memory_equal(logits + rank * vocab, logits, vocab * sizeof *out);
+                assert_memory_equal(c->ids + rank, c->ids, c->batch->n_rows * sizeof *c->ids);
+            }
         }
     }
 }
@@ -307,6 +313,26 @@ static void caches_of_8_bits(void **state)
     }
 }
 
+/* Partial sums are added in another order, so bits differ from those of one rank, but not otherwise. */
+static void tensor_parallel_ranks(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
+        struct way way = {
+            .kernels = "auto", .n_stages = 1, .n_threads = 1, .n_tensor = 2, .chunk = 256};
+        char name[64];
+        struct oracle o;
+        snprintf(name, sizeof name, "%s_tiny_f32", families[i]);
+        open_oracle(&o, name);
+        check_way(&o, &way, 0, true);
+        way.n_tensor = 4; // of 2 KV heads each is on two ranks
+        if (strcmp(families[i], "gemma2") == 0 || strcmp(families[i], "deepseek_v3") == 0) {
+            check_way(&o, &way, 0, true);
+        }
+        close_oracle(&o);
+    }
+}
+
 static void every_tensor_of_the_shards_is_found(void **state)
 {
     (void)state;
@@ -331,6 +357,7 @@ int main(void)
         cmocka_unit_test(bfloat16_weights),
         cmocka_unit_test(weights_of_8_and_4_bits),
         cmocka_unit_test(caches_of_8_bits),
+        cmocka_unit_test(tensor_parallel_ranks),
         cmocka_unit_test(every_tensor_of_the_shards_is_found),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -44,8 +44,13 @@ static int create(struct backend **out, const struct backend_config *cfg, struct
     if (kernels_select(&b->kernels, cfg->kernels ? cfg->kernels : "auto", e)) {
         goto free_backend;
     }
+    struct shard shard;
+    if (shard_init(&shard, &b->arch, cfg->group.rank, cfg->group.size, e)) {
+        goto free_backend;
+    }
     b->pool = pool_create(cfg->n_threads, cfg->cpus, cfg->idle_class);
-    if (packed_load(&b->weights, cfg->model, &b->arch, &part, cfg->weight_bits, b->pool, e)) {
+    if (packed_load(&b->weights, cfg->model, &b->arch, &part, &shard, cfg->weight_bits, b->pool,
+                    e)) {
         goto free_pool;
     }
     const struct phases_config phases = {
@@ -58,6 +63,7 @@ static int create(struct backend **out, const struct backend_config *cfg, struct
         .n_blocks = cfg->n_blocks,
         .kv_dtype = cfg->kv_dtype,
         .routing = cfg->routing,
+        .group = cfg->group,
         .n_members = cfg->n_threads,
     };
     if (phases_create(&b->phases, &phases, e)) {

@@ -21,6 +21,12 @@ struct rows {
     int first, n, head;
 };
 
+/* Rows of so many heads of `dim` rows each. */
+static struct rows head_rows(struct shard_span heads, int dim)
+{
+    return (struct rows){heads.first * dim, heads.n * dim, dim};
+}
+
 /*
  * Some rows of a tensor for rows `at` .. of a matrix; with stride 2 every second
  * panel is left free.
@@ -29,6 +35,7 @@ struct job {
     struct weights_tensor t;
     struct matrix *m;
     struct rows rows;
+    int first_col; // of the matrix's columns in the tensor
     int at, stride;
     enum making making;
 };
@@ -36,6 +43,7 @@ struct job {
 struct loader {
     const struct weights *weights;
     const struct arch *arch;
+    const struct shard *shard;
     struct packed *packed;
     int weight_bits; // 0: as stored
     size_t n_jobs, cap_jobs;
@@ -108,6 +116,17 @@ static int add_rows(struct loader *l, enum weights_id id, int layer, int expert,
     return 0;
 }
 
+/* The job added last takes only so many rows, or its matrix's columns from `first` on. */
+static void keep_rows(struct loader *l, struct shard_span s)
+{
+    l->jobs[l->n_jobs - 1].rows = (struct rows){s.first, s.n, 0};
+}
+
+static void keep_columns(struct loader *l, int first)
+{
+    l->jobs[l->n_jobs - 1].first_col = first;
+}
+
 /* Likewise rows first .. first + n - 1, the last rope_dim of every head_rows of them rotated. */
 static int add_part(struct loader *l, enum weights_id id, int layer, struct matrix *m, int at,
                     struct rows rows)
@@ -170,8 +189,8 @@ static int rotary_source(int row, int head, int rope_dim)
     return j < 0 ? row : row - j + (j < half ? 2 * j : 2 * (j - half) + 1);
 }
 
-/* A vector for rows `at` .. of the matrix that add_part made with the same `head`. */
-static int put_bias(struct loader *l, enum weights_id id, int layer, float *bias, int at, int head)
+/* A vector for rows of a matrix that add_part made alike; of v without rotation. */
+static int put_bias(struct loader *l, enum weights_id id, int layer, float *bias, struct rows rows)
 {
     struct weights_tensor t;
     if (find(l, id, layer, -1, &t)) {
@@ -179,9 +198,10 @@ static int put_bias(struct loader *l, enum weights_id id, int layer, float *bias
     }
     float *values = xcalloc((size_t)t.n_cols, sizeof *values);
     weights_vector(&t, values);
-    for (int i = 0; i < (int)t.n_cols; i++) {
-        const bool turned = l->arch->rope_interleaved && head > 0;
-        bias[at + i] = values[turned ? rotary_source(i, head, l->arch->rope_dim) : i];
+    const bool turned = l->arch->rope_interleaved && id != WEIGHTS_V_BIAS;
+    for (int i = 0; i < rows.n; i++) {
+        const int from = turned ? rotary_source(i, rows.head, l->arch->rope_dim) : i;
+        bias[i] = values[rows.first + from];
     }
     free(values);
     return 0;
@@ -190,18 +210,23 @@ static int put_bias(struct loader *l, enum weights_id id, int layer, float *bias
 static int add_qkv(struct loader *l, int layer, struct packed_layer *p)
 {
     const struct arch *a = l->arch;
-    const int d = a->head_dim, q = a->n_heads * d, k = a->n_kv_heads * d;
-    const int n = q + k + a->n_kv_heads * a->v_dim;
-    if (matrix_init(&p->qkv, n, a->hidden, kept_in_layer(l, a->linear_dtype), l->e) ||
-        add_part(l, WEIGHTS_Q, layer, &p->qkv, 0, (struct rows){.head = d}) ||
-        add_part(l, WEIGHTS_K, layer, &p->qkv, q, (struct rows){.head = d}) ||
-        add_rows(l, WEIGHTS_V, layer, -1, &p->qkv, q + k, 1)) {
+    const struct rows q = head_rows(l->shard->heads, a->head_dim);
+    const struct rows k = head_rows(l->shard->kv_heads, a->head_dim);
+    const struct rows v = head_rows(l->shard->kv_heads, a->v_dim);
+    if (matrix_init(&p->qkv, q.n + k.n + v.n, a->hidden, kept_in_layer(l, a->linear_dtype), l->e) ||
+        add_part(l, WEIGHTS_Q, layer, &p->qkv, 0, q) ||
+        add_part(l, WEIGHTS_K, layer, &p->qkv, q.n, k) ||
+        add_rows(l, WEIGHTS_V, layer, -1, &p->qkv, q.n + k.n, 1)) {
         return -1;
     }
-    if (a->qkv_bias && (new_vector(l, (size_t)matrix_padded(n), &p->qkv_bias) ||
-                        put_bias(l, WEIGHTS_Q_BIAS, layer, p->qkv_bias, 0, d) ||
-                        put_bias(l, WEIGHTS_K_BIAS, layer, p->qkv_bias, q, d) ||
-                        put_bias(l, WEIGHTS_V_BIAS, layer, p->qkv_bias, q + k, 0))) {
+    keep_rows(l, (struct shard_span){v.first, v.n});
+    if (!a->qkv_bias) {
+        return 0;
+    }
+    if (new_vector(l, (size_t)matrix_padded(q.n + k.n + v.n), &p->qkv_bias) ||
+        put_bias(l, WEIGHTS_Q_BIAS, layer, p->qkv_bias, q) ||
+        put_bias(l, WEIGHTS_K_BIAS, layer, p->qkv_bias + q.n, k) ||
+        put_bias(l, WEIGHTS_V_BIAS, layer, p->qkv_bias + q.n + k.n, v)) {
         return -1;
     }
     return 0;
@@ -211,14 +236,13 @@ static int add_latent(struct loader *l, int layer, struct packed_latent *p)
 {
     const struct arch *a = l->arch;
     const int rank = a->latent.kv_rank, r = matrix_padded(rank), v = matrix_padded(a->v_dim);
-    const int q_rank = a->latent.q_rank, q = matrix_padded(q_rank);
+    const int q_rank = a->latent.q_rank, q = matrix_padded(q_rank), n = l->shard->heads.n;
     const enum arch_dtype dtype = kept_in_layer(l, a->linear_dtype),
                           floats = kept_as_floats(a->linear_dtype);
     if (matrix_init(&p->down, q + r + a->rope_dim, a->hidden, dtype, l->e) ||
-        matrix_init(&p->queries, a->n_heads * a->head_dim, q_rank > 0 ? q_rank : a->hidden, dtype,
-                    l->e) ||
-        matrix_init(&p->keys_up, a->n_heads * r, a->latent.nope_dim, floats, l->e) ||
-        matrix_init(&p->values_up, a->n_heads * v, rank, floats, l->e)) {
+        matrix_init(&p->queries, n * a->head_dim, q_rank > 0 ? q_rank : a->hidden, dtype, l->e) ||
+        matrix_init(&p->keys_up, n * r, a->latent.nope_dim, floats, l->e) ||
+        matrix_init(&p->values_up, n * v, rank, floats, l->e)) {
         return -1;
     }
     if (q_rank > 0 && (add_rows(l, WEIGHTS_Q_A, layer, -1, &p->down, 0, 1) ||
@@ -230,7 +254,7 @@ static int add_latent(struct loader *l, int layer, struct packed_latent *p)
         add_part(l, WEIGHTS_KV_A, layer, &p->down, q + r, rotated) ||
         add_vector(l, WEIGHTS_KV_A_NORM, layer, &p->kv_norm) ||
         add_part(l, q_rank > 0 ? WEIGHTS_Q_B : WEIGHTS_Q, layer, &p->queries, 0,
-                 (struct rows){.head = a->head_dim}) ||
+                 head_rows(l->shard->heads, a->head_dim)) ||
         add_rows(l, WEIGHTS_KV_B, layer, -1, &p->keys_up, 0, 1)) {
         return -1;
     }
@@ -247,18 +271,20 @@ static int add_attention(struct loader *l, int layer, struct packed_layer *p)
 {
     const struct arch *a = l->arch;
     const bool latent = arch_is_latent(a);
-    const int out = a->n_heads * (latent ? matrix_padded(a->v_dim) : a->v_dim);
+    const struct shard_span heads = l->shard->heads;
+    const int out = heads.n * (latent ? matrix_padded(a->v_dim) : a->v_dim);
     if ((latent ? add_latent(l, layer, &p->latent) : add_qkv(l, layer, p)) ||
         matrix_init(&p->o, a->hidden, out, kept_in_layer(l, a->linear_dtype), l->e) ||
         add_rows(l, WEIGHTS_O, layer, -1, &p->o, 0, 1)) {
         return -1;
     }
-    if (out != a->n_heads * a->v_dim) {
+    keep_columns(l, heads.first * a->v_dim);
+    if (out != heads.n * a->v_dim) {
         l->jobs[l->n_jobs - 1].making = PADDED_IN;
         l->jobs[l->n_jobs - 1].t.dtype = ARCH_F32;
     }
     if ((a->attn_sinks && add_vector(l, WEIGHTS_SINKS, layer, &p->sinks)) ||
-        (a->o_bias && add_vector(l, WEIGHTS_O_BIAS, layer, &p->o_bias))) {
+        (a->o_bias && l->shard->rank == 0 && add_vector(l, WEIGHTS_O_BIAS, layer, &p->o_bias))) {
         return -1;
     }
     return 0;
@@ -268,28 +294,36 @@ static int add_attention(struct loader *l, int layer, struct packed_layer *p)
 
 struct mlp {
     enum weights_id gate, up, down;
-    int expert, intermediate;
+    int expert;
+    struct shard_span inner;
     enum arch_dtype dtype;
 };
 
 static int add_mlp(struct loader *l, int layer, const struct mlp *mlp, struct matrix *gate_up,
                    struct matrix *down)
 {
-    const int hidden = l->arch->hidden, n = mlp->intermediate;
+    const int hidden = l->arch->hidden, n = mlp->inner.n;
     const enum arch_dtype dtype = kept_in_layer(l, mlp->dtype);
     if (matrix_init(gate_up, 2 * matrix_padded(n), hidden, dtype, l->e) ||
         matrix_init(down, hidden, n, dtype, l->e) ||
-        add_rows(l, mlp->gate, layer, mlp->expert, gate_up, 0, 2) ||
-        add_rows(l, mlp->up, layer, mlp->expert, gate_up, MATRIX_PANEL, 2) ||
-        add_rows(l, mlp->down, layer, mlp->expert, down, 0, 1)) {
+        add_rows(l, mlp->gate, layer, mlp->expert, gate_up, 0, 2)) {
         return -1;
     }
+    keep_rows(l, mlp->inner);
+    if (add_rows(l, mlp->up, layer, mlp->expert, gate_up, MATRIX_PANEL, 2)) {
+        return -1;
+    }
+    keep_rows(l, mlp->inner);
+    if (add_rows(l, mlp->down, layer, mlp->expert, down, 0, 1)) {
+        return -1;
+    }
+    keep_columns(l, mlp->inner.first);
     return 0;
 }
 
-/* A bias's value i goes to place i, or where row i of gate or up stands in their matrix. */
-static int put_expert_bias(struct loader *l, enum weights_id id, int layer, int expert, float *out,
-                           int stride)
+/* Values `part` of a bias, in order, or where rows of gate or up stand in their matrix. */
+static int put_expert_bias(struct loader *l, enum weights_id id, int layer, int expert,
+                           struct shard_span part, float *out, int stride)
 {
     struct weights_tensor t;
     if (find(l, id, layer, expert, &t)) {
@@ -297,8 +331,9 @@ static int put_expert_bias(struct loader *l, enum weights_id id, int layer, int 
     }
     float *values = xcalloc((size_t)t.n_cols, sizeof *values);
     weights_vector(&t, values);
-    for (int i = 0; i < (int)t.n_cols; i++) {
-        out[i / MATRIX_PANEL * MATRIX_PANEL * stride + i % MATRIX_PANEL] = values[i];
+    for (int i = 0; i < part.n; i++) {
+        const int at = i / MATRIX_PANEL * MATRIX_PANEL * stride + i % MATRIX_PANEL;
+        out[at] = values[part.first + i];
     }
     free(values);
     return 0;
@@ -307,18 +342,21 @@ static int put_expert_bias(struct loader *l, enum weights_id id, int layer, int 
 static int add_expert_biases(struct loader *l, int layer, struct packed_experts *p)
 {
     const struct arch *a = l->arch;
-    const size_t wide = 2 * (size_t)matrix_padded(a->moe.intermediate);
-    const size_t hidden = (size_t)matrix_padded(a->hidden), n = (size_t)a->moe.n_experts;
+    const struct shard_span inner = l->shard->expert, all = {0, a->hidden};
+    const size_t wide = 2 * (size_t)matrix_padded(inner.n), n = (size_t)a->moe.n_experts;
+    const size_t hidden = (size_t)matrix_padded(a->hidden);
+    const bool first = l->shard->rank == 0;
     if (add_vector(l, WEIGHTS_ROUTER_BIAS, layer, &p->router_bias) ||
-        new_vector(l, n * wide, &p->gate_up_bias) || new_vector(l, n * hidden, &p->down_bias)) {
+        new_vector(l, n * wide, &p->gate_up_bias) ||
+        (first && new_vector(l, n * hidden, &p->down_bias))) {
         return -1;
     }
     for (int i = 0; i < a->moe.n_experts; i++) {
-        float *gate = p->gate_up_bias + (size_t)i * wide;
-        if (put_expert_bias(l, WEIGHTS_EXPERT_GATE_BIAS, layer, i, gate, 2) ||
-            put_expert_bias(l, WEIGHTS_EXPERT_UP_BIAS, layer, i, gate + MATRIX_PANEL, 2) ||
-            put_expert_bias(l, WEIGHTS_EXPERT_DOWN_BIAS, layer, i,
-                            p->down_bias + (size_t)i * hidden, 1)) {
+        float *gate = p->gate_up_bias + (size_t)i * wide, *up = gate + MATRIX_PANEL;
+        if (put_expert_bias(l, WEIGHTS_EXPERT_GATE_BIAS, layer, i, inner, gate, 2) ||
+            put_expert_bias(l, WEIGHTS_EXPERT_UP_BIAS, layer, i, inner, up, 2) ||
+            (first && put_expert_bias(l, WEIGHTS_EXPERT_DOWN_BIAS, layer, i, all,
+                                      p->down_bias + (size_t)i * hidden, 1))) {
             return -1;
         }
     }
@@ -337,7 +375,7 @@ static int add_experts(struct loader *l, int layer, struct packed_experts *p)
         return -1;
     }
     struct mlp mlp = {WEIGHTS_EXPERT_GATE, WEIGHTS_EXPERT_UP, WEIGHTS_EXPERT_DOWN, 0,
-                      a->moe.intermediate, a->expert_dtype};
+                      l->shard->expert,    a->expert_dtype};
     for (; mlp.expert < n; mlp.expert++) {
         if (add_mlp(l, layer, &mlp, &p->gate_up[mlp.expert], &p->down[mlp.expert])) {
             return -1;
@@ -353,14 +391,10 @@ static int add_experts(struct loader *l, int layer, struct packed_experts *p)
 static int add_feed_forward(struct loader *l, int layer, struct packed_layer *p)
 {
     const struct arch *a = l->arch;
-    const struct mlp dense = {WEIGHTS_GATE, WEIGHTS_UP,      WEIGHTS_DOWN,
-                              -1,           a->intermediate, a->linear_dtype};
-    const struct mlp shared = {WEIGHTS_SHARED_GATE,
-                               WEIGHTS_SHARED_UP,
-                               WEIGHTS_SHARED_DOWN,
-                               -1,
-                               a->moe.n_shared * a->moe.intermediate,
-                               a->linear_dtype};
+    const struct mlp dense = {WEIGHTS_GATE, WEIGHTS_UP,    WEIGHTS_DOWN,
+                              -1,           l->shard->mlp, a->linear_dtype};
+    const struct mlp shared = {WEIGHTS_SHARED_GATE, WEIGHTS_SHARED_UP, WEIGHTS_SHARED_DOWN, -1,
+                               l->shard->shared,    a->linear_dtype};
     if (!arch_is_moe(a, layer)) {
         return add_mlp(l, layer, &dense, &p->gate_up, &p->down);
     }
@@ -379,14 +413,23 @@ static int add_layer(struct loader *l, int layer, struct packed_layer *p)
                : 0;
 }
 
+/* The rank's part of the vocabulary. */
+static int add_vocab(struct loader *l, enum weights_id id, enum arch_dtype dtype, struct matrix *m)
+{
+    const struct shard_span vocab = l->shard->vocab;
+    if (matrix_init(m, vocab.n, l->arch->hidden, dtype, l->e) || add_rows(l, id, 0, -1, m, 0, 1)) {
+        return -1;
+    }
+    keep_rows(l, vocab);
+    return 0;
+}
+
 static int add_ends(struct loader *l, const struct layers_part *part)
 {
-    const struct arch *a = l->arch;
     struct packed *p = l->packed;
     // A table that the head shares is as the head's.
-    const enum arch_dtype embed = a->tied_embedding ? kept_in_head(l) : a->dtype;
-    if (part->has_embed && (matrix_init(&p->embed, a->vocab, a->hidden, embed, l->e) ||
-                            add_rows(l, WEIGHTS_EMBED, 0, -1, &p->embed, 0, 1))) {
+    const enum arch_dtype embed = l->arch->tied_embedding ? kept_in_head(l) : kept(l->arch->dtype);
+    if (part->has_embed && add_vocab(l, WEIGHTS_EMBED, embed, &p->embed)) {
         return -1;
     }
     if (!part->has_head) {
@@ -395,14 +438,10 @@ static int add_ends(struct loader *l, const struct layers_part *part)
     if (add_norm(l, WEIGHTS_NORM, 0, &p->norm)) {
         return -1;
     }
-    if (part->has_embed && a->tied_embedding) {
+    if (part->has_embed && l->arch->tied_embedding) {
         return 0;
     }
-    if (matrix_init(&p->head, a->vocab, a->hidden, kept_in_head(l), l->e) ||
-        add_rows(l, WEIGHTS_HEAD, 0, -1, &p->head, 0, 1)) {
-        return -1;
-    }
-    return 0;
+    return add_vocab(l, WEIGHTS_HEAD, kept_in_head(l), &p->head);
 }
 
 static int add_all(struct loader *l, const struct layers_part *part)
@@ -421,6 +460,7 @@ static int add_all(struct loader *l, const struct layers_part *part)
 struct task {
     const struct job *job;
     const struct arch *arch;
+    const struct shard *shard;
     char *scratch;
     int first, end;
 };
@@ -446,6 +486,24 @@ static int tensor_row(const struct task *t, int row)
     return job->rows.first + row;
 }
 
+/* The matrix's columns of n rows. */
+static const void *columns(const struct task *t, int first, int n)
+{
+    const struct job *job = t->job;
+    const size_t value_bytes = job->t.dtype == ARCH_F32 ? sizeof(float) : sizeof(uint16_t);
+    const size_t all = (size_t)job->t.n_cols * value_bytes, cut = (size_t)job->first_col;
+    const size_t part = (size_t)job->m->n_cols * value_bytes;
+    const char *rows = weights_rows(&job->t, first, n, t->scratch);
+    if (all == part) {
+        return rows;
+    }
+    char *out = t->scratch + (size_t)MATRIX_PANEL * (size_t)job->t.n_cols * sizeof(float);
+    for (size_t i = 0; i < (size_t)n; i++) {
+        memcpy(out + i * part, rows + i * all + cut * value_bytes, part);
+    }
+    return out;
+}
+
 /* Rows as they are, as many at a time as follow each other in tensor and panel. */
 static void pack_rows(const struct task *t)
 {
@@ -462,7 +520,7 @@ static void pack_rows(const struct task *t)
                tensor_row(t, row + n) == from + n) {
             n++;
         }
-        matrix_pack(job->m, at, n, job->t.dtype, weights_rows(&job->t, from, n, t->scratch));
+        matrix_pack(job->m, at, n, job->t.dtype, columns(t, from, n));
     }
 }
 
@@ -475,7 +533,7 @@ static void pack_keys_up(const struct task *t)
     float *rows = (float *)(void *)t->scratch, *row = rows + (size_t)nope * n_cols;
     int loaded = -1;
     for (int at = t->first * MATRIX_PANEL; at < t->end * MATRIX_PANEL; at++) {
-        const int head = at / r, c = at % r;
+        const int head = t->shard->heads.first + at / r, c = at % r;
         for (int d = 0; head != loaded && d < nope; d++) {
             float *to = rows + (size_t)d * n_cols;
             const int from = head * (nope + a->v_dim) + d;
@@ -496,7 +554,8 @@ static void pack_values_up(const struct task *t)
     const struct arch *a = t->arch;
     const int nope = a->latent.nope_dim, v = matrix_padded(a->v_dim);
     for (int at = t->first * MATRIX_PANEL; at < t->end * MATRIX_PANEL; at++) {
-        const int row = at / v * (nope + a->v_dim) + nope + at % v;
+        const int head = t->shard->heads.first + at / v;
+        const int row = head * (nope + a->v_dim) + nope + at % v;
         if (at % v < a->v_dim) {
             matrix_pack(t->job->m, at, 1, t->job->t.dtype,
                         weights_rows(&t->job->t, row, 1, t->scratch));
@@ -514,8 +573,8 @@ static void pack_padded_in(const struct task *t)
     const int end = t->end * MATRIX_PANEL;
     for (int at = t->first * MATRIX_PANEL; at < end && at < t->job->rows.n; at++) {
         const float *row = weights_rows(&t->job->t, at, 1, floats);
-        for (size_t h = 0; h < (size_t)a->n_heads; h++) {
-            memcpy(wide + h * v, row + h * n, n * sizeof *row);
+        for (size_t h = 0; h < (size_t)t->shard->heads.n; h++) {
+            memcpy(wide + h * v, row + t->job->first_col + h * n, n * sizeof *row);
         }
         matrix_pack(t->job->m, at, 1, ARCH_F32, wide);
     }
@@ -529,6 +588,7 @@ static void pack(void *arg, int member, int n_members)
         const struct task t = {
             .job = &l->jobs[i],
             .arch = l->arch,
+            .shard = l->shard,
             .scratch = l->scratch[member],
             .first = (int)(n * member / n_members),
             .end = (int)(n * (member + 1) / n_members),
@@ -576,7 +636,8 @@ static int pack_all(struct loader *l, struct pool *pool)
 }
 
 int packed_load(struct packed *p, const char *model, const struct arch *a,
-                const struct layers_part *part, int weight_bits, struct pool *pool, struct err *e)
+                const struct layers_part *part, const struct shard *shard, int weight_bits,
+                struct pool *pool, struct err *e)
 {
     CHECK(part->first_layer >= 0 && part->n_layers >= 1 &&
           part->first_layer + part->n_layers <= a->n_layers);
@@ -589,7 +650,8 @@ int packed_load(struct packed *p, const char *model, const struct arch *a,
         .n_experts = a->moe.n_experts,
         .layers = xcalloc((size_t)part->n_layers, sizeof *p->layers),
     };
-    struct loader l = {.weights = w, .arch = a, .weight_bits = weight_bits, .packed = p, .e = e};
+    struct loader l = {
+        .weights = w, .arch = a, .shard = shard, .weight_bits = weight_bits, .packed = p, .e = e};
     int rc = add_all(&l, part) || pack_all(&l, pool) ? -1 : 0;
     free(l.jobs);
     weights_close(w);

@@ -5,6 +5,9 @@
  *
  * Rotary pairs (2j, 2j + 1) are brought to (j, j + half) by the order of the rows that make them: q and
  * k are permuted alike, so scores stay what they are. Norms that multiply by 1 + w hold 1 + w.
+ *
+ * Of a tensor-parallel group each rank holds its part (workers/shard.h): sizes below are then the part's.
+ * Biases of partial sums are with rank 0.
  */
 #pragma once
 
@@ -15,6 +18,7 @@
 #include "model/arch.h"
 #include "workers/cpu/matrix.h"
 #include "workers/layers.h"
+#include "workers/shard.h"
 
 /*
  * Latent attention in absorbed form: a head's query times W_UK meets the cached latents themselves, and
@@ -64,8 +68,8 @@ struct packed {
 
 /* The pool's threads, if there is one, each pack the panels that they will compute with. */
 int packed_load(struct packed *p, const char *model, const struct arch *a,
-                const struct layers_part *part, int weight_bits, struct pool *pool,
-                struct err *e) ERR_CHECKED;
+                const struct layers_part *part, const struct shard *shard, int weight_bits,
+                struct pool *pool, struct err *e) ERR_CHECKED;
 void packed_free(struct packed *p);
 
 /* The matrix that logits come from. */

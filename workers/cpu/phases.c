@@ -44,24 +44,23 @@ static size_t padded(int n)
     return (size_t)matrix_padded(n);
 }
 
-static struct phases_widths widths(const struct arch *a)
+static struct phases_widths widths(const struct arch *a, const struct packed *weights)
 {
-    const int q = a->n_heads * a->head_dim;
-    struct phases_widths ld = {
-        .hidden = padded(a->hidden),
-        .mlp = most(padded(a->intermediate), padded(a->moe.n_shared * a->moe.intermediate)),
-        .expert = padded(a->moe.intermediate),
-        .experts = padded(a->moe.n_experts),
-    };
+    struct phases_widths ld = {.hidden = padded(a->hidden), .experts = padded(a->moe.n_experts)};
+    for (int i = 0; i < weights->n_layers; i++) {
+        const struct packed_layer *l = &weights->layers[i];
+        ld.mlp = most(ld.mlp, padded(l->down.n_cols));
+        ld.expert = most(ld.expert, l->experts.down ? padded(l->experts.down[0].n_cols) : 0);
+    }
     if (arch_is_latent(a)) {
         const size_t r = padded(a->latent.kv_rank), n = (size_t)a->n_heads;
-        ld.qkv = padded(q);
+        ld.qkv = padded(a->n_heads * a->head_dim);
         ld.latent = padded(a->latent.q_rank) + padded((int)r + a->rope_dim);
         ld.absorbed = n * padded((int)r + a->rope_dim);
         ld.attended = n * r;
         ld.heads = n * padded(a->v_dim);
     } else {
-        ld.qkv = padded(q + a->n_kv_heads * (a->head_dim + a->v_dim));
+        ld.qkv = padded(a->n_heads * a->head_dim + a->n_kv_heads * (a->head_dim + a->v_dim));
         ld.attended = padded(a->n_heads * a->v_dim);
     }
     return ld;
@@ -126,6 +125,24 @@ static int take_routes(struct phases *p, struct err *e)
                : 0;
 }
 
+/* Room for what the ranks of a group find in their parts of the vocabulary. */
+static int take_found(struct phases *p, struct err *e)
+{
+    const size_t n = (size_t)p->shard.size, rows = p->cfg.max_rows;
+    const size_t part = rows * (size_t)shard_most_vocab(p->cfg.arch, p->shard.size);
+    if (take(&p->mine, rows, sizeof *p->mine, e)) {
+        return -1;
+    }
+    if (n == 1 || !p->cfg.part.has_head) {
+        return 0;
+    }
+    return take(&p->part_logits, part, sizeof(float), e) ||
+                   take(&p->all_logits, n * part, sizeof(float), e) ||
+                   take(&p->all, n * rows, sizeof *p->all, e)
+               ? -1
+               : 0;
+}
+
 static int take_cache(struct phases *p, struct err *e)
 {
     const struct arch *a = p->cfg.arch;
@@ -175,13 +192,22 @@ static int take_members(struct phases *p, struct err *e)
 
 int phases_create(struct phases **out, const struct phases_config *cfg, struct err *e)
 {
-    const struct arch *a = cfg->arch;
     struct phases *p = xcalloc(1, sizeof *p);
+    struct arch *a = &p->arch;
     p->cfg = *cfg;
-    p->ld = widths(a);
+    CHECK(!(cfg->arch->post_norms && cfg->arch->moe.n_experts > 0)); // no family has both
+    if (shard_init(&p->shard, cfg->arch, cfg->group.rank, cfg->group.size, e)) {
+        phases_destroy(p);
+        return -1;
+    }
+    *a = *cfg->arch;
+    a->n_heads = p->shard.heads.n;
+    a->n_kv_heads = p->shard.kv_heads.n;
+    p->cfg.arch = a;
+    p->ld = widths(a, cfg->weights);
     p->unit_panels = a->head_dim / greatest_divisor(a->head_dim, MATRIX_PANEL);
     if (take_cache(p, e) || take_activations(p, e) || take_narrowed(p, e) || take_routes(p, e) ||
-        take_members(p, e)) {
+        take_members(p, e) || take_found(p, e)) {
         phases_destroy(p);
         return -1;
     }
@@ -202,12 +228,12 @@ void phases_destroy(struct phases *p)
             free(own[k]);
         }
     }
-    void *buffers[] = {p->x,        p->branch,  p->normed,       p->qkv,           p->latent,
-                       p->absorbed, p->heads,   p->attended,     p->gate_up,       p->act,
-                       p->kv,       p->cosines, p->sines,        p->router_logits, p->chosen,
-                       p->weights,  p->sorted,  p->expert_first, p->busy,          p->expert_act,
-                       p->narrowed, p->members, p->next,         p->sample_tokens, p->sample_rows,
-                       p->groups};
+    void *buffers[] = {
+        p->x,     p->branch,        p->normed,   p->qkv,           p->latent,      p->absorbed,
+        p->heads, p->attended,      p->gate_up,  p->act,           p->kv,          p->cosines,
+        p->sines, p->router_logits, p->chosen,   p->weights,       p->sorted,      p->expert_first,
+        p->busy,  p->expert_act,    p->narrowed, p->part_logits,   p->all_logits,  p->mine,
+        p->all,   p->members,       p->next,     p->sample_tokens, p->sample_rows, p->groups};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) {
         free(buffers[i]);
     }
@@ -346,73 +372,111 @@ void phases_impl_product(const struct phases *p, const struct matrix *w, struct 
                    bias ? KERNELS_ADD : KERNELS_SET);
 }
 
-static void add_bias(const struct phases *p, const float *bias, struct phases_range panels)
+static void add_bias(const struct phases *p, float *to, const float *bias,
+                     struct phases_range panels)
 {
     const size_t first = (size_t)panels.from * MATRIX_PANEL;
     const size_t end = (size_t)panels.to * MATRIX_PANEL;
     for (size_t i = 0; i < (size_t)p->n_tokens; i++) {
-        float *x = p->x + i * p->ld.hidden;
+        float *x = to + i * p->ld.hidden;
         for (size_t k = first; k < end; k++) {
             x[k] += bias[k];
         }
     }
 }
 
-static void add_branch(const struct phases_walk *w, const float *norm)
+bool phases_impl_apart(const struct phases *p, const float *norm)
+{
+    return norm || p->shard.size > 1;
+}
+
+/* One member puts the ranks' x (n_tokens, ld.hidden) together, the others wait. */
+static void sum_ranks(const struct phases_walk *w, float *x)
 {
     const struct phases *p = w->p;
+    if (p->shard.size == 1) {
+        return;
+    }
+    if (w->member == 0) {
+        p->cfg.group.sum(p->cfg.group.ctx, x, (size_t)p->n_tokens * p->ld.hidden);
+    }
+    phases_impl_meet(w);
+}
+
+void phases_impl_add_branch(const struct phases_walk *w, const float *norm)
+{
+    const struct phases *p = w->p;
+    phases_impl_meet(w);
+    sum_ranks(w, p->branch);
     const struct phases_range r = phases_impl_share(w, p->n_tokens);
     for (int i = r.from; i < r.to; i++) {
         float *branch = p->branch + (size_t)i * p->ld.hidden, *x = p->x + (size_t)i * p->ld.hidden;
-        p->cfg.kernels->rmsnorm(branch, branch, norm, p->cfg.arch->hidden, p->cfg.arch->rms_eps);
+        if (norm) {
+            p->cfg.kernels->rmsnorm(branch, branch, norm, p->cfg.arch->hidden,
+                                    p->cfg.arch->rms_eps);
+        }
         for (size_t k = 0; k < p->ld.hidden; k++) {
             x[k] += branch[k];
         }
     }
 }
 
-void phases_impl_residual(const struct phases_walk *w, const struct matrix *m, const float *y,
-                          size_t ldy, const float *bias, const float *norm)
+void phases_impl_residual(const struct phases_walk *w, const struct phases_residual *r,
+                          const float *y, size_t ldy)
 {
     struct phases *p = w->p;
-    const struct kernels_rows rows = phases_impl_input(w, m, y, ldy, p->n_tokens);
-    const struct phases_range r = phases_impl_share(w, m->n_panels);
-    if (norm) {
-        phases_impl_product(p, m, r, &rows, p->n_tokens, bias, p->branch, p->ld.hidden);
-        phases_impl_meet(w);
-        add_branch(w, norm);
-    } else {
-        kernels_matmul(p->cfg.kernels, m, r.from, r.to, &rows, p->n_tokens,
-                       p->x + (size_t)r.from * MATRIX_PANEL, p->ld.hidden, KERNELS_ADD);
-        if (bias) {
-            add_bias(p, bias, r);
-        }
+    const struct kernels_rows rows = phases_impl_input(w, r->m, y, ldy, p->n_tokens);
+    const struct phases_range panels = phases_impl_share(w, r->m->n_panels);
+    const bool apart = phases_impl_apart(p, r->norm);
+    float *to = (apart ? p->branch : p->x) + (size_t)panels.from * MATRIX_PANEL;
+    kernels_matmul(p->cfg.kernels, r->m, panels.from, panels.to, &rows, p->n_tokens, to,
+                   p->ld.hidden, apart && !r->onto ? KERNELS_SET : KERNELS_ADD);
+    if (r->bias) {
+        add_bias(p, apart ? p->branch : p->x, r->bias, panels);
+    }
+    if (apart) {
+        phases_impl_add_branch(w, r->norm);
     }
     phases_impl_meet(w);
 }
 
 /* --- the ends of a stage ---------------------------------------------------------------------- */
 
+/* A token's embedding; zeros where another rank has it. */
+static void embed(const struct phases *p, int32_t id, float *x)
+{
+    const struct shard_span vocab = p->shard.vocab;
+    const size_t hidden = (size_t)p->cfg.arch->hidden;
+    if (id < vocab.first || id >= vocab.first + vocab.n) {
+        memset(x, 0, hidden * sizeof *x);
+        return;
+    }
+    const float scale = p->cfg.arch->embed_scale;
+    matrix_row(&p->cfg.weights->embed, id - vocab.first, x);
+    for (size_t k = 0; scale != 1 && k < hidden; k++) {
+        x[k] *= scale;
+    }
+}
+
 static void begin(void *ctx)
 {
     const struct phases_walk *w = ctx;
     struct phases *p = w->p;
     const size_t hidden = (size_t)p->cfg.arch->hidden;
-    const float scale = p->cfg.arch->embed_scale;
     const struct phases_range r = phases_impl_share(w, p->n_tokens);
     for (int i = r.from; i < r.to; i++) {
         float *x = p->x + (size_t)i * p->ld.hidden;
         if (p->cfg.part.has_embed) {
-            matrix_row(&p->cfg.weights->embed, p->io.batch->tokens[i], x);
-            for (size_t k = 0; scale != 1 && k < hidden; k++) {
-                x[k] *= scale;
-            }
+            embed(p, p->io.batch->tokens[i], x);
         } else {
             memcpy(x, p->io.in + (size_t)i * hidden, hidden * sizeof *x);
         }
         memset(x + hidden, 0, (p->ld.hidden - hidden) * sizeof *x);
     }
     phases_impl_meet(w);
+    if (p->cfg.part.has_embed) {
+        sum_ranks(w, p->x);
+    }
 }
 
 static void end(void *ctx)

@@ -21,6 +21,7 @@
 #include "workers/kv.h"
 #include "workers/layers.h"
 #include "workers/router.h"
+#include "workers/shard.h"
 
 struct phases;
 
@@ -32,6 +33,7 @@ struct phases_config {
     uint32_t max_tokens, max_rows, n_blocks;
     enum arch_dtype kv_dtype; // F32, BF16, FP8 or INT8
     struct moe_routing routing;
+    struct shard_group group; // whose part of the weights these are
     int n_members;
 };
 
@@ -46,7 +48,8 @@ struct phases_io {
     const float *in; // (n_tokens, hidden) unless has_embed
     float *out;      // (n_tokens, hidden) unless has_head
     int32_t *ids;    // (n_rows) when has_head
-    float *logits;   // (rows with BATCH_SAMPLE in order, vocab) or NULL
+    float
+        *logits; // (rows with BATCH_SAMPLE in order, vocab) or NULL; alike on all ranks of a group
 };
 
 /* Note the work of a batch. Anything out of bounds is a bug of the caller. */

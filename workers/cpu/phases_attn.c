@@ -225,7 +225,7 @@ static bool attention_unit(const struct phases *p, int layer, const struct layer
         .n_tokens = g->n,
         .n_heads = least(shared - in_head, at_once),
         .pos = (int)r->pos + g->first,
-        .sinks = sinks ? sinks + head : NULL,
+        .sinks = sinks ? sinks + p->shard.heads.first + head : NULL,
         .q = (latent ? p->absorbed : p->qkv) + token * q_ld + head * q_step,
         .q_ld = q_ld,
         .q_step = q_step,
@@ -275,5 +275,10 @@ void phases_attn_out(void *ctx, int layer)
         y = p->heads;
         ld = p->ld.heads;
     }
-    phases_impl_residual(w, &weights->o, y, ld, weights->o_bias, weights->post_attn_norm);
+    const struct phases_residual r = {
+        .m = &weights->o,
+        .bias = weights->o_bias,
+        .norm = weights->post_attn_norm,
+    };
+    phases_impl_residual(w, &r, y, ld);
 }

@@ -26,6 +26,12 @@ struct phases_member {
     float *made;    // (PHASES_EXPERT_ROWS, columns of one unit) what an expert makes of them
 };
 
+/* The largest logit and its id. */
+struct phases_found {
+    float value;
+    int32_t id;
+};
+
 /* Sizes of rows, in floats. */
 struct phases_widths {
     size_t hidden, qkv, latent, absorbed, attended, heads, mlp, expert, experts;
@@ -33,6 +39,8 @@ struct phases_widths {
 
 struct phases {
     struct phases_config cfg;
+    struct arch arch; // with this rank's part of the heads; cfg.arch points here
+    struct shard shard;
     struct phases_widths ld;
     struct cache cache;
     size_t narrow_bytes;    // of the widest row in a narrow form
@@ -64,6 +72,12 @@ struct phases {
 
     struct phases_member *members; // (n_members)
     atomic_int *next;              // (n_layers, PHASES_COUNTERS) units handed out
+
+    struct phases_found *mine; // (max_rows) the samples' largest logits
+    // Tensor parallelism, the last stage: what the ranks found.
+    float *part_logits;       // (max_rows, most vocab of a rank) this one's
+    float *all_logits;        // (size, max_rows, most vocab of a rank)
+    struct phases_found *all; // (size, max_rows)
 
     // of the batch at hand
     struct phases_io io;
@@ -129,9 +143,22 @@ void phases_impl_product(const struct phases *p, const struct matrix *w, struct 
                          const struct kernels_rows *x, int m, const float *bias, float *y,
                          size_t ldy);
 
-/* Hidden states += y . w^T (+ bias), split by panels; `norm`, if any, is of what is added. */
-void phases_impl_residual(const struct phases_walk *w, const struct matrix *m, const float *y,
-                          size_t ldy, const float *bias, const float *norm);
+/* Whether hidden states grow by way of p->branch: it is normed, or summed over ranks. */
+bool phases_impl_apart(const struct phases *p, const float *norm);
+
+/* What a layer adds to the hidden states: m's product, normed if there is a norm. */
+struct phases_residual {
+    const struct matrix *m;
+    const float *bias, *norm; // or NULL
+    bool onto;                // p->branch holds a part of the same sum
+};
+
+/* Hidden states += y . m^T (+ bias), split by panels. */
+void phases_impl_residual(const struct phases_walk *w, const struct phases_residual *r,
+                          const float *y, size_t ldy);
+
+/* Hidden states += p->branch, which members have filled: summed over ranks, normed. */
+void phases_impl_add_branch(const struct phases_walk *w, const float *norm);
 
 /* The operations of layers.h; ctx is a struct phases_walk. */
 void phases_attn_in(void *ctx, int layer);

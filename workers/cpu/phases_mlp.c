@@ -24,5 +24,10 @@ void phases_mlp_out(void *ctx, int layer)
 {
     const struct phases_walk *w = ctx;
     const struct packed_layer *weights = &w->p->cfg.weights->layers[layer];
-    phases_impl_residual(w, &weights->down, w->p->act, w->p->ld.mlp, NULL, weights->post_mlp_norm);
+    const struct phases_residual r = {
+        .m = &weights->down,
+        .norm = weights->post_mlp_norm,
+        .onto = weights->experts.down != NULL, // what the experts gave
+    };
+    phases_impl_residual(w, &r, w->p->act, w->p->ld.mlp);
 }

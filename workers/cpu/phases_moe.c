@@ -138,6 +138,7 @@ static void expert_out(const struct phases_walk *w, int layer, int expert,
     struct phases *p = w->p;
     const struct packed_experts *weights = &p->cfg.weights->layers[layer].experts;
     float *made = p->members[w->member].made;
+    float *sum = phases_impl_apart(p, NULL) ? p->branch : p->x;
     const size_t first = (size_t)panels.from * MATRIX_PANEL;
     const size_t ld = (size_t)(panels.to - panels.from) * MATRIX_PANEL;
     const float *bias =
@@ -156,11 +157,21 @@ static void expert_out(const struct phases_walk *w, int layer, int expert,
             const int slot = p->sorted[i + row];
             const float weight = p->weights[slot], *from = made + (size_t)row * ld;
             const size_t token = (size_t)(slot / p->cfg.arch->moe.top_k);
-            float *to = p->x + token * p->ld.hidden + first;
+            float *to = sum + token * p->ld.hidden + first;
             for (size_t k = 0; k < ld; k++) {
                 to[k] += weight * from[k];
             }
         }
+    }
+}
+
+/* Where sums go to the branch, they begin with nothing. */
+static void clear_branch(const struct phases *p, struct phases_range panels)
+{
+    const size_t n = (size_t)(panels.to - panels.from) * MATRIX_PANEL;
+    for (size_t i = 0; phases_impl_apart(p, NULL) && i < (size_t)p->n_tokens; i++) {
+        float *branch = p->branch + i * p->ld.hidden + (size_t)panels.from * MATRIX_PANEL;
+        memset(branch, 0, n * sizeof *branch);
     }
 }
 
@@ -193,9 +204,13 @@ void phases_moe_experts(void *ctx, int layer)
     const int step = unit_panels(p, out->n_panels, PHASES_EXPERT_PANELS);
     while ((unit = phases_impl_next(w, layer, PHASES_EXPERTS_OUT)) * step < out->n_panels) {
         const struct phases_range panels = {unit * step, least((unit + 1) * step, out->n_panels)};
+        clear_branch(p, panels);
         for (int i = 0; i < p->n_busy; i++) {
             expert_out(w, layer, p->busy[i], panels, &rows);
         }
+    }
+    if (phases_impl_apart(p, NULL) && p->cfg.arch->moe.n_shared == 0) {
+        phases_impl_add_branch(w, NULL);
     }
     phases_impl_meet(w);
 }
