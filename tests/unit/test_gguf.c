@@ -649,6 +649,27 @@ static uint64_t fnv(const void *bytes, size_t n)
     return h;
 }
 
+/* Rows one by one, as they are stored: their values are those of the rows as float32. */
+static void expect_rows_as_stored(const struct weights_tensor *t)
+{
+    struct weights_tensor whole = *t, one = *t;
+    const size_t n = (size_t)t->n_cols, bytes = (size_t)weights_row_bytes(t->dtype, t->n_cols);
+    float *want = xmalloc(n * sizeof *want), *got = xmalloc(n * sizeof *got);
+    void *scratch = xmalloc(bytes);
+    whole.dtype = one.dtype = ARCH_F32;
+    one.n_rows = 1; // a tensor of that row alone
+    one.first = one.rotary_head = 0;
+    one.stored = t->dtype;
+    for (int64_t row = 0; row < t->n_rows; row++) {
+        one.data = weights_rows(t, row, 1, scratch);
+        const float *a = weights_rows(&whole, row, 1, want), *b = weights_rows(&one, 0, 1, got);
+        assert_memory_equal(a, b, n * sizeof *a);
+    }
+    free(want);
+    free(got);
+    free(scratch);
+}
+
 /* tests/golden/types.gguf, and what llama.cpp's package decodes of it (make_gguf.py). */
 static void types_are_decoded_as_llama_cpp_does(void **state)
 {
@@ -680,6 +701,8 @@ static void types_are_decoded_as_llama_cpp_does(void **state)
         struct weights_tensor t;
         assert_int_equal(weights_find(w, cases[i].id, 0, -1, &t, &e), 0);
         assert_int_equal(t.stored, cases[i].stored);
+        assert_int_equal(t.dtype, t.stored == ARCH_MXFP4 ? ARCH_BF16 : t.stored);
+        expect_rows_as_stored(&t);
         t.dtype = ARCH_F32;
         t.rotary_head = 0; // as it lies in the file
         const size_t n = (size_t)(t.n_rows * t.n_cols);

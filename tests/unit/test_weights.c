@@ -165,7 +165,7 @@ static void values_are_those_that_pytorch_reads(void **state)
         struct weights *w = open_model(folder, &a);
         struct weights_tensor t = find(w, cases[i].id, cases[i].layer, cases[i].expert);
         t.dtype = cases[i].as;
-        const size_t bytes = (size_t)(t.n_rows * t.n_cols * weights_value_bytes(t.dtype));
+        const size_t bytes = (size_t)(t.n_rows * weights_row_bytes(t.dtype, t.n_cols));
         void *scratch = xmalloc(bytes);
         uint64_t hash = fnv(weights_rows(&t, 0, t.n_rows, scratch), bytes);
         if (hash != cases[i].hash) {

@@ -7,8 +7,7 @@
 
 #include <string.h>
 
-/* The stored row of a wanted one. GGUF's Llama has rows j and j + D/2 of a head beside each other. */
-static int64_t stored_row(const struct weights_tensor *t, int64_t row)
+int64_t decode_row(const struct weights_tensor *t, int64_t row)
 {
     const int64_t d = t->rotary_head;
     if (d == 0) {
@@ -101,7 +100,7 @@ static void generate_span(const struct weights_tensor *t, int64_t at, size_t n, 
 
 void decode_span(const struct weights_tensor *t, int64_t row, int64_t col, size_t n, float *out)
 {
-    const int64_t from = stored_row(t, row);
+    const int64_t from = decode_row(t, row);
     const int64_t at = t->first + from * t->row_step + col * t->col_step;
     if (!t->data) {
         generate_span(t, at, n, out);

@@ -5,6 +5,7 @@
 #include "model/gguf.h"
 #include "workers/weights/bf16.h"
 #include "workers/weights/decode.h"
+#include "workers/weights/f16.h"
 #include "workers/weights/fill.h"
 #include "workers/weights/formats.h"
 #include "workers/weights/gguf_tensors.h"
@@ -278,7 +279,7 @@ static int find_stored(const struct weights *w, const struct tensors_shape *s,
 
 static enum arch_dtype given_as(enum arch_dtype stored)
 {
-    return stored == ARCH_F32 || stored == ARCH_F16 ? ARCH_F32 : ARCH_BF16;
+    return stored == ARCH_FP8 || stored == ARCH_MXFP4 ? ARCH_BF16 : stored;
 }
 
 int weights_find(const struct weights *w, enum weights_id id, int layer, int expert,
@@ -381,16 +382,46 @@ int weights_hash(const char *model, const struct arch *a, uint64_t *hash, struct
 
 /* --- reading ---------------------------------------------------------------------------------- */
 
-/* As stored, one after another: no copy is needed but where the file's bytes are not aligned. */
+int64_t weights_row_bytes(enum arch_dtype dtype, int64_t n_cols)
+{
+    switch (dtype) {
+    case ARCH_F32:
+        return 4 * n_cols;
+    case ARCH_BF16:
+    case ARCH_F16:
+        return 2 * n_cols;
+    case ARCH_FP8:
+        return n_cols;
+    case ARCH_MXFP4:
+        return n_cols / FORMATS_GROUP * FORMATS_MXFP4_BYTES;
+    case ARCH_INT8:
+        return n_cols / FORMATS_GROUP * FORMATS_Q8_0_BYTES;
+    case ARCH_INT4:
+        return n_cols / FORMATS_GROUP * FORMATS_Q4_0_BYTES;
+    }
+    return 0;
+}
+
+static bool is_grouped(enum arch_dtype dtype)
+{
+    return dtype == ARCH_INT8 || dtype == ARCH_INT4;
+}
+
+/* Rows that need nothing but to be found; copied only where they are apart or not aligned. */
 static const void *as_stored(const struct weights_tensor *t, int64_t first, int64_t n,
                              void *scratch)
 {
-    const size_t value_bytes = (size_t)weights_value_bytes(t->dtype);
-    const char *at = (const char *)t->data + (size_t)(t->first + first * t->row_step) * value_bytes;
-    if ((uintptr_t)at % value_bytes == 0) {
+    const int64_t bytes = weights_row_bytes(t->stored, t->n_cols);
+    const char *data = (const char *)t->data + weights_row_bytes(t->stored, t->first);
+    const uintptr_t alignment = is_grouped(t->stored) ? 1 : t->stored == ARCH_F32 ? 4 : 2;
+    const char *at = data + first * bytes;
+    if (t->rotary_head == 0 && (uintptr_t)at % alignment == 0) {
         return at;
     }
-    return memcpy(scratch, at, (size_t)(n * t->n_cols) * value_bytes);
+    for (int64_t i = 0; i < n; i++) {
+        memcpy((char *)scratch + i * bytes, data + decode_row(t, first + i) * bytes, (size_t)bytes);
+    }
+    return scratch;
 }
 
 static void put_span(const struct weights_tensor *t, const float *values, size_t n, size_t at,
@@ -400,19 +431,20 @@ static void put_span(const struct weights_tensor *t, const float *values, size_t
         memcpy((float *)out + at, values, n * sizeof *values);
         return;
     }
+    uint16_t *to = (uint16_t *)out + at;
     for (size_t i = 0; i < n; i++) {
-        ((uint16_t *)out)[at + i] = bf16_from_f32(values[i]);
+        to[i] = t->dtype == ARCH_F16 ? f16_from_f32(values[i]) : bf16_from_f32(values[i]);
     }
 }
 
 const void *weights_rows(const struct weights_tensor *t, int64_t first, int64_t n, void *scratch)
 {
     CHECK(first >= 0 && n >= 0 && first + n <= t->n_rows);
-    CHECK(t->dtype == ARCH_F32 || t->dtype == ARCH_BF16);
     if (t->data && t->stored == t->dtype && t->col_step == 1 && t->row_step == t->n_cols &&
-        t->rotary_head == 0 && !(t->add != 0)) {
+        !(t->add != 0)) {
         return as_stored(t, first, n, scratch);
     }
+    CHECK(t->dtype == ARCH_F32 || t->dtype == ARCH_F16 || t->dtype == ARCH_BF16);
     for (int64_t col = 0; col < t->n_cols; col += DECODE_SPAN) {
         const size_t wide = (size_t)(t->n_cols - col < DECODE_SPAN ? t->n_cols - col : DECODE_SPAN);
         for (int64_t row = 0; row < n; row++) { // rows of a transposed tensor share cache lines
@@ -434,21 +466,6 @@ void weights_vector(const struct weights_tensor *t, float *out)
 
 int64_t weights_stored_bytes(const struct weights_tensor *t)
 {
-    const int64_t n = t->n_rows * t->n_cols;
-    switch (t->stored) {
-    case ARCH_F32:
-        return 4 * n;
-    case ARCH_BF16:
-    case ARCH_F16:
-        return 2 * n;
-    case ARCH_FP8:
-        return n + 4 * blocks_of(t->n_rows) * blocks_of(t->n_cols);
-    case ARCH_MXFP4:
-        return n / FORMATS_GROUP * FORMATS_MXFP4_BYTES;
-    case ARCH_INT8:
-        return n / FORMATS_GROUP * FORMATS_Q8_0_BYTES;
-    case ARCH_INT4:
-        return n / FORMATS_GROUP * FORMATS_Q4_0_BYTES;
-    }
-    return 0;
+    const int64_t factors = t->stored == ARCH_FP8 ? blocks_of(t->n_rows) * blocks_of(t->n_cols) : 0;
+    return t->n_rows * weights_row_bytes(t->stored, t->n_cols) + factors * (int64_t)sizeof(float);
 }

@@ -68,8 +68,8 @@ struct weights_tensor {
     char name[96];
     int64_t n_rows, n_cols;
     /*
-     * Of the rows that weights_rows gives, ARCH_F32 or ARCH_BF16. weights_find chooses BF16 for what
-     * is stored in 16 bits as BF16 or in fewer bits, F32 for the rest; the caller may set the other.
+     * Of the rows that weights_rows gives. weights_find chooses how they are stored, but BF16 for FP8
+     * and MXFP4; the caller may set F32 or BF16. INT8 and INT4 are GGUF's blocks of Q8_0 and Q4_0.
      */
     enum arch_dtype dtype;
     enum arch_dtype stored;
@@ -98,7 +98,7 @@ int weights_find(const struct weights *w, enum weights_id id, int layer, int exp
                  struct weights_tensor *t, struct err *e) ERR_CHECKED;
 
 /*
- * Rows first .. first + n - 1 in t->dtype: inside the file, or made in scratch (n * n_cols values). To
+ * Rows first .. first + n - 1 in t->dtype: inside the file, or made in scratch (n rows). To
  * float32 every format is exact but FP8, whose product with its factor is rounded once; to bfloat16
  * that is rounded again, to nearest even (MXFP4 is exact there too).
  */
@@ -106,6 +106,9 @@ const void *weights_rows(const struct weights_tensor *t, int64_t first, int64_t 
 
 /* A whole vector as float32: out (n_cols). */
 void weights_vector(const struct weights_tensor *t, float *out);
+
+/* Bytes of n_cols values of a row; a multiple of 32 in the dtypes that have groups. */
+int64_t weights_row_bytes(enum arch_dtype dtype, int64_t n_cols);
 
 /* Bytes of it as stored, factors included. */
 int64_t weights_stored_bytes(const struct weights_tensor *t);
@@ -119,8 +122,3 @@ int weights_hash(const char *model, const struct arch *a, uint64_t *hash,
 
 /* Open the model and look up every tensor: what a launcher does before it starts ranks. */
 int weights_check(const char *model, const struct arch *a, struct err *e) ERR_CHECKED;
-
-static inline int64_t weights_value_bytes(enum arch_dtype dtype)
-{
-    return dtype == ARCH_BF16 ? 2 : 4;
-}
