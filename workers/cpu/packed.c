@@ -124,7 +124,12 @@ static void keep_rows(struct loader *l, struct shard_span s)
 
 static void keep_columns(struct loader *l, int first)
 {
-    l->jobs[l->n_jobs - 1].first_col = first;
+    struct job *job = &l->jobs[l->n_jobs - 1];
+    job->first_col = first;
+    // Values that share a factor are not taken apart.
+    if (first % MATRIX_GROUP != 0 || job->m->n_cols % MATRIX_GROUP != 0) {
+        job->t.dtype = matrix_is_grouped(job->t.dtype) ? ARCH_F32 : job->t.dtype;
+    }
 }
 
 /* Likewise rows first .. first + n - 1, the last rope_dim of every head_rows of them rotated. */
@@ -490,16 +495,16 @@ static int tensor_row(const struct task *t, int row)
 static const void *columns(const struct task *t, int first, int n)
 {
     const struct job *job = t->job;
-    const size_t value_bytes = job->t.dtype == ARCH_F32 ? sizeof(float) : sizeof(uint16_t);
-    const size_t all = (size_t)job->t.n_cols * value_bytes, cut = (size_t)job->first_col;
-    const size_t part = (size_t)job->m->n_cols * value_bytes;
+    const size_t all = (size_t)weights_row_bytes(job->t.dtype, job->t.n_cols);
+    const size_t part = (size_t)weights_row_bytes(job->t.dtype, job->m->n_cols);
+    const size_t cut = (size_t)weights_row_bytes(job->t.dtype, job->first_col);
     const char *rows = weights_rows(&job->t, first, n, t->scratch);
     if (all == part) {
         return rows;
     }
     char *out = t->scratch + (size_t)MATRIX_PANEL * (size_t)job->t.n_cols * sizeof(float);
     for (size_t i = 0; i < (size_t)n; i++) {
-        memcpy(out + i * part, rows + i * all + cut * value_bytes, part);
+        memcpy(out + i * part, rows + i * all + cut, part);
     }
     return out;
 }
