@@ -13,6 +13,19 @@ tm_unit_test(emit LIBS tm_workers)
 # A load rank and 1, 2, 3 stages, or two replicas of 2.
 tm_mpi_test(pipeline RANKS 2 3 4 5 LIBS tm_test_chain)
 tm_mpi_test(nonsense RANKS 2 LIBS tm_workers)
+# A load rank and P x T workers, on a tiny model of each family.
+add_executable(mpi_families mpi/test_families.c)
+target_link_libraries(mpi_families PRIVATE tm_workers PkgConfig::JANSSON)
+foreach(place "1 1 2" "1 2 3" "2 1 3" "3 1 4" "2 2 5")
+  separate_arguments(place)
+  list(GET place 0 p)
+  list(GET place 1 t)
+  list(GET place 2 n)
+  add_test(NAME mpi.families.p${p}t${t}
+    COMMAND ${TM_MPIRUN} -np ${n} $<TARGET_FILE:mpi_families> ${p} ${t})
+  set_tests_properties(mpi.families.p${p}t${t} PROPERTIES TIMEOUT 120 PROCESSORS 2
+    ENVIRONMENT "${TM_MPI_ENVIRONMENT}")
+endforeach()
 tm_mpi_test(tp_group RANKS 1 2 3 4 LIBS tm_workers)
 
 # Not tests: what the scheduler costs per batch, and what it gains over static batches.

@@ -8,6 +8,7 @@
 #include "model/split.h"
 #include "results/record.h"
 #include "workers/batch.h"
+#include "workers/shard.h"
 #include "workers/sim/costs.h"
 
 #define MAX_LANES UINT8_MAX  // struct span keeps a lane in one byte
@@ -61,6 +62,21 @@ static const struct opt rows[] = {
      .choices = "least_tokens|round_robin"},
     {ROW("target.idle_class", OPT_BOOL, "true", 0, 0,
          "compute threads run SCHED_IDLE where ranks share cores", idle_class)},
+    {ROW("target.weights", OPT_CHOICE, "stored", 0, 0,
+         "the layers' matrices as stored, or as integers made at load, 32 of a row to a factor",
+         weights),
+     .choices = "stored|int8|int4"},
+    {ROW("target.kv_cache", OPT_CHOICE, "auto", 0, 0,
+         "how keys and values are stored; auto: f32 with float32 weights, else bf16", kv_cache),
+     .choices = "auto|f32|bf16|fp8|int8"},
+    {ROW("target.moe_routing", OPT_CHOICE, "model", 0, 0,
+         "which experts a token takes: as the model's routers say, or drawn, for random weights",
+         moe_routing),
+     .choices = "model|uniform|zipf"},
+    {ROW(
+        "target.moe_zipf", OPT_NUMBER, "1", 1e-6, 10,
+        "exponent of target.moe_routing=zipf: the expert of rank r is drawn in proportion to 1/r^s",
+        moe_zipf)},
     {ROW("target.sim.hardware", OPT_STRING, "h100-sxm", 0, 0,
          "device whose roofline gives the times (`tidemark model inspect --help` lists them)",
          sim.hardware)},
@@ -144,9 +160,9 @@ int target_check(const struct target_config *t, const struct arch *a, struct err
     if (t->model == NULL || t->model[0] == '\0') {
         return err_set(e, ERR_INPUT, "target.model: missing (a folder, or preset:NAME)");
     }
-    if (t->tensor != 1 && t->backend != TARGET_BACKEND_SIM) {
-        return err_set(e, ERR_INPUT, "target.tensor: %lld, but the cpu backend allows 1 only",
-                       (long long)t->tensor);
+    struct shard shard;
+    if (t->backend != TARGET_BACKEND_SIM && shard_init(&shard, a, 0, (int)t->tensor, e)) {
+        return -1;
     }
     if (t->pipeline > a->n_layers) {
         return err_set(e, ERR_INPUT, "target.pipeline: %lld stages, but the model has %d layers",
@@ -162,6 +178,28 @@ int target_check(const struct target_config *t, const struct arch *a, struct err
                        (long long)n_blocks * BATCH_KV_BLOCK, (long long)INT32_MAX * BATCH_KV_BLOCK);
     }
     return check_split(t, a, e);
+}
+
+enum arch_dtype target_kv_dtype(const struct target_config *t, const struct arch *a)
+{
+    switch ((enum target_kv_cache)t->kv_cache) {
+    case TARGET_KV_F32:
+        return ARCH_F32;
+    case TARGET_KV_BF16:
+        return ARCH_BF16;
+    case TARGET_KV_FP8:
+        return ARCH_FP8;
+    case TARGET_KV_INT8:
+        return ARCH_INT8;
+    case TARGET_KV_AUTO:
+        break;
+    }
+    return a->dtype == ARCH_F32 ? ARCH_F32 : ARCH_BF16;
+}
+
+int target_weight_bits(const struct target_config *t)
+{
+    return t->weights == TARGET_WEIGHTS_INT8 ? 8 : t->weights == TARGET_WEIGHTS_INT4 ? 4 : 0;
 }
 
 const char *target_backend_name(const struct target_config *t)

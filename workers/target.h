@@ -26,6 +26,20 @@ enum target_backend {
 
 struct costs;
 
+enum target_weights {
+    TARGET_WEIGHTS_STORED,
+    TARGET_WEIGHTS_INT8, // the layers' matrices, made at load, 32 values of a row to a factor
+    TARGET_WEIGHTS_INT4, // likewise
+};
+
+enum target_kv_cache {
+    TARGET_KV_AUTO, // F32 with float32 weights, else BF16
+    TARGET_KV_F32,
+    TARGET_KV_BF16,
+    TARGET_KV_FP8,
+    TARGET_KV_INT8,
+};
+
 struct target_config {
     int kind;    // enum target_kind
     char *model; // folder or preset:NAME
@@ -41,6 +55,10 @@ struct target_config {
         kv_tokens; // size of the KV pool; 0: max_running * 1/4 of the context, at least 2 contexts
     bool prefix_cache; // full KV blocks are shared between prompts that begin alike
     int routing;       // enum routing_kind of model/routing.h
+    int weights;       // enum target_weights
+    int kv_cache;      // enum target_kv_cache
+    int moe_routing;   // enum router_kind of workers/router.h
+    double moe_zipf;   // exponent of ROUTER_ZIPF
     bool idle_class;   // compute threads run SCHED_IDLE where cores are shared
     struct {
         char *hardware; // name in workers/sim/hardware.h
@@ -79,3 +97,7 @@ int target_split(const struct target_config *t, const struct arch *a, int *first
 /* Lanes per replica, and KV blocks (BATCH_KV_BLOCK tokens each) in a replica's pool, defaults resolved. */
 int target_lanes(const struct target_config *t);
 int64_t target_kv_blocks(const struct target_config *t, const struct arch *a);
+
+/* How the KV cache is stored; 0, 8 or 4 bits that weights are made at load. */
+enum arch_dtype target_kv_dtype(const struct target_config *t, const struct arch *a);
+int target_weight_bits(const struct target_config *t);

@@ -99,6 +99,16 @@ static int create_group(struct worker *w, const struct target_config *t, struct 
     return rc;
 }
 
+static void sum(void *ctx, float *x, size_t n)
+{
+    tp_group_sum(ctx, x, n);
+}
+
+static void gather(void *ctx, const void *mine, size_t n_bytes, void *all)
+{
+    tp_group_gather(ctx, mine, n_bytes, all);
+}
+
 static int create_backend(struct worker *w, const struct target_config *t, int threads,
                           struct err *e)
 {
@@ -123,6 +133,14 @@ static int create_backend(struct worker *w, const struct target_config *t, int t
         .max_tokens = lim.max_tokens,
         .max_rows = lim.max_rows,
         .n_blocks = lim.n_kv_blocks,
+        .kv_dtype = target_kv_dtype(t, &w->arch),
+        .routing = {.kind = (enum router_kind)t->moe_routing, .s = t->moe_zipf},
+        .weight_bits = target_weight_bits(t),
+        .group = {.rank = w->place.tensor,
+                  .size = w->layout.tensor,
+                  .ctx = w->tp,
+                  .sum = sum,
+                  .gather = gather},
         .n_threads = threads,
         .idle_class = t->idle_class,
         .kernels = "auto",
