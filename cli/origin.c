@@ -24,16 +24,16 @@ static json_t *hash_json(uint64_t hash)
 static json_t *describe_model(const struct world *w)
 {
     const struct target_config *t = &w->config.target;
-    bool is_folder = t->kind != TARGET_OPENAI && !arch_is_preset(t->model);
+    bool has_files = t->kind != TARGET_OPENAI && !arch_is_preset(t->model);
     json_t *config = json_null(), *weights = json_null();
     uint64_t hash;
     struct err why;
-    if (is_folder) {
+    if (has_files && arch_is_folder(t->model)) {
         char *path = xasprintf("%s/config.json", t->model);
         config = hash_of_file(path);
         free(path);
     }
-    if (is_folder && t->kind == TARGET_STAGES &&
+    if (has_files && t->kind == TARGET_STAGES &&
         weights_hash(t->model, &w->arch, &hash, &why) == 0) {
         weights = hash_json(hash);
     }

@@ -38,8 +38,8 @@ int text_model_tokenizer(const struct run_config *c, struct arch *a, struct toke
                          struct err *e)
 {
     const char *folder = is_endpoint(c)                    ? c->endpoint.tokenizer
-                         : arch_is_preset(c->target.model) ? NULL
-                                                           : c->target.model;
+                         : arch_is_folder(c->target.model) ? c->target.model
+                                                           : NULL;
     *out = NULL;
     if (!folder || (is_bare(c) && !has_tokenizer(folder))) {
         return 0;

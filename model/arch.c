@@ -102,6 +102,11 @@ bool arch_is_gguf(const char *model)
     return !arch_is_preset(model) && n > suffix && strcmp(model + n - suffix, GGUF_SUFFIX) == 0;
 }
 
+bool arch_is_folder(const char *model)
+{
+    return !arch_is_preset(model) && !arch_is_gguf(model);
+}
+
 static int open_gguf(const char *model, struct arch *a, struct err *e)
 {
     struct gguf *g;

@@ -144,6 +144,7 @@ int arch_open(const char *model, struct arch *a, struct err *e) ERR_CHECKED;
 
 bool arch_is_preset(const char *model);
 bool arch_is_gguf(const char *model);
+bool arch_is_folder(const char *model); // neither: the one kind that has a tokenizer.json
 
 /* Fill what is still zero with what follows from the rest, as in a plain decoder of the Llama kind. */
 void arch_resolve(struct arch *a);
