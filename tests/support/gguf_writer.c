@@ -1,11 +1,11 @@
+#include "tests/support/gguf_writer.h"
+
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
 #include <stdint.h>
 
 #include <cmocka.h>
-
-#include "tests/support/gguf_writer.h"
 
 #include "core/mem.h"
 #include "workers/weights/bf16.h"
