@@ -123,7 +123,7 @@ static void test_bad_settings(void **state)
     static const struct bad bad[] = {
         {"target: {}", "target.model"},
         {"target: {model: m, pipeline: 11}", "10 layers"},
-        {"target: {model: m, tensor: 2}", "target.tensor"},
+        {"target: {model: m, tensor: 7}", "target.tensor"},
         {"target: {model: m, pipeline: 2, layer_split: [10]}", "target.pipeline is 2"},
         {"target: {model: m, pipeline: 2, layer_split: [4, 5]}", "adds up to 9"},
         {"target: {model: m, pipeline: 2, layer_split: [4.5, 5.5]}", "4.5 is not a whole"},
