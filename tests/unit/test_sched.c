@@ -473,7 +473,7 @@ static void test_simulated_loads(void **state)
     (void)state;
     uint32_t n_rejected = 0, n_mixed = 0;
     uint64_t n_preempted[2] = {0}, n_cached = 0; // without and with a prefix cache
-    for (uint64_t seed = 0; seed < 240; seed++) {
+    for (uint64_t seed = 0; seed < 120; seed++) {
         struct sim w = sim_of(seed);
         sim_run(&w);
         n_rejected += w.n_rejected;
@@ -482,7 +482,7 @@ static void test_simulated_loads(void **state)
         n_preempted[w.cfg.prefix_cache] += w.n_preempted;
     }
     assert_true(n_rejected > 100 && n_mixed > 1000 && n_cached > 10000);
-    assert_true(n_preempted[0] > 50 && n_preempted[1] > 50);
+    assert_true(n_preempted[0] > 20 && n_preempted[1] > 20);
 }
 
 /* Pools in which few of those that may run find room: whoever runs, runs into the others. */
@@ -490,7 +490,7 @@ static void test_scarce_blocks(void **state)
 {
     (void)state;
     uint64_t n_preempted[2] = {0};
-    for (uint64_t seed = 2000; seed < 2120; seed++) {
+    for (uint64_t seed = 2000; seed < 2060; seed++) {
         struct sim w = sim_of(seed);
         w.cfg.n_kv_blocks = MAX_CONTEXT / BATCH_KV_BLOCK + (uint32_t)draw(&w, 8, 26, 0);
         w.cfg.max_running = 8 + (uint32_t)draw(&w, 60, 27, 0);
@@ -501,7 +501,7 @@ static void test_scarce_blocks(void **state)
         sim_run(&w);
         n_preempted[w.cfg.prefix_cache] += w.n_preempted;
     }
-    assert_true(n_preempted[0] > 1000 && n_preempted[1] > 500);
+    assert_true(n_preempted[0] > 500 && n_preempted[1] > 250);
 }
 
 static void test_simulated_loads_with_cancels(void **state)
