@@ -64,7 +64,9 @@ static int choose_device(struct inspect *in, struct err *e)
             return -1;
         }
     } else {
-        machine_measure(&in->device);
+        if (machine_measure(&in->device, e)) {
+            return -1;
+        }
         in->shares = (struct costs_shares){1, 1, 0}; // what was measured is reached
     }
     if (o->memory_bytes > 0) {

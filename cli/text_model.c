@@ -4,24 +4,26 @@
 #include <unistd.h>
 
 #include "core/mem.h"
+#include "workers/weights/maker.h"
 
 static bool is_endpoint(const struct run_config *c)
 {
     return c->target.kind == TARGET_OPENAI;
 }
 
-/* A simulated model may be a config.json and nothing else. */
-static bool is_bare(const struct run_config *c)
+static bool has_file(const char *folder, const char *name)
 {
-    return c->target.kind == TARGET_STAGES && c->target.backend == TARGET_BACKEND_SIM;
-}
-
-static bool has_tokenizer(const char *folder)
-{
-    char *path = xasprintf("%s/tokenizer.json", folder);
+    char *path = xasprintf("%s/%s", folder, name);
     bool is_there = access(path, F_OK) == 0;
     free(path);
     return is_there;
+}
+
+/* A simulated model may be a config.json and nothing else; what was made of a preset has no words. */
+static bool may_lack_tokenizer(const struct run_config *c, const char *folder)
+{
+    bool is_sim = c->target.kind == TARGET_STAGES && c->target.backend == TARGET_BACKEND_SIM;
+    return (is_sim || has_file(folder, MAKER_FILE)) && !has_file(folder, "tokenizer.json");
 }
 
 int text_model_open(const struct run_config *c, struct arch *a, struct err *e)
@@ -41,7 +43,7 @@ int text_model_tokenizer(const struct run_config *c, struct arch *a, struct toke
                          : arch_is_folder(c->target.model) ? c->target.model
                                                            : NULL;
     *out = NULL;
-    if (!folder || (is_bare(c) && !has_tokenizer(folder))) {
+    if (!folder || (!is_endpoint(c) && may_lack_tokenizer(c, folder))) {
         return 0;
     }
     if (tokenizer_open(out, folder, a->vocab, e)) {

@@ -100,6 +100,53 @@ class Inspect(cli.TestCase):
                 self.refused(args, *says)
 
 
+class Make(cli.TestCase):
+    def test_a_folder_computes_what_the_preset_computes(self):
+        """The same requests of the same schedule; unit.maker compares the values themselves."""
+        folder = self.folder / "made"
+        out = self.good("model", "make", "--arch", "qwen2", "--preset", "tiny", "--out", folder).out
+        self.assertIn("preset:tiny-qwen2", out)
+        config = json.loads((folder / "config.json").read_text())
+        self.assertEqual(config["architectures"], ["Qwen2ForCausalLM"])
+        header, data = cli.read_safetensors(folder / "model.safetensors")
+        self.assertEqual(header["__metadata__"], {"format": "pt"})
+        tensors = {name: t for name, t in header.items() if name != "__metadata__"}
+        self.assertEqual(max(t["data_offsets"][1] for t in tensors.values()), len(data))
+        self.assertEqual(tensors["model.layers.0.self_attn.q_proj.bias"]["shape"], [128])
+        said = [self.good("model", "inspect", model, "--hardware", "l4", "--format", "json").json()
+                for model in ("preset:tiny-qwen2", folder)]
+        for one in said:
+            one["model"].pop("name")
+        self.assertEqual(said[0], said[1])
+        path = self.folder / "run.h5"
+        self.good("run", cli.small_run(self.folder, target__model=str(folder), results=str(path)),
+                  "--quiet")
+        self.assertEqual(set(cli.read_steps(path)[0].outcomes().values()), {"ok"})
+
+    def test_progress_on_a_terminal(self):
+        process = cli.start("model", "make", "--preset", "tiny", "--out", self.folder / "made",
+                            terminal=True)
+        result = process.finish()
+        self.assertEqual(result.code, 0, str(result))
+        self.assertIn("100.0 %", result.err)
+
+    def test_refusals(self):
+        full = self.folder / "full"
+        full.mkdir()
+        (full / "file").write_text("x")
+        for args, *says in (([], "--preset NAME --out DIR"),
+                            (["--preset", "tiny"], "--out DIR"),
+                            (["--preset", "tinny", "--out", "x"], "--preset", "tiny-qwen2"),
+                            (["--arch", "qwen3", "--preset", "tiny", "--out", "x"], "--arch", "qwen2"),
+                            (["--arch", "gemma2", "--preset", "small", "--out", "x"], "of llama"),
+                            (["--preset", "tiny", "--out", full], full, "not empty"),
+                            (["--preset", "tiny", "--out", full / "file"], "file"),
+                            (["--preset", "tiny", "--out", full / "a" / "b"], "No such file"),
+                            (["--preset", "tiny", "--out", "x", "--seed", "1.5"], "--seed")):
+            with self.subTest(args=args):
+                self.refused(["model", "make", *args], *says)
+
+
 class Plan(cli.TestCase):
     def plan(self, *args):
         return self.good("model", "plan", *args, "--format", "json").json()

@@ -274,6 +274,18 @@ static const char *architecture_of(const char *family)
     return NULL;
 }
 
+/* Takes the reference. */
+static int put_json(const struct maker *m, const char *name, json_t *root, struct err *e)
+{
+    char *path = xasprintf("%s/%s", m->cfg->folder, name);
+    int rc = json_dump_file(root, path, JSON_INDENT(2) | JSON_REAL_PRECISION(15))
+                 ? err_set(e, ERR_ENV, "%s: %s", path, strerror(errno))
+                 : 0;
+    free(path);
+    json_decref(root);
+    return rc;
+}
+
 /* The preset's text, cut to as many layers as its name says. */
 static int write_config(const struct maker *m, struct err *e)
 {
@@ -290,13 +302,14 @@ static int write_config(const struct maker *m, struct err *e)
     if (json_integer_value(json_object_get(root, "first_k_dense_replace")) > m->arch.n_layers) {
         json_object_set_new(root, "first_k_dense_replace", json_integer(m->arch.n_layers));
     }
-    char *path = xasprintf("%s/config.json", m->cfg->folder);
-    int rc = json_dump_file(root, path, JSON_INDENT(2) | JSON_REAL_PRECISION(15))
-                 ? err_set(e, ERR_ENV, "%s: %s", path, strerror(errno))
-                 : 0;
-    free(path);
-    json_decref(root);
-    return rc;
+    return put_json(m, "config.json", root, e);
+}
+
+static int write_origin(const struct maker *m, struct err *e)
+{
+    json_t *root = json_pack("{s:s, s:s, s:I}", "schema", "tidemark.made/1", "preset",
+                             m->cfg->preset, "seed", (json_int_t)m->cfg->seed);
+    return put_json(m, MAKER_FILE, root, e);
 }
 
 static int make_folder(const char *path, struct err *e)
@@ -336,7 +349,7 @@ int maker_write(const struct maker_config *cfg, struct err *e)
         m.writer = writer_create(cfg->folder, cfg->shard_bytes);
         m.values = xcalloc(PIECE, sizeof *m.values);
         m.piece = xcalloc(PIECE, sizeof(float));
-        rc = write_weights(&m, e) || write_config(&m, e) ? -1 : 0;
+        rc = write_weights(&m, e) || write_origin(&m, e) || write_config(&m, e) ? -1 : 0;
     }
     writer_destroy(m.writer);
     free(m.values);

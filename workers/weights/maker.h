@@ -9,6 +9,8 @@
 
 #include "core/err.h"
 
+#define MAKER_FILE "tidemark.json" // in the folder: {"schema": "tidemark.made/1", "preset", "seed"}
+
 struct maker_config {
     const char *preset; // without "preset:"
     const char *folder; // is made; ERR_INPUT where it holds anything
