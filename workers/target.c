@@ -161,7 +161,13 @@ int target_check(const struct target_config *t, const struct arch *a, struct err
         return err_set(e, ERR_INPUT, "target.model: missing (a folder, or preset:NAME)");
     }
     struct shard shard;
-    if (t->backend != TARGET_BACKEND_SIM && shard_init(&shard, a, 0, (int)t->tensor, e)) {
+    if (t->backend == TARGET_BACKEND_SIM && t->tensor != 1) {
+        return err_set(e, ERR_INPUT,
+                       "target.tensor: %lld, but the sim backend allows 1 only (target.sim.tensor "
+                       "shares a stage)",
+                       (long long)t->tensor);
+    }
+    if (shard_init(&shard, a, 0, (int)t->tensor, e)) {
         return -1;
     }
     if (t->pipeline > a->n_layers) {
@@ -225,7 +231,7 @@ int target_costs(const struct target_config *t, const struct arch *a, struct cos
         if (hardware_find(t->sim.hardware, &h, e)) {
             return err_wrap(e, "target.sim.hardware");
         }
-        costs_of_hardware(&h, &shares, (int)(t->tensor * t->sim.tensor), a, c);
+        costs_of_hardware(&h, &shares, (int)t->sim.tensor, a, c);
     }
     costs_scale(c, t->sim.scale);
     return 0;

@@ -9,10 +9,7 @@ import numpy as np
 
 import tidemark_cli as cli
 
-GEMMA = {"model_type": "llama", "num_hidden_layers": 42, "hidden_size": 3584,
-         "intermediate_size": 14336, "num_attention_heads": 16, "num_key_value_heads": 8,
-         "head_dim": 256, "vocab_size": 256000, "max_position_embeddings": 8192,
-         "torch_dtype": "bfloat16", "tie_word_embeddings": True}
+MODEL = "preset:gemma-2-9b"
 EQUAL, WEIGHTED = [10, 11, 11, 10], [11, 12, 12, 7]
 USERS, STAGES = 32, 4
 STEP_S = 12
@@ -65,14 +62,8 @@ class Timeline:
 
 
 class Simulated(cli.TestCase):
-    def model(self):
-        folder = self.folder / "gemma"
-        folder.mkdir(exist_ok=True)
-        (folder / "config.json").write_text(json.dumps(GEMMA))
-        return str(folder)
-
     def keys(self, **more):
-        keys = dict(target__model=self.model(), target__backend="sim", target__pipeline=STAGES,
+        keys = dict(target__model=MODEL, target__backend="sim", target__pipeline=STAGES,
                     target__sim={"hardware": "l4"}, target__max_running=USERS,
                     load__arrival="closed", load__users=USERS, load__rates=None,
                     load__output_tokens=120, load__step=f"{STEP_S}s", load__drain="1s")
@@ -125,7 +116,7 @@ class Simulated(cli.TestCase):
     def test_other_costs_of_the_same_shape(self):
         """Costs from a file: as the roofline that wrote it, and a head made dear moves layers away."""
         costs = self.folder / "costs.json"
-        self.good("model", "inspect", self.model(), "--hardware", "l4", "--save-costs", costs,
+        self.good("model", "inspect", MODEL, "--hardware", "l4", "--save-costs", costs,
                   "--gpus", 4, "--pipeline", 4)
         plan = self.good("model", "plan", cli.small_run(self.folder, **self.keys()),
                          f"target.sim.costs={costs}", "--format", "json").json()
