@@ -27,7 +27,7 @@ struct inspect_options {
     int n_devices;        // 0: pipeline x tensor
     double memory_bytes;  // of a device; 0: the hardware's
     double read_share, compute_share;
-    double n_requests; // decoding together
+    double n_requests;                    // decoding together
     struct inspect_list shares, contexts; // contexts empty: 4096 and so on, as the model has them
     bool json;
 };
