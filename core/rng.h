@@ -24,6 +24,8 @@ enum rng_stream {
     RNG_SERVE,  // times of the null server
     RNG_URL,    // which of an endpoint's URLs
     RNG_ROUTE,  // experts of a token, where they are drawn
+    RNG_SAMPLE, // which token of a distribution
+    RNG_SEED,   // seeds of requests
 };
 
 /* 128 random bits for one (seed, stream, a, b). */

@@ -7,7 +7,7 @@
  *   rank 0 -> all        WIRE_STEP, WIRE_STEP_END, WIRE_SHUTDOWN
  *   load -> leader       WIRE_REQUEST, WIRE_CANCEL
  *   leader -> load       WIRE_REJECT
- *   last stage -> load   WIRE_TRACE, WIRE_TOKENS (in this order for the first and the last token)
+ *   last stage -> load   WIRE_TRACE, WIRE_LOGPROBS, WIRE_TOKENS (in this order for one token)
  *   any -> rank 0        WIRE_JOURNAL, WIRE_STEP_DONE
  *   load -> rank 0       WIRE_WAITING, while a step may stop early
  *   rank 0 -> load       WIRE_STEP_STOP
@@ -29,6 +29,7 @@ enum wire_tag {
     WIRE_STEP_DONE,
     WIRE_WAITING,
     WIRE_STEP_STOP,
+    WIRE_LOGPROBS,
     WIRE_WORKERS = 100,
 };
 
@@ -87,6 +88,28 @@ struct wire_ticket {
 
 enum wire_request_flags {
     WIRE_STOP_AT_EOS = 1, // else exactly n_out tokens
+    WIRE_SAMPLED = 2,     // a struct wire_sampling follows the ids; else greedy
+};
+
+enum {
+    WIRE_MAX_STOP_IDS = 16,
+    WIRE_MAX_TOP = 20, // alternatives told with a token
+};
+
+/*
+ * How a request's tokens are chosen (workers/sampler.h has the meaning), and what comes with them.
+ * Only requests that ask for more than the largest logit carry one.
+ */
+struct wire_sampling {
+    uint64_t seed;
+    float temperature;  // 0: the largest logit
+    float top_p, min_p; // 0 < top_p <= 1, 1: no bound; 0 <= min_p <= 1, 0: no bound
+    uint32_t top_k;     // 0: no bound
+    uint32_t min_out;   // so many tokens come before EOS or a stop id may
+    uint32_t logprobs;  // 0: none; else 1 + the number of alternatives
+    uint32_t n_stop_ids;
+    uint32_t reserved;
+    int32_t stop_ids[WIRE_MAX_STOP_IDS]; // each ends the request, whatever WIRE_STOP_AT_EOS says
 };
 
 struct wire_request {
@@ -95,7 +118,7 @@ struct wire_request {
     uint32_t n_out; // >= 1; n_in + n_out <= context
     uint32_t flags;
     uint32_t reserved;
-    int32_t ids[]; // (n_in)
+    int32_t ids[]; // (n_in); then, with WIRE_SAMPLED, a struct wire_sampling, at 4 bytes
 };
 
 struct wire_cancel {
@@ -110,6 +133,7 @@ struct wire_reject {
 enum wire_token_flags {
     WIRE_FIRST = 1,
     WIRE_LAST = 2,
+    WIRE_STOPPED = 4, // with WIRE_LAST: it is EOS or a stop id
 };
 
 /* WIRE_TOKENS carries an array of these. */
@@ -118,6 +142,20 @@ struct wire_token {
     int32_t id;
     uint32_t flags;
     int64_t t_emit_ns; // stamped by the last stage when it had the id
+};
+
+/* An id and the natural logarithm of its probability, by the logits as the model gave them. */
+struct wire_logprob {
+    int32_t id;
+    float logprob;
+};
+
+/* Ahead of its token, for requests that ask: the token's own, and the likeliest ids of its place. */
+struct wire_logprobs {
+    struct wire_ticket ticket;
+    struct wire_logprob token;
+    uint32_t n_top;
+    struct wire_logprob top[]; // (n_top) likeliest first
 };
 
 /*
