@@ -4,11 +4,14 @@ tm_unit_test(batch LIBS tm_workers)
 tm_unit_test(tickets LIBS tm_workers)
 tm_unit_test(age_list LIBS tm_workers)
 tm_unit_test(sched LIBS tm_workers)
+tm_unit_test(sched_params LIBS tm_workers)
 tm_unit_test(sched_cases LIBS tm_workers)
 tm_unit_test(target LIBS tm_workers PkgConfig::JANSSON)
 tm_unit_test(request_trace LIBS tm_workers)
 tm_unit_test(spans LIBS tm_workers)
 tm_unit_test(emit LIBS tm_workers)
+tm_unit_test(sampler LIBS tm_workers PkgConfig::JANSSON)
+tm_unit_test(choices LIBS tm_workers)
 
 # A load rank and 1, 2, 3 stages, or two replicas of 2.
 tm_mpi_test(pipeline RANKS 2 3 4 5 LIBS tm_test_chain)
@@ -38,3 +41,7 @@ target_link_libraries(batching PRIVATE tm_workers tm_datasets)
 tm_unit_test(sim LIBS tm_workers PkgConfig::JANSSON)
 tm_unit_test(virtual LIBS tm_workers)
 tm_unit_test(capacity LIBS tm_workers)
+
+# Not a test: what choosing a token costs per row of logits.
+add_executable(sampler_cost EXCLUDE_FROM_ALL perf/sampler_cost.c)
+target_link_libraries(sampler_cost PRIVATE tm_workers)

@@ -18,9 +18,9 @@ int backend_create(struct backend **out, const struct backend_config *cfg, struc
 }
 
 void backend_submit(struct backend *b, const struct batch *batch, const struct kv_tables *tables,
-                    const float *in, float *out, int32_t *ids)
+                    const float *in, float *out, int32_t *ids, const struct sampler_jobs *jobs)
 {
-    b->ops->submit(b, batch, tables, in, out, ids);
+    b->ops->submit(b, batch, tables, in, out, ids, jobs);
 }
 
 bool backend_poll(struct backend *b)

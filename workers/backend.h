@@ -16,6 +16,7 @@
 
 struct kv_tables;
 struct costs;
+struct sampler_jobs;
 
 struct backend_config {
     const char *backend; // "cpu" (also NULL), "sim"
@@ -46,7 +47,7 @@ struct backend_ops {
     const char *name;
     int (*create)(struct backend **out, const struct backend_config *cfg, struct err *e);
     void (*submit)(struct backend *b, const struct batch *batch, const struct kv_tables *tables,
-                   const float *in, float *out, int32_t *ids);
+                   const float *in, float *out, int32_t *ids, const struct sampler_jobs *jobs);
     bool (*poll)(struct backend *b);
     void (*times)(const struct backend *b, int64_t *t_begin_ns, int64_t *t_end_ns);
     const char *(*kernels)(const struct backend *b);
@@ -61,11 +62,13 @@ int backend_create(struct backend **out, const struct backend_config *cfg,
 
 /*
  * Start one batch; one at a time. `in` (n_tokens, hidden) f32 unless has_embed; `out` (n_tokens,
- * hidden) f32 unless has_head; `ids` (n_rows) when has_head: the greedy id of rows with BATCH_SAMPLE,
- * others -1. Buffers, batch and tables stay untouched by the caller until backend_poll says done.
+ * hidden) f32 unless has_head; `ids` (n_rows) when has_head: the id of rows with BATCH_SAMPLE, others
+ * -1. It is the greedy one but for rows that have a job (workers/sampler.h), whose results are filled in,
+ * too; `jobs` may be NULL. Buffers, batch, tables and jobs stay untouched by the caller until
+ * backend_poll says done.
  */
 void backend_submit(struct backend *b, const struct batch *batch, const struct kv_tables *tables,
-                    const float *in, float *out, int32_t *ids);
+                    const float *in, float *out, int32_t *ids, const struct sampler_jobs *jobs);
 bool backend_poll(struct backend *b);
 /* Of the last finished batch, clock_now_ns. */
 void backend_times(const struct backend *b, int64_t *t_begin_ns, int64_t *t_end_ns);

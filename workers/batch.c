@@ -4,39 +4,43 @@
 #include <string.h>
 
 #include "core/mem.h"
+#include "workers/sampler.h"
 
 #define ROW_FLAGS                                                                                  \
     (BATCH_SAMPLE | BATCH_PREFILL | BATCH_BEGIN | BATCH_FIRST | BATCH_LAST | BATCH_STOP_EOS |      \
-     BATCH_AGAIN)
+     BATCH_AGAIN | BATCH_STOP_IDS | BATCH_PARAMS)
 
 // 4.5 years of uptime: sums of differences of stamps stay far from overflow.
 #define STAMP_MAX_NS (INT64_C(1) << 57)
 
-/* Ahead of rows, times, tokens and blocks, in this order: every part stays aligned. */
+/* Ahead of rows, times, params, tokens and blocks, in this order: every part stays aligned. */
 struct head {
     uint64_t seq;
     uint32_t step;
     uint16_t lane, n_stages;
-    uint32_t n_rows, n_tokens, n_blocks, reserved;
+    uint32_t n_rows, n_tokens, n_blocks, n_params;
     int64_t t_build_ns, t_ready_ns;
 };
 
 _Static_assert(sizeof(struct head) == 48, "no padding on the wire");
 _Static_assert(sizeof(struct batch_row) == 56, "no padding on the wire");
 _Static_assert(sizeof(struct batch_stage_times) == 32, "no padding on the wire");
+_Static_assert(sizeof(struct batch_params) == 112, "no padding on the wire");
 
-static size_t body_bytes(size_t n_rows, size_t n_stages, size_t n_tokens, size_t n_blocks)
+static size_t body_bytes(size_t n_rows, size_t n_stages, size_t n_params, size_t n_tokens,
+                         size_t n_blocks)
 {
     return n_rows * sizeof(struct batch_row) + n_stages * sizeof(struct batch_stage_times) +
-           n_tokens * sizeof(int32_t) + n_blocks * sizeof(uint32_t);
+           n_params * sizeof(struct batch_params) + n_tokens * sizeof(int32_t) +
+           n_blocks * sizeof(uint32_t);
 }
 
 int batch_create(struct batch **out, const struct batch_limits *lim, struct err *e)
 {
     CHECK(lim->n_stages > 0 && lim->n_stages <= RECORD_MAX_STAGES);
     size_t head_bytes = (sizeof(struct batch) + 15) / 16 * 16;
-    size_t n_bytes =
-        head_bytes + body_bytes(lim->max_rows, lim->n_stages, lim->max_tokens, lim->max_blocks);
+    size_t n_bytes = head_bytes + body_bytes(lim->max_rows, lim->n_stages, lim->max_rows,
+                                             lim->max_tokens, lim->max_blocks);
     struct batch *b = mem_aligned(n_bytes);
     if (b == NULL) {
         return err_set(e, ERR_ENV, "no memory for a batch of %u tokens", lim->max_tokens);
@@ -46,6 +50,8 @@ int batch_create(struct batch **out, const struct batch_limits *lim, struct err 
     p += lim->max_rows * sizeof *b->rows;
     b->times = (struct batch_stage_times *)p;
     p += lim->n_stages * sizeof *b->times;
+    b->params = (struct batch_params *)p;
+    p += lim->max_rows * sizeof *b->params;
     b->tokens = (int32_t *)p;
     p += lim->max_tokens * sizeof *b->tokens;
     b->blocks = (uint32_t *)p;
@@ -59,24 +65,25 @@ void batch_destroy(struct batch *b)
     free(b);
 }
 
-bool batch_ends(uint32_t row_flags, int32_t id, const int *eos_ids, int n_eos)
+uint32_t batch_ends(uint32_t row_flags, int32_t id, const int *eos_ids, int n_eos,
+                    const struct wire_sampling *how)
 {
-    if ((row_flags & BATCH_STOP_EOS) == 0) {
-        return (row_flags & BATCH_LAST) != 0;
+    bool stops = false;
+    for (int i = 0; (row_flags & BATCH_STOP_EOS) && i < n_eos; i++) {
+        stops |= eos_ids[i] == id;
     }
-    bool is_eos = false;
-    for (int i = 0; i < n_eos; i++) {
-        is_eos |= eos_ids[i] == id;
+    for (uint32_t i = 0; (row_flags & BATCH_STOP_IDS) && how && i < how->n_stop_ids; i++) {
+        stops |= how->stop_ids[i] == id;
     }
-    return is_eos || (row_flags & BATCH_LAST) != 0;
+    return stops ? WIRE_LAST | WIRE_STOPPED : (row_flags & BATCH_LAST) ? WIRE_LAST : 0;
 }
 
 /* --- wire ------------------------------------------------------------------------------------ */
 
 size_t batch_max_bytes(const struct batch_limits *lim)
 {
-    return sizeof(struct head) +
-           body_bytes(lim->max_rows, lim->n_stages, lim->max_tokens, lim->max_blocks);
+    return sizeof(struct head) + body_bytes(lim->max_rows, lim->n_stages, lim->max_rows,
+                                            lim->max_tokens, lim->max_blocks);
 }
 
 static uint8_t *put(uint8_t *p, const void *from, size_t n_bytes)
@@ -101,12 +108,14 @@ size_t batch_encode(const struct batch *b, void *out)
         .n_rows = b->n_rows,
         .n_tokens = b->n_tokens,
         .n_blocks = b->n_blocks,
+        .n_params = b->n_params,
         .t_build_ns = b->t_build_ns,
         .t_ready_ns = b->t_ready_ns,
     };
     uint8_t *p = put(out, &h, sizeof h);
     p = put(p, b->rows, b->n_rows * sizeof *b->rows);
     p = put(p, b->times, b->n_stages * sizeof *b->times);
+    p = put(p, b->params, b->n_params * sizeof *b->params);
     p = put(p, b->tokens, b->n_tokens * sizeof *b->tokens);
     p = put(p, b->blocks, b->n_blocks * sizeof *b->blocks);
     return (size_t)(p - (uint8_t *)out);
@@ -121,11 +130,12 @@ static int check_head(const struct head *h, const struct batch_limits *lim, size
             e, ERR_ENV, "batch of %u rows, %u tokens, %u blocks: at most %u, %u, %u are allowed",
             h->n_rows, h->n_tokens, h->n_blocks, lim->max_rows, lim->max_tokens, lim->max_blocks);
     }
-    if (h->n_stages != lim->n_stages || h->lane >= lim->n_lanes || h->reserved != 0) {
+    if (h->n_stages != lim->n_stages || h->lane >= lim->n_lanes || h->n_params > h->n_rows) {
         return err_set(e, ERR_ENV, "batch for %u stages in lane %u: there are %u stages, %u lanes",
                        h->n_stages, h->lane, lim->n_stages, lim->n_lanes);
     }
-    size_t want = sizeof *h + body_bytes(h->n_rows, h->n_stages, h->n_tokens, h->n_blocks);
+    size_t want =
+        sizeof *h + body_bytes(h->n_rows, h->n_stages, h->n_params, h->n_tokens, h->n_blocks);
     if (n_bytes != want) {
         return err_set(e, ERR_ENV, "batch of %zu bytes: its head asks for %zu", n_bytes, want);
     }
@@ -134,12 +144,12 @@ static int check_head(const struct head *h, const struct batch_limits *lim, size
 
 static bool flags_fit(const struct batch_row *r)
 {
-    uint32_t only_sampled = BATCH_FIRST | BATCH_LAST | BATCH_STOP_EOS;
+    uint32_t only_sampled = BATCH_FIRST | BATCH_LAST | BATCH_STOP_EOS | BATCH_STOP_IDS;
     return (r->flags & ~(uint32_t)ROW_FLAGS) == 0 &&
            ((r->flags & BATCH_SAMPLE) != 0 || (r->flags & only_sampled) == 0) &&
            ((r->flags & BATCH_PREFILL) != 0 || r->n_tokens == 1) &&
            ((r->flags & BATCH_BEGIN) == 0 || r->pos % BATCH_KV_BLOCK == 0) &&
-           ((r->flags & BATCH_BEGIN) != 0 || (r->flags & BATCH_AGAIN) == 0);
+           ((r->flags & BATCH_BEGIN) != 0 || (r->flags & (BATCH_AGAIN | BATCH_PARAMS)) == 0);
 }
 
 static bool stamp_fits(int64_t t_ns)
@@ -159,6 +169,27 @@ static int check_stamps(const struct batch *b, struct err *e)
         fit = fit && stamp_fits(b->rows[i].t_recv_ns) && stamp_fits(b->rows[i].t_admit_ns);
     }
     return fit ? 0 : err_set(e, ERR_ENV, "batch with a time stamp out of all range");
+}
+
+static int check_params(const struct batch *b, struct err *e)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < b->n_rows; i++) {
+        n += (b->rows[i].flags & BATCH_PARAMS) != 0;
+    }
+    if (n != b->n_params) {
+        return err_set(e, ERR_ENV, "batch with parameters of %u requests: %u rows announce them",
+                       b->n_params, n);
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        if (b->params[i].reserved != 0) {
+            return err_set(e, ERR_ENV, "batch with parameters that are none");
+        }
+        if (sampler_check(&b->params[i].how, ERR_ENV, e) != 0) {
+            return -1;
+        }
+    }
+    return 0;
 }
 
 /* Rows lie side by side, in order, and together make up exactly the batch's tokens and blocks. */
@@ -211,11 +242,14 @@ int batch_decode(struct batch *b, const struct batch_limits *lim, const void *in
     b->n_rows = h.n_rows;
     b->n_tokens = h.n_tokens;
     b->n_blocks = h.n_blocks;
+    b->n_params = h.n_params;
     b->t_build_ns = h.t_build_ns;
     b->t_ready_ns = h.t_ready_ns;
     p = take(b->rows, p, h.n_rows * sizeof *b->rows);
     p = take(b->times, p, h.n_stages * sizeof *b->times);
+    p = take(b->params, p, h.n_params * sizeof *b->params);
     p = take(b->tokens, p, h.n_tokens * sizeof *b->tokens);
     take(b->blocks, p, h.n_blocks * sizeof *b->blocks);
-    return check_rows(b, lim, e) != 0 || check_stamps(b, e) != 0 ? -1 : 0;
+    return check_rows(b, lim, e) != 0 || check_params(b, e) != 0 || check_stamps(b, e) != 0 ? -1
+                                                                                            : 0;
 }

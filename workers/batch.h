@@ -19,13 +19,22 @@
 #define BATCH_KV_BLOCK 16 // tokens per KV block
 
 enum batch_row_flags {
-    BATCH_SAMPLE = 1,    // the row's last token yields an output token
-    BATCH_PREFILL = 2,   // tokens known before the batch was built (one or many)
-    BATCH_BEGIN = 4,     // first batch since its admission: its slot's tables start empty
-    BATCH_FIRST = 8,     // the sampled token is the request's first
-    BATCH_LAST = 16,     // ... and this one its last (fixed length reached)
-    BATCH_STOP_EOS = 32, // an EOS id also ends it
-    BATCH_AGAIN = 64,    // with BATCH_BEGIN: it ran before, was preempted, and is computed anew
+    BATCH_SAMPLE = 1,     // the row's last token yields an output token
+    BATCH_PREFILL = 2,    // tokens known before the batch was built (one or many)
+    BATCH_BEGIN = 4,      // first batch since its admission: its slot's tables start empty
+    BATCH_FIRST = 8,      // the sampled token is the request's first
+    BATCH_LAST = 16,      // ... and this one its last (fixed length reached)
+    BATCH_STOP_EOS = 32,  // an EOS id also ends it
+    BATCH_AGAIN = 64,     // with BATCH_BEGIN: it ran before, was preempted, and is computed anew
+    BATCH_STOP_IDS = 128, // any of the request's own stop ids also ends it
+    BATCH_PARAMS = 256,   // with BATCH_BEGIN: the request is not greedy, `params` has one more
+};
+
+/* What the last stage must know of a request that is not greedy. */
+struct batch_params {
+    struct wire_sampling how;
+    uint32_t n_in; // the prompt's length: outputs are counted from there
+    uint32_t reserved;
 };
 
 struct batch_row {
@@ -52,12 +61,13 @@ struct batch {
     uint32_t step; // index
     uint16_t lane;
     uint16_t n_stages;
-    uint32_t n_rows, n_tokens, n_blocks;
+    uint32_t n_rows, n_tokens, n_blocks, n_params;
     int64_t t_build_ns;
     int64_t t_ready_ns;     // when the lane's batch before this one was back at the leader; 0: none
     struct batch_row *rows; // (n_rows)
     int32_t *tokens;        // (n_tokens) ids, in row order
     uint32_t *blocks;       // (n_blocks)
+    struct batch_params *params;     // (n_params) of rows with BATCH_PARAMS, in their order
     struct batch_stage_times *times; // (n_stages)
 };
 
@@ -80,8 +90,12 @@ static inline uint32_t batch_max_blocks(uint32_t max_rows, uint32_t max_tokens)
 int batch_create(struct batch **out, const struct batch_limits *lim, struct err *e) ERR_CHECKED;
 void batch_destroy(struct batch *b);
 
-/* Whether a token with this id, sampled for a row with these flags, is its request's last. */
-bool batch_ends(uint32_t row_flags, int32_t id, const int *eos_ids /* (n_eos) */, int n_eos);
+/*
+ * The end that a token with this id, sampled for a row with these flags, makes of its request:
+ * WIRE_LAST, with WIRE_STOPPED where the id ends it; 0: none. `how` is the request's, NULL: greedy.
+ */
+uint32_t batch_ends(uint32_t row_flags, int32_t id, const int *eos_ids /* (n_eos) */, int n_eos,
+                    const struct wire_sampling *how);
 
 /* Wire form. Encoded size is at most batch_max_bytes; decode checks every size and index against lim. */
 size_t batch_max_bytes(const struct batch_limits *lim);

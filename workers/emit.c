@@ -1,6 +1,7 @@
 #include "workers/emit.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/mem.h"
 #include "workers/request_trace.h"
@@ -8,11 +9,18 @@
 struct emit {
     struct batch_limits lim;
     const struct arch *arch;
-    struct request_trace *traces; // (n_slots)
-    struct wire_trace *message;   // (request_trace_bytes(n_stages))
-    struct wire_token *tokens;    // (max_rows) by load rank
-    uint32_t *end;                // (n_load_ranks) one behind a load rank's tokens
+    const struct choices *choices;  // of the batch at hand
+    struct request_trace *traces;   // (n_slots)
+    struct wire_trace *message;     // (request_trace_bytes(n_stages))
+    struct wire_logprobs *logprobs; // (logprobs_bytes(WIRE_MAX_TOP))
+    struct wire_token *tokens;      // (max_rows) by load rank
+    uint32_t *end;                  // (n_load_ranks) one behind a load rank's tokens
 };
+
+static size_t logprobs_bytes(uint32_t n_top)
+{
+    return sizeof(struct wire_logprobs) + n_top * sizeof(struct wire_logprob);
+}
 
 int emit_create(struct emit **out, const struct batch_limits *lim, const struct arch *arch,
                 struct err *e)
@@ -22,6 +30,7 @@ int emit_create(struct emit **out, const struct batch_limits *lim, const struct 
     m->arch = arch;
     m->traces = calloc(lim->n_slots, sizeof *m->traces);
     m->message = xcalloc(1, request_trace_bytes(lim->n_stages));
+    m->logprobs = xcalloc(1, logprobs_bytes(WIRE_MAX_TOP));
     m->tokens = xcalloc(lim->max_rows, sizeof *m->tokens);
     m->end = xcalloc(lim->n_load_ranks, sizeof *m->end);
     if (m->traces == NULL) {
@@ -37,6 +46,7 @@ void emit_destroy(struct emit *m)
     if (m != NULL) {
         free(m->traces);
         free(m->message);
+        free(m->logprobs);
         free(m->tokens);
         free(m->end);
         free(m);
@@ -47,13 +57,15 @@ size_t emit_max_message_bytes(const struct batch_limits *lim)
 {
     size_t tokens = lim->max_rows * sizeof(struct wire_token);
     size_t trace = request_trace_bytes(lim->n_stages);
-    return tokens > trace ? tokens : trace;
+    size_t most = tokens > trace ? tokens : trace;
+    return most > logprobs_bytes(WIRE_MAX_TOP) ? most : logprobs_bytes(WIRE_MAX_TOP);
 }
 
 static uint32_t token_flags(const struct emit *m, const struct batch_row *r, int32_t id)
 {
     return ((r->flags & BATCH_FIRST) ? WIRE_FIRST : 0u) |
-           (batch_ends(r->flags, id, m->arch->eos_ids, m->arch->n_eos) ? WIRE_LAST : 0u);
+           batch_ends(r->flags, id, m->arch->eos_ids, m->arch->n_eos,
+                      choices_how(m->choices, r->slot));
 }
 
 static int post_trace(struct emit *m, struct comm *comm, const struct batch_row *r, uint32_t phase,
@@ -77,6 +89,27 @@ static int add_traces(struct emit *m, struct comm *comm, const struct batch *b, 
             return -1;
         }
         if ((flags & WIRE_LAST) && post_trace(m, comm, r, WIRE_LAST, e) != 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int post_logprobs(struct emit *m, struct comm *comm, const struct batch *b, struct err *e)
+{
+    const struct sampler_jobs *jobs = choices_jobs(m->choices);
+    for (uint32_t i = 0; i < jobs->n; i++) {
+        const struct sampler_job *j = &jobs->v[i];
+        const struct batch_row *r = &b->rows[j->row];
+        if (j->how->logprobs == 0) {
+            continue;
+        }
+        m->logprobs->ticket = r->ticket;
+        m->logprobs->token = (struct wire_logprob){.id = j->id, .logprob = j->logprob};
+        m->logprobs->n_top = j->n_top;
+        memcpy(m->logprobs->top, j->top, j->n_top * sizeof j->top[0]);
+        if (comm_post(comm, r->load_rank, WIRE_LOGPROBS, m->logprobs, logprobs_bytes(j->n_top),
+                      e) != 0) {
             return -1;
         }
     }
@@ -114,9 +147,10 @@ static void sort_tokens(struct emit *m, const struct batch *b, const int32_t *id
 }
 
 int emit_batch(struct emit *m, struct comm *comm, const struct batch *b, const int32_t *ids,
-               struct err *e)
+               const struct choices *choices, struct err *e)
 {
-    if (add_traces(m, comm, b, ids, e) != 0) {
+    m->choices = choices;
+    if (add_traces(m, comm, b, ids, e) != 0 || post_logprobs(m, comm, b, e) != 0) {
         return -1;
     }
     sort_tokens(m, b, ids);

@@ -1,6 +1,7 @@
 /*
  * The last stage's way out: sampled ids become token messages to the load ranks, one per (batch,
- * load rank), and a trace goes ahead of each request's first and last token. Sized once; main thread.
+ * load rank). Ahead of a request's first and last token goes a trace, ahead of a token whose
+ * log-probabilities are asked for these. Sized once; main thread.
  */
 #pragma once
 
@@ -11,6 +12,7 @@
 #include "core/err.h"
 #include "model/arch.h"
 #include "workers/batch.h"
+#include "workers/choices.h"
 
 struct emit;
 
@@ -22,6 +24,6 @@ void emit_destroy(struct emit *m);
 /* Largest message. */
 size_t emit_max_message_bytes(const struct batch_limits *lim);
 
-/* A batch whose stamps are all set; ids (n_rows), -1 where nothing was sampled. */
+/* A batch whose stamps are all set; ids (n_rows), -1 where nothing was sampled; the rows' parameters. */
 int emit_batch(struct emit *m, struct comm *comm, const struct batch *b, const int32_t *ids,
-               struct err *e) ERR_CHECKED;
+               const struct choices *choices, struct err *e) ERR_CHECKED;

@@ -28,7 +28,8 @@ struct request {
     uint32_t n_sent;           // of these, known to the stages; 0: its first row is still to come
     uint32_t n_shared, n_kept; // of these, found in the prefix cache; known to it
     uint64_t chain;            // of the first n_kept blocks
-    uint32_t row_flags;        // BATCH_STOP_EOS or 0
+    uint32_t row_flags;        // BATCH_STOP_EOS, BATCH_STOP_IDS: what may end it; BATCH_AGAIN
+    bool has_params;           // s->params has them
     int32_t load_rank;
     struct wire_ticket ticket;
     int64_t t_queued_ns, t_admit_ns; // received, or preempted
@@ -55,6 +56,7 @@ struct sched {
     struct request *requests;                 // (max_requests) named by their index
     struct age_links *links;                  // (max_requests) age: number of its submission
     int32_t *ids;                             // (max_requests, max_context) prompt, then output
+    struct wire_sampling *params;             // (max_requests)
     uint32_t *blocks;                         // (max_running, slot_blocks)
     uint32_t *free_requests, n_free_requests; // (max_requests), the last one is used next
     uint32_t *free_slots, n_free_slots;       // (max_running)
@@ -328,6 +330,11 @@ bool sched_submit(struct sched *s, const struct sched_request *q, int64_t now_ns
         .ticket = q->ticket,
         .t_queued_ns = q->t_recv_ns,
     };
+    if (q->how != NULL) {
+        r->has_params = true;
+        r->row_flags |= q->how->n_stop_ids > 0 ? BATCH_STOP_IDS : 0;
+        s->params[i] = *q->how;
+    }
     s->links[i].age = ++s->n_submitted;
     memcpy(ids_of(s, i), q->ids, q->n_in * sizeof *q->ids);
     bool at_once = s->waiting.n + s->preempted.n == 0 && has_room(s, i);
@@ -452,16 +459,26 @@ static uint32_t make_room(struct sched *s, uint32_t i, uint32_t n, int64_t now_n
 
 /* --- batches ------------------------------------------------------------------------------------ */
 
-static uint32_t row_flags(const struct request *r, uint32_t n_tokens)
+static const struct wire_sampling *params_of(const struct sched *s, uint32_t i)
 {
+    return s->requests[i].has_params ? &s->params[i] : NULL;
+}
+
+static uint32_t row_flags(const struct sched *s, uint32_t i, uint32_t n_tokens)
+{
+    const struct request *r = &s->requests[i];
+    const struct wire_sampling *how = params_of(s, i);
     uint32_t flags = r->state == PREFILL ? BATCH_PREFILL : 0;
     if (r->n_sent == 0) {
-        flags |= BATCH_BEGIN | (r->row_flags & BATCH_AGAIN);
+        flags |= BATCH_BEGIN | (r->row_flags & BATCH_AGAIN) | (how ? BATCH_PARAMS : 0);
     }
     if (r->pos + n_tokens < n_known(r)) {
         return flags;
     }
-    flags |= BATCH_SAMPLE | (r->row_flags & ~(uint32_t)BATCH_AGAIN);
+    flags |= BATCH_SAMPLE;
+    if (how == NULL || r->n_done >= how->min_out) {
+        flags |= r->row_flags & ~(uint32_t)BATCH_AGAIN;
+    }
     flags |= r->n_done == 0 ? BATCH_FIRST : 0;
     return flags | (r->n_done + 1 == r->n_out ? BATCH_LAST : 0);
 }
@@ -470,7 +487,7 @@ static uint32_t row_flags(const struct request *r, uint32_t n_tokens)
 static void add_row(struct sched *s, struct lane *l, uint32_t i, uint32_t n_tokens, struct batch *b)
 {
     struct request *r = &s->requests[i];
-    uint32_t flags = row_flags(r, n_tokens);
+    uint32_t flags = row_flags(s, i, n_tokens);
     uint32_t n_new = r->n_blocks - r->n_sent;
     memcpy(b->tokens + b->n_tokens, ids_of(s, i) + r->pos, n_tokens * sizeof *b->tokens);
     memcpy(b->blocks + b->n_blocks, blocks_of(s, r) + r->n_sent, n_new * sizeof *b->blocks);
@@ -487,6 +504,9 @@ static void add_row(struct sched *s, struct lane *l, uint32_t i, uint32_t n_toke
         .t_recv_ns = (flags & BATCH_BEGIN) ? r->t_queued_ns : 0,
         .t_admit_ns = (flags & BATCH_BEGIN) ? r->t_admit_ns : 0,
     };
+    if (flags & BATCH_PARAMS) {
+        b->params[b->n_params++] = (struct batch_params){.how = s->params[i], .n_in = r->n_in};
+    }
     l->rows[b->n_rows] = (struct flight){.request = i, .flags = flags};
     if ((flags & (BATCH_BEGIN | BATCH_AGAIN)) == BATCH_BEGIN) {
         s->n_queried_tokens += s->cfg.prefix_cache ? r->n_in : 0;
@@ -557,7 +577,7 @@ static void add_chunks(struct sched *s, struct lane *l, struct batch *b)
 
 bool sched_build(struct sched *s, struct batch *b, int64_t now_ns)
 {
-    b->n_rows = b->n_tokens = b->n_blocks = 0;
+    b->n_rows = b->n_tokens = b->n_blocks = b->n_params = 0;
     b->t_build_ns = now_ns;
     for (uint32_t k = 0; k < s->cfg.lanes && b->n_rows == 0; k++) {
         uint32_t i = (s->next_lane + k) % s->cfg.lanes;
@@ -608,7 +628,7 @@ static void advance(struct sched *s, uint32_t i, uint32_t flags, int32_t id)
     if ((flags & BATCH_SAMPLE) == 0) {
         return;
     }
-    if (batch_ends(flags, id, s->cfg.eos_ids, s->cfg.n_eos)) {
+    if (batch_ends(flags, id, s->cfg.eos_ids, s->cfg.n_eos, params_of(s, i))) {
         forget(s, i);
         return;
     }
@@ -698,12 +718,14 @@ int sched_create(struct sched **out, const struct sched_config *cfg, struct err 
     s->links = calloc(s->max_requests, sizeof *s->links);
     // Only what tokens touch becomes memory.
     s->ids = calloc(s->max_requests, (size_t)cfg->max_context * sizeof *s->ids);
+    s->params = calloc(s->max_requests, sizeof *s->params);
     s->blocks = calloc(cfg->max_running, s->slot_blocks * sizeof *s->blocks);
     s->free_requests = calloc(s->max_requests, sizeof *s->free_requests);
     s->free_slots = calloc(cfg->max_running, sizeof *s->free_slots);
     s->found = xcalloc(s->slot_blocks, sizeof *s->found);
     init_lanes(s);
-    if (!s->requests || !s->links || !s->ids || !s->blocks || !s->free_requests || !s->free_slots) {
+    if (!s->requests || !s->links || !s->ids || !s->params || !s->blocks || !s->free_requests ||
+        !s->free_slots) {
         sched_destroy(s);
         return err_set(e, ERR_ENV,
                        "no memory for a queue of %u requests of up to %u tokens: lower "
@@ -735,6 +757,7 @@ void sched_destroy(struct sched *s)
     free(s->free_requests);
     free(s->blocks);
     free(s->ids);
+    free(s->params);
     free(s->found);
     free(s->requests);
     free(s->links);

@@ -48,9 +48,10 @@ struct sched_config {
 struct sched_request {
     int32_t load_rank;
     struct wire_ticket ticket;
-    uint32_t n_in, n_out; // both >= 1
-    uint32_t flags;       // enum wire_request_flags
-    const int32_t *ids;   // (n_in) in 0..vocab-1; copied
+    uint32_t n_in, n_out;            // both >= 1
+    uint32_t flags;                  // enum wire_request_flags
+    const int32_t *ids;              // (n_in) in 0..vocab-1; copied
+    const struct wire_sampling *how; // checked; copied. NULL: greedy
     int64_t t_recv_ns;
 };
 

@@ -4,6 +4,7 @@
 
 #include "core/clock.h"
 #include "core/mem.h"
+#include "workers/choices.h"
 #include "workers/emit.h"
 #include "workers/kv.h"
 #include "workers/transport.h"
@@ -25,7 +26,8 @@ struct stage {
     int prev, next; // of hidden states
     struct comm *comm;
     struct transport *transport;
-    struct emit *emit; // where ids leave: last stage, tensor 0
+    struct emit *emit;       // where ids leave: last stage, tensor 0
+    struct choices *choices; // last stage only
     struct spans *spans;
     struct kv_tables tables;
     uint32_t step;
@@ -108,7 +110,8 @@ int stage_create(struct stage **out, const struct stage_config *cfg, struct err 
     }
     if (st->next < 0) {
         st->ids = xcalloc(1, ids_bytes(lim->max_rows));
-        if (st->place.tensor == 0 && emit_create(&st->emit, lim, cfg->arch, e) != 0) {
+        if (choices_create(&st->choices, lim, cfg->arch, e) != 0 ||
+            (st->place.tensor == 0 && emit_create(&st->emit, lim, cfg->arch, e) != 0)) {
             goto fail;
         }
     }
@@ -128,6 +131,7 @@ void stage_destroy(struct stage *st)
         batch_destroy(st->ring[i].batch);
     }
     emit_destroy(st->emit);
+    choices_destroy(st->choices);
     transport_destroy(st->transport);
     kv_tables_free(&st->tables);
     free(st->ring);
@@ -272,9 +276,13 @@ static int begin(struct stage *st, struct err *e)
         return err_wrap(e, "rank %d", source);
     }
     kv_tables_apply(&st->tables, p->batch);
+    if (st->choices != NULL) {
+        choices_apply(st->choices, p->batch);
+    }
     float *out = st->next < 0 ? NULL : transport_send_buffer(st->transport);
     backend_submit(st->cfg.backend, p->batch, &st->tables, p->in, out,
-                   st->ids != NULL ? st->ids->ids : NULL);
+                   st->ids != NULL ? st->ids->ids : NULL,
+                   st->choices != NULL ? choices_jobs(st->choices) : NULL);
     st->n_begun++;
     return 1;
 }
@@ -355,7 +363,7 @@ static int return_ids(struct stage *st, struct batch *b, struct err *e)
     if (comm_post(st->comm, st->leader, WORKER_IDS, st->ids, n_bytes, e) != 0) {
         return -1;
     }
-    if (!st->muted && emit_batch(st->emit, st->comm, b, st->ids->ids, e) != 0) {
+    if (!st->muted && emit_batch(st->emit, st->comm, b, st->ids->ids, st->choices, e) != 0) {
         return -1;
     }
     struct span send = span_of(st, b, SPAN_SEND, t->t_send_ns);

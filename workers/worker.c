@@ -5,12 +5,14 @@
 #include "core/mem.h"
 #include "model/wire.h"
 #include "workers/backend.h"
+#include "workers/sampler.h"
 #include "workers/sched.h"
 #include "workers/sim/costs.h"
 #include "workers/spans.h"
 #include "workers/stage.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -66,7 +68,8 @@ size_t worker_max_message_bytes(const struct target_config *t, const struct arch
     }
     struct batch_limits lim = limits_of(t, a);
     size_t sizes[] = {
-        sizeof(struct wire_request) + (size_t)a->max_context * sizeof(int32_t),
+        sizeof(struct wire_request) + (size_t)a->max_context * sizeof(int32_t) +
+            sizeof(struct wire_sampling),
         stage_max_message_bytes(&lim),
         spans_max_message_bytes(),
     };
@@ -347,8 +350,10 @@ static int from_load_rank(const struct worker *w, const struct comm_msg *m, stru
 static int check_request(const struct worker *w, const struct comm_msg *m, struct err *e)
 {
     const struct wire_request *q = m->data;
-    if (m->n_bytes < sizeof *q || (m->n_bytes - sizeof *q) / sizeof(int32_t) != q->n_in ||
-        m->n_bytes % sizeof(int32_t) != 0 || q->n_in == 0 || q->n_out == 0) {
+    bool has_head = m->n_bytes >= sizeof *q;
+    size_t tail = has_head && (q->flags & WIRE_SAMPLED) ? sizeof(struct wire_sampling) : 0;
+    if (!has_head || m->n_bytes != sizeof *q + (size_t)q->n_in * sizeof(int32_t) + tail ||
+        q->n_in == 0 || q->n_out == 0) {
         return err_set(e, ERR_ENV, "request of %zu bytes: size and lengths do not fit", m->n_bytes);
     }
     for (uint32_t i = 0; i < q->n_in; i++) {
@@ -360,12 +365,28 @@ static int check_request(const struct worker *w, const struct comm_msg *m, struc
     return 0;
 }
 
+/* What follows the ids, into *how; NULL: nothing does. */
+static int take_sampling(const struct wire_request *q, struct wire_sampling *how,
+                         const struct wire_sampling **out, struct err *e)
+{
+    *out = NULL;
+    if ((q->flags & WIRE_SAMPLED) == 0) {
+        return 0;
+    }
+    memcpy(how, q->ids + q->n_in, sizeof *how);
+    *out = how;
+    return sampler_check(how, ERR_ENV, e);
+}
+
 static int take_request(struct worker *w, const struct comm_msg *m, struct err *e)
 {
-    if (from_load_rank(w, m, e) != 0 || check_request(w, m, e) != 0) {
+    const struct wire_request *q = m->data;
+    struct wire_sampling sampling;
+    const struct wire_sampling *how;
+    if (from_load_rank(w, m, e) != 0 || check_request(w, m, e) != 0 ||
+        take_sampling(q, &sampling, &how, e) != 0) {
         return -1;
     }
-    const struct wire_request *q = m->data;
     int64_t now_ns = clock_now_ns();
     struct sched_request r = {
         .load_rank = m->src,
@@ -374,6 +395,7 @@ static int take_request(struct worker *w, const struct comm_msg *m, struct err *
         .n_out = q->n_out,
         .flags = q->flags,
         .ids = q->ids,
+        .how = how,
         .t_recv_ns = now_ns,
     };
     if (sched_submit(w->sched, &r, now_ns)) {

@@ -110,6 +110,39 @@ static void negative_id(void)
     send_request(4, 1, 4, -1);
 }
 
+/* A request that draws its tokens in this way, all but `lacking` bytes of it. */
+static void send_sampled(const struct wire_sampling *how, size_t lacking)
+{
+    static union {
+        struct wire_request q;
+        uint8_t bytes[sizeof(struct wire_request) + sizeof(int32_t) + sizeof *how];
+    } m;
+    m.q = (struct wire_request){.n_in = 1, .n_out = 1, .flags = WIRE_SAMPLED};
+    m.q.ids[0] = 1;
+    memcpy(m.q.ids + 1, how, sizeof *how);
+    send_bytes(WIRE_REQUEST, &m, sizeof m - lacking);
+}
+
+static void half_a_sampling(void)
+{
+    send_sampled(&(struct wire_sampling){.top_p = 1}, 4);
+}
+
+static void no_sampling(void)
+{
+    send_sampled(&(struct wire_sampling){.top_p = 1}, sizeof(struct wire_sampling));
+}
+
+static void sampling_out_of_range(void)
+{
+    send_sampled(&(struct wire_sampling){.temperature = -1, .top_p = 1}, 0);
+}
+
+static void too_many_stop_ids(void)
+{
+    send_sampled(&(struct wire_sampling){.top_p = 1, .n_stop_ids = WIRE_MAX_STOP_IDS + 1}, 0);
+}
+
 static void short_cancel(void)
 {
     send_bytes(WIRE_CANCEL, "xxxx", 4);
@@ -165,6 +198,10 @@ static void (*const cases[])(void) = {
     no_output,
     id_past_the_vocabulary,
     negative_id,
+    half_a_sampling,
+    no_sampling,
+    sampling_out_of_range,
+    too_many_stop_ids,
     short_cancel,
     short_step,
     step_in_step,

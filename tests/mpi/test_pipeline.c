@@ -2,7 +2,7 @@
  * One load rank and a replica of P = size - 1 worker ranks on preset:tiny (of 5 ranks: two replicas of P = 2,
  * one of which gets three quarters of the requests): requests go in as wire messages, as a load rank would
  * send them, and every token must come back once, in order, with the ids that a single backend in this process
- * computes for the request alone. Steps end in mid-flight, requests are cancelled and rejected, and the next
+ * computes for the request alone, greedy or drawn. Steps end in mid-flight, requests are cancelled and rejected, and the next
  * step must find everything clean. The KV pool has hardly room for the longest request, so that others are
  * preempted; once more with a prefix cache. Two replicas get random traffic with cancellations
  * for 2 s, or for TIDEMARK_SOAK seconds: every request is accounted for, and no rank's memory grows.
@@ -42,9 +42,13 @@ enum {
 struct request {
     int32_t prompt[MAX_IN], want[MAX_OUT];
     uint32_t n_in, n_out, flags;
+    struct wire_sampling how; // with WIRE_SAMPLED
+    float logprobs[MAX_OUT];  // of `want`
+    bool stops;               // the last of `want` is an EOS or a stop id
     // of the present step:
     uint32_t generation, n_got;
     uint32_t traces; // phases seen
+    uint32_t n_logprobs;
     int64_t t_sent_ns, t_first_ns, t_last_ns, trace_total_us[2];
     bool live, cancelled, rejected, ended;
 };
@@ -97,6 +101,54 @@ static void must(int rc, const struct err *e)
 
 /* --- requests and what they must yield ----------------------------------------------------------- */
 
+/* A third of the requests draw their tokens, each in its own way; some want to know how likely they were. */
+static void make_sampling(uint32_t i, struct request *r)
+{
+    if (i % 3 != 1) {
+        return;
+    }
+    r->flags |= WIRE_SAMPLED;
+    r->how = (struct wire_sampling){
+        .seed = 100 + i,
+        .temperature = i % 2 ? 0.8F : 3,
+        .top_p = i % 4 == 3 ? 0.9F : 1,
+        .top_k = i % 5 ? 0 : 40,
+        .logprobs = i % 7 < 3 ? 1 + i % 7 : 0,
+    };
+}
+
+/* What ends it among the tokens it would have: EOS where asked for, and a stop id, which becomes the one
+ * that it has in the middle. */
+static void find_end(struct request *r, uint32_t i)
+{
+    if ((r->flags & WIRE_SAMPLED) && i % 2) {
+        r->how.stop_ids[r->how.n_stop_ids++] = r->want[r->n_out / 2];
+    }
+    for (uint32_t k = 0; k < r->n_out && !r->stops; k++) {
+        r->stops = (r->flags & WIRE_STOP_AT_EOS) && r->want[k] == arch.eos_ids[0];
+        r->stops |= r->how.n_stop_ids && r->want[k] == r->how.stop_ids[0];
+        r->n_out = r->stops ? k + 1 : r->n_out;
+    }
+}
+
+/* The tokens of a request that is alone, one row after the other. */
+static void generate_alone(struct chain *chain, struct request *r)
+{
+    struct sampler_job job = {.how = &r->how};
+    for (uint32_t k = 0; k < r->n_out; k++) {
+        const uint32_t pos = k ? r->n_in + k - 1 : 0;
+        const struct chain_row row = {.pos = pos,
+                                      .tokens = k ? &r->want[k - 1] : r->prompt,
+                                      .n = k ? 1 : r->n_in,
+                                      .sample = true};
+        job.index = k;
+        chain->jobs = (struct sampler_jobs){&job, (r->flags & WIRE_SAMPLED) ? 1 : 0};
+        chain_step(chain, &row, 1);
+        r->want[k] = chain->ids[0];
+        r->logprobs[k] = job.logprob;
+    }
+}
+
 static void make_requests(void)
 {
     static const uint32_t lengths_in[] = {1, 5, 15, 16, 17, 64, 65, 130, 399, 33};
@@ -107,7 +159,7 @@ static void make_requests(void)
         .n_stages = 1,
         .n_threads = 1,
         .kernels = "auto",
-        .max_tokens = 256,
+        .max_tokens = MAX_IN,
         .max_rows = 1,
         .n_slots = 1,
         .context = MAX_IN + MAX_OUT,
@@ -125,10 +177,9 @@ static void make_requests(void)
         for (uint32_t k = 0; k < r->n_in; k++) {
             r->prompt[k] = (int32_t)rng_below((uint64_t)arch.vocab, 1, RNG_TOKENS, i, k);
         }
-        chain_generate(&chain, r->prompt, r->n_in, 256, r->want, r->n_out);
-        for (uint32_t k = 0; (r->flags & WIRE_STOP_AT_EOS) && k < r->n_out; k++) {
-            r->n_out = r->want[k] == arch.eos_ids[0] ? k + 1 : r->n_out;
-        }
+        make_sampling(i, r);
+        generate_alone(&chain, r);
+        find_end(r, i);
     }
     chain_close(&chain);
 }
@@ -137,7 +188,8 @@ static void send_request(uint32_t i, uint32_t n_out_asked)
 {
     static union {
         struct wire_request q;
-        uint8_t bytes[sizeof(struct wire_request) + MAX_IN * sizeof(int32_t)];
+        uint8_t bytes[sizeof(struct wire_request) + MAX_IN * sizeof(int32_t) +
+                      sizeof(struct wire_sampling)];
     } m;
     struct err e;
     struct request *r = &requests[i];
@@ -148,12 +200,15 @@ static void send_request(uint32_t i, uint32_t n_out_asked)
         .flags = r->flags,
     };
     memcpy(m.q.ids, r->prompt, r->n_in * sizeof(int32_t));
+    const size_t tail = (r->flags & WIRE_SAMPLED) ? sizeof r->how : 0;
+    memcpy(m.q.ids + r->n_in, &r->how, tail);
     r->generation = generation;
-    r->n_got = r->traces = 0;
+    r->n_got = r->traces = r->n_logprobs = 0;
     r->cancelled = r->rejected = r->ended = false;
     r->live = true;
     r->t_sent_ns = clock_now_ns();
-    must(comm_post(c, leader_of(r), WIRE_REQUEST, &m, sizeof m.q + r->n_in * sizeof(int32_t), &e),
+    must(comm_post(c, leader_of(r), WIRE_REQUEST, &m, sizeof m.q + r->n_in * sizeof(int32_t) + tail,
+                   &e),
          &e);
 }
 
@@ -196,6 +251,20 @@ static void take_trace(const struct comm_msg *m)
     r->trace_total_us[t->phase == WIRE_LAST] = t->t_admit_ns / NS_PER_US + sum_us;
 }
 
+static void take_logprobs(const struct comm_msg *m)
+{
+    const struct wire_logprobs *l = m->data;
+    struct request *r = request_of(l->ticket);
+    if (r == NULL) {
+        return;
+    }
+    CHECK(r->how.logprobs > 0 && l->n_top == r->how.logprobs - 1);
+    CHECK(m->n_bytes == sizeof *l + l->n_top * sizeof l->top[0]);
+    CHECK(l->token.id == r->want[r->n_got] && l->token.logprob == r->logprobs[r->n_got]);
+    CHECK(l->n_top < 2 || l->top[0].logprob >= l->top[1].logprob);
+    r->n_logprobs++;
+}
+
 static void take_token(int src, const struct wire_token *t)
 {
     struct request *r = request_of(t->ticket);
@@ -206,7 +275,9 @@ static void take_token(int src, const struct wire_token *t)
     CHECK(!r->ended && !r->rejected && r->n_got < r->n_out);
     CHECK(t->id == r->want[r->n_got]);
     bool first = r->n_got == 0, last = r->n_got + 1 == r->n_out;
-    CHECK(t->flags == ((first ? WIRE_FIRST : 0u) | (last ? WIRE_LAST : 0u)));
+    CHECK(t->flags == ((first ? WIRE_FIRST : 0u) | (last ? WIRE_LAST : 0u) |
+                       (last && r->stops ? WIRE_STOPPED : 0u)));
+    CHECK(r->n_logprobs == (r->how.logprobs ? r->n_got + 1 : 0));
     CHECK(first || t->t_emit_ns > r->t_last_ns);
     r->n_got++;
     r->ended = last;
@@ -274,6 +345,9 @@ static void take(const struct comm_msg *m)
     switch (m->tag) {
     case WIRE_TRACE:
         take_trace(m);
+        break;
+    case WIRE_LOGPROBS:
+        take_logprobs(m);
         break;
     case WIRE_TOKENS:
         CHECK(m->n_bytes % sizeof(struct wire_token) == 0);
@@ -390,12 +464,11 @@ static void cancel(uint32_t i)
     requests[i].live = false;
 }
 
-/* One more than will come where EOS is to stop the request before. */
+/* One more than will come where an id is to stop the request before. */
 static uint32_t asked(uint32_t i)
 {
     const struct request *r = &requests[i];
-    bool stops = r->flags && r->want[r->n_out - 1] == arch.eos_ids[0];
-    return stops && r->n_out < MAX_OUT ? r->n_out + 1 : r->n_out;
+    return r->stops && r->n_out < MAX_OUT ? r->n_out + 1 : r->n_out;
 }
 
 static void test_all_tokens(void)

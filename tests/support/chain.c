@@ -218,7 +218,7 @@ void chain_step(struct chain *c, const struct chain_row *rows, uint32_t n_rows)
         for (size_t r = 0; r < n; r++) {
             const float *in = s > 0 ? c->stages[s - 1].out + r * hidden : NULL;
             backend_submit(stage->ranks[r], c->batch, &stage->tables, in, stage->out + r * hidden,
-                           c->ids + r * c->cfg.max_rows);
+                           c->ids + r * c->cfg.max_rows, &c->jobs);
         }
         for (size_t r = 0; r < n; r++) {
             while (!backend_poll(stage->ranks[r])) {

@@ -12,6 +12,7 @@
 #include "model/arch.h"
 #include "workers/backend.h"
 #include "workers/kv.h"
+#include "workers/sampler.h"
 
 struct chain_config {
     const char *model; // folder or preset:NAME
@@ -45,7 +46,8 @@ struct chain {
     float *logits;  // (n_tensor, max_rows, vocab) of rows that sample, in order
     uint32_t *free; // (n_free) blocks
     uint32_t n_free;
-    int64_t busy_ns; // compute time of the last step, all stages
+    struct sampler_jobs jobs; // of the next step, set by the test: rows that are not greedy
+    int64_t busy_ns;          // compute time of the last step, all stages
 };
 
 struct chain_row {

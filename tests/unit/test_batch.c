@@ -55,6 +55,11 @@ static void fill_row(struct batch *b, uint64_t seed, uint32_t i)
         .ticket = {.slot = draw(1 << 20, seed, 800 + i), .generation = i},
         .t_recv_ns = begins ? 5 : 0,
     };
+    if (begins && draw(2, seed, 450 + i)) {
+        b->rows[i].flags |= BATCH_PARAMS;
+        b->params[b->n_params++] = (struct batch_params){
+            .how = {.seed = seed, .temperature = 1, .top_p = 0.5F, .top_k = i}, .n_in = i};
+    }
     for (uint32_t k = 0; k < n_tokens; k++) {
         b->tokens[b->n_tokens++] = (int32_t)draw(32000, seed, 900 + 10 * i + k);
     }
@@ -71,7 +76,7 @@ static void fill(struct batch *b, uint64_t seed)
     b->lane = (uint16_t)draw(limits.n_lanes, seed, 1);
     b->t_build_ns = 1000000 + (int64_t)seed;
     b->t_ready_ns = 999999;
-    b->n_rows = b->n_tokens = b->n_blocks = 0;
+    b->n_rows = b->n_tokens = b->n_blocks = b->n_params = 0;
     uint32_t n_rows = 1 + draw(limits.max_rows, seed, 2);
     for (uint32_t i = 0; i < n_rows; i++) {
         fill_row(b, seed, i);
@@ -93,6 +98,8 @@ static void assert_same(const struct batch *a, const struct batch *b)
     assert_int_equal(a->n_rows, b->n_rows);
     assert_int_equal(a->n_tokens, b->n_tokens);
     assert_int_equal(a->n_blocks, b->n_blocks);
+    assert_int_equal(a->n_params, b->n_params);
+    assert_int_equal(memcmp(a->params, b->params, a->n_params * sizeof *a->params), 0);
     assert_memory_equal(a->rows, b->rows, a->n_rows * sizeof *a->rows);
     assert_memory_equal(a->times, b->times, a->n_stages * sizeof *a->times);
     assert_memory_equal(a->tokens, b->tokens, a->n_tokens * sizeof *a->tokens);
@@ -123,6 +130,7 @@ static void assert_in_bounds(const struct batch *b)
     assert_in_range(b->n_rows, 1, limits.max_rows);
     assert_in_range(b->n_tokens, 1, limits.max_tokens);
     assert_true(b->n_blocks <= limits.max_blocks && b->lane < limits.n_lanes);
+    assert_true(b->n_params <= b->n_rows);
     uint32_t n_tokens = 0, n_blocks = 0;
     for (uint32_t i = 0; i < b->n_rows; i++) {
         const struct batch_row *r = &b->rows[i];
@@ -220,6 +228,9 @@ SPOIL(flags, b->rows[0].flags |= 1u << 20)
 SPOIL(stop_unsampled, b->rows[0].flags = BATCH_PREFILL | BATCH_LAST)
 SPOIL(again_without_begin, b->rows[0].flags = BATCH_PREFILL | BATCH_AGAIN)
 SPOIL(begin_late, (b->rows[0].flags = BATCH_PREFILL | BATCH_BEGIN, b->rows[0].pos = 1))
+SPOIL(no_params, b->rows[0].flags |= BATCH_PREFILL | BATCH_BEGIN | BATCH_PARAMS)
+SPOIL(params_late, (b->rows[0].flags = BATCH_SAMPLE | BATCH_PARAMS, b->n_params = 1))
+SPOIL(stop_ids_unsampled, b->rows[0].flags = BATCH_PREFILL | BATCH_STOP_IDS)
 SPOIL(pos, b->rows[0].pos = UINT32_MAX)
 SPOIL(stamp, b->times[1].t_end_ns = INT64_MIN)
 SPOIL(blocks, b->rows[0].n_blocks = UINT32_MAX)
@@ -241,6 +252,9 @@ static void test_each_check(void **state)
         {"last without sample", spoil_stop_unsampled},
         {"again without begin", spoil_again_without_begin},
         {"begin in the middle", spoil_begin_late},
+        {"parameters missing", spoil_no_params},
+        {"parameters in the middle", spoil_params_late},
+        {"stop ids without sample", spoil_stop_ids_unsampled},
         {"position", spoil_pos},
         {"stamp", spoil_stamp},
         {"blocks", spoil_blocks},
@@ -266,13 +280,35 @@ static void test_each_check(void **state)
 static void test_ends(void **state)
 {
     (void)state;
+    enum {
+        STOPS = WIRE_LAST | WIRE_STOPPED,
+    };
     const int eos[] = {2, 7};
-    assert_false(batch_ends(BATCH_SAMPLE, 2, eos, 2)); // EOS is ignored unless asked for
-    assert_true(batch_ends(BATCH_SAMPLE | BATCH_LAST, 5, eos, 2));
-    assert_true(batch_ends(BATCH_SAMPLE | BATCH_STOP_EOS, 7, eos, 2));
-    assert_false(batch_ends(BATCH_SAMPLE | BATCH_STOP_EOS, 3, eos, 2));
-    assert_false(batch_ends(BATCH_SAMPLE | BATCH_STOP_EOS, 2, eos, 0));
-    assert_true(batch_ends(BATCH_SAMPLE | BATCH_STOP_EOS | BATCH_LAST, 3, eos, 2));
+    const struct wire_sampling how = {.n_stop_ids = 2, .stop_ids = {40, 41}};
+    static const struct {
+        uint32_t flags;
+        int32_t id;
+        int n_eos;
+        uint32_t end;
+    } cases[] = {
+        {BATCH_SAMPLE, 2, 2, 0}, // EOS is ignored unless asked for
+        {BATCH_SAMPLE | BATCH_LAST, 5, 2, WIRE_LAST},
+        {BATCH_SAMPLE | BATCH_STOP_EOS, 7, 2, STOPS},
+        {BATCH_SAMPLE | BATCH_STOP_EOS, 3, 2, 0},
+        {BATCH_SAMPLE | BATCH_STOP_EOS, 2, 0, 0},
+        {BATCH_SAMPLE | BATCH_STOP_EOS | BATCH_LAST, 3, 2, WIRE_LAST},
+        {BATCH_SAMPLE | BATCH_STOP_EOS | BATCH_LAST, 2, 2, STOPS},
+        {BATCH_SAMPLE | BATCH_STOP_EOS, 41, 2, 0}, // too early for stop ids, too
+        {BATCH_SAMPLE | BATCH_STOP_IDS, 41, 2, STOPS},
+        {BATCH_SAMPLE | BATCH_STOP_IDS, 2, 2, 0},
+        {BATCH_SAMPLE | BATCH_STOP_IDS | BATCH_STOP_EOS, 2, 2, STOPS},
+        {BATCH_SAMPLE | BATCH_STOP_IDS, 42, 2, 0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        assert_int_equal(batch_ends(cases[i].flags, cases[i].id, eos, cases[i].n_eos, &how),
+                         cases[i].end);
+    }
+    assert_int_equal(batch_ends(BATCH_SAMPLE | BATCH_STOP_IDS, 41, eos, 2, NULL), 0);
 }
 
 int main(void)

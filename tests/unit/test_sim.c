@@ -16,6 +16,7 @@
 #include "model/sizes.h"
 #include "workers/backend.h"
 #include "workers/kv.h"
+#include "workers/sampler.h"
 #include "workers/sim/backend.h"
 #include "workers/sim/costs.h"
 
@@ -216,7 +217,8 @@ struct rig {
     struct batch *batch;
     float *hidden[2]; // (TOKENS, hidden)
     int32_t ids[N_SLOTS];
-    uint32_t n_blocks; // given out, from the end
+    uint32_t n_blocks;        // given out, from the end
+    struct sampler_jobs jobs; // of the next batch
 };
 
 static void rig_open(struct rig *r, int n_stages, const struct costs *costs)
@@ -286,7 +288,7 @@ static void compute(struct rig *r)
     kv_tables_apply(&r->tables, r->batch);
     for (int s = 0; s < r->n_stages; s++) {
         backend_submit(r->stages[s], r->batch, &r->tables, s > 0 ? r->hidden[(s + 1) % 2] : NULL,
-                       r->hidden[s % 2], r->ids);
+                       r->hidden[s % 2], r->ids, &r->jobs);
         while (!backend_poll(r->stages[s])) {
         }
     }
@@ -378,6 +380,29 @@ static void it_takes_what_the_costs_say(void **state)
     rig_close(&r);
 }
 
+/* Whatever the temperature, one id can come; where it may not, the next one does. */
+static void jobs_are_filled_in(void **state)
+{
+    (void)state;
+    const struct costs nothing = {.hop_ns = 0};
+    const struct wire_sampling how = {.temperature = 1, .top_p = 1, .logprobs = 3};
+    const int32_t prompt[10] = {1, 2, 3};
+    const int32_t want = backend_sim_next(prompt, 10, LAYERS, VOCAB);
+    const int32_t banned[] = {(want + 1) % VOCAB, want};
+    for (uint32_t n_banned = 0; n_banned <= 2; n_banned += 2) {
+        struct sampler_job job = {.how = &how, .banned = banned, .n_banned = n_banned};
+        struct rig r;
+        rig_open(&r, 2, &nothing);
+        r.jobs = (struct sampler_jobs){&job, 1};
+        add(&r, 0, 0, prompt, 10);
+        compute(&r);
+        assert_int_equal(job.id, (want + (int32_t)n_banned) % VOCAB);
+        assert_int_equal(r.ids[0], job.id);
+        assert_true(job.logprob == 0 && job.n_top == 1 && job.top[0].id == job.id);
+        rig_close(&r);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -389,6 +414,7 @@ int main(void)
         cmocka_unit_test(ids_are_the_requests_own),
         cmocka_unit_test(a_wrong_block_shows),
         cmocka_unit_test(it_takes_what_the_costs_say),
+        cmocka_unit_test(jobs_are_filled_in),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -95,7 +95,7 @@ static void run_member(void *arg, int member, int n_members)
 }
 
 static void submit(struct backend *base, const struct batch *batch, const struct kv_tables *tables,
-                   const float *in, float *out, int32_t *ids)
+                   const float *in, float *out, int32_t *ids, const struct sampler_jobs *jobs)
 {
     struct cpu *b = cpu_of(base);
     const struct phases_io io = {
@@ -104,6 +104,7 @@ static void submit(struct backend *base, const struct batch *batch, const struct
         .in = in,
         .out = out,
         .ids = ids,
+        .jobs = jobs,
         .logits = b->logits,
     };
     phases_begin(b->phases, &io);

@@ -207,7 +207,8 @@ int phases_create(struct phases **out, const struct phases_config *cfg, struct e
     p->ld = widths(a, cfg->weights);
     p->unit_panels = a->head_dim / greatest_divisor(a->head_dim, MATRIX_PANEL);
     if (take_cache(p, e) || take_activations(p, e) || take_narrowed(p, e) || take_routes(p, e) ||
-        take_members(p, e) || take_found(p, e)) {
+        take_members(p, e) || take_found(p, e) ||
+        (cfg->part.has_head && phases_head_create(p, e))) {
         phases_destroy(p);
         return -1;
     }
@@ -220,6 +221,7 @@ void phases_destroy(struct phases *p)
     if (!p) {
         return;
     }
+    phases_head_free(p);
     for (int i = 0; p->members && i < p->cfg.n_members; i++) {
         struct phases_member *m = &p->members[i];
         void *own[] = {m->normed, m->scratch,  m->logits, m->best,
@@ -280,6 +282,9 @@ void phases_begin(struct phases *p, const struct phases_io *io)
             p->sample_rows[p->n_samples] = i;
             p->sample_tokens[p->n_samples++] = r->first + r->n_tokens - 1;
         }
+    }
+    if (p->cfg.part.has_head) {
+        phases_head_begin(p);
     }
     for (int i = 0; i < p->cfg.part.n_layers * PHASES_COUNTERS; i++) {
         atomic_store_explicit(&p->next[i], 0, memory_order_relaxed);

@@ -22,6 +22,7 @@
 #include "workers/layers.h"
 #include "workers/router.h"
 #include "workers/shard.h"
+#include "workers/sampler.h"
 
 struct phases;
 
@@ -45,9 +46,10 @@ void phases_destroy(struct phases *p);
 struct phases_io {
     const struct batch *batch;
     const struct kv_tables *tables;
-    const float *in; // (n_tokens, hidden) unless has_embed
-    float *out;      // (n_tokens, hidden) unless has_head
-    int32_t *ids;    // (n_rows) when has_head
+    const float *in;                 // (n_tokens, hidden) unless has_embed
+    float *out;                      // (n_tokens, hidden) unless has_head
+    int32_t *ids;                    // (n_rows) when has_head
+    const struct sampler_jobs *jobs; // rows whose id is not the greedy one; or NULL
     float
         *logits; // (rows with BATCH_SAMPLE in order, vocab) or NULL; alike on all ranks of a group
 };

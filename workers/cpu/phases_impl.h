@@ -32,6 +32,14 @@ struct phases_found {
     int32_t id;
 };
 
+/* Rows of the head that are drawn from rather than greedy (workers/sampler.h). */
+struct phases_jobs {
+    int32_t *of_sample;        // (n_samples) its job; -1: greedy
+    float *logits;             // (some rows, vocab) of a run of jobs
+    float *part, *all;         // of a group: its ranks' parts of them, this one's and all
+    struct sampler **samplers; // (n_members)
+};
+
 /* Sizes of rows, in floats. */
 struct phases_widths {
     size_t hidden, qkv, latent, absorbed, attended, heads, mlp, expert, experts;
@@ -85,6 +93,7 @@ struct phases {
     struct phases_group *groups; // (n_groups)
     uint32_t *sample_tokens;     // (n_samples) index in the batch
     uint32_t *sample_rows;       // (n_samples)
+    struct phases_jobs jobs;     // with a head
 };
 
 enum phases_counter {
@@ -111,6 +120,11 @@ struct phases_walk {
 struct phases_range {
     int from, to;
 };
+
+/* What the head needs of its own; its jobs of the batch at hand. */
+int phases_head_create(struct phases *p, struct err *e) ERR_CHECKED;
+void phases_head_free(struct phases *p);
+void phases_head_begin(struct phases *p);
 
 /* This member's part of 0 .. n - 1. */
 struct phases_range phases_impl_share(const struct phases_walk *w, int n);

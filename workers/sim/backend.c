@@ -8,6 +8,7 @@
 #include "model/sizes.h"
 #include "workers/backend.h"
 #include "workers/kv.h"
+#include "workers/sampler.h"
 #include "workers/sim/costs.h"
 
 struct sim {
@@ -85,6 +86,28 @@ static void sample(const struct sim *b, const struct batch *batch, int32_t *ids)
     }
 }
 
+static bool is_banned(const struct sampler_job *j, int32_t id)
+{
+    bool found = false;
+    for (uint32_t i = 0; i < j->n_banned; i++) {
+        found |= j->banned[i] == id;
+    }
+    return found;
+}
+
+/* There is one id that can come, but for those that may not; it has all the probability. */
+static void run_job(const struct sim *b, struct sampler_job *j, int32_t *ids)
+{
+    int32_t id = ids[j->row];
+    for (int tries = 0; tries < b->arch.vocab && is_banned(j, id); tries++) {
+        id = (id + 1) % b->arch.vocab;
+    }
+    ids[j->row] = j->id = id;
+    j->logprob = 0;
+    j->n_top = j->how->logprobs > 1;
+    j->top[0] = (struct wire_logprob){.id = id};
+}
+
 static void pass(struct sim *b, const struct batch *batch, const struct kv_tables *tables,
                  const float *in, float *out, int32_t *ids)
 {
@@ -157,7 +180,7 @@ static int create(struct backend **out, const struct backend_config *cfg, struct
 }
 
 static void submit(struct backend *base, const struct batch *batch, const struct kv_tables *tables,
-                   const float *in, float *out, int32_t *ids)
+                   const float *in, float *out, int32_t *ids, const struct sampler_jobs *jobs)
 {
     struct sim *b = sim_of(base);
     b->t_begin_ns = clock_now_ns();
@@ -166,6 +189,9 @@ static void submit(struct backend *base, const struct batch *batch, const struct
                                b->has_head, &load);
     b->t_end_ns = b->t_begin_ns + (int64_t)ns;
     pass(b, batch, tables, in, out, ids);
+    for (uint32_t i = 0; b->has_head && jobs && i < jobs->n; i++) {
+        run_job(b, &jobs->v[i], ids);
+    }
 }
 
 static bool poll(struct backend *b)

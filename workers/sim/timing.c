@@ -123,7 +123,7 @@ static double time_ns(struct part *p, uint32_t n_rows, uint32_t n_tokens, uint32
     fill_batch(p, n_rows, n_tokens, pos);
     for (int i = -1; i < ROUNDS; i++) { // the first one only warms up
         int64_t begin_ns, end_ns;
-        backend_submit(p->backend, p->batch, &p->tables, p->in, p->out, p->ids);
+        backend_submit(p->backend, p->batch, &p->tables, p->in, p->out, p->ids, NULL);
         while (!backend_poll(p->backend)) {
             clock_sleep_until_ns(clock_local_ns() + 20 * NS_PER_US);
         }
