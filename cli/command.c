@@ -12,6 +12,12 @@ static const char **flag_text(const struct command_flag *f, void *into)
     return (const char **)((char *)into + f->offset);
 }
 
+static bool repeats(const struct command_flag *f)
+{
+    size_t n = strlen(f->value);
+    return n > 3 && strcmp(f->value + n - 3, "...") == 0;
+}
+
 static const struct command_flag *flag_find(const struct command *c, const char *arg, size_t len)
 {
     for (size_t i = 0; i < c->n_flags; i++) {
@@ -48,7 +54,15 @@ static int flag_set(const struct command_flag *f, const char *text, void *into, 
         str_free(&choices);
         return -1;
     }
-    *flag_text(f, into) = text;
+    const char **at = flag_text(f, into);
+    int n = 0;
+    while (repeats(f) && n < COMMAND_REPEATS && at[n]) {
+        n++;
+    }
+    if (n == COMMAND_REPEATS) {
+        return err_set(e, ERR_INPUT, "%s: may be given %d times at most", f->name, n);
+    }
+    at[n] = text;
     return 0;
 }
 

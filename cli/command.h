@@ -12,10 +12,12 @@
 #include "core/opt.h"
 
 #define COMMAND_EXIT_INVALID 3
+#define COMMAND_REPEATS      4
 
 /*
  * One option. Parsing, its default and its line of --help all come from this row. `offset` is its
- * place in the command's arguments: a const char *, or a bool where it takes no value.
+ * place in the command's arguments: a const char *, or a bool where it takes no value. One whose value
+ * ends in "..." may be given COMMAND_REPEATS times: its place is an array of as many, NULL where not given.
  */
 struct command_flag {
     const char *name, *alias; // "--format", "-f" or NULL

@@ -14,11 +14,13 @@
 #include "core/mem.h"
 #include "loadgen/loop.h"
 #include "loadgen/plan.h"
+#include "model/wire.h"
 
 enum {
     CLOCK_ROUNDS = 200
 };
 
+#define SERVICE_NS (365LL * 86400 * NS_PER_S)
 #define GIVE_UP_NS (700 * NS_PER_MS) // Open MPI kills a second after it has asked
 
 /* --- joining ----------------------------------------------------------------------------------- */
@@ -190,6 +192,42 @@ int world_next_message(struct world *w, struct comm_msg *m, int64_t timeout_ns, 
             return -1;
         }
     }
+}
+
+/* --- a service without steps --------------------------------------------------------------------- */
+
+static int tell_workers(struct world *w, int tag, const void *data, size_t n_bytes, struct err *e)
+{
+    for (int r = 1; r < comm_size(w->comm); r++) {
+        if (comm_post(w->comm, r, tag, data, n_bytes, e)) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+int world_begin_service(struct world *w, struct err *e)
+{
+    struct wire_step step = {.kind = STEP_BASE, .users = 1, .t_begin_ns = clock_now_ns()};
+    step.t_warm_ns = step.t_begin_ns;
+    step.t_end_ns = step.t_drain_ns = step.t_begin_ns + SERVICE_NS;
+    return tell_workers(w, WIRE_STEP, &step, sizeof step, e);
+}
+
+int world_end_service(struct world *w, struct err *e)
+{
+    struct wire_step_end end = {0};
+    if (tell_workers(w, WIRE_STEP_END, &end, sizeof end, e)) {
+        return -1;
+    }
+    for (int n_left = comm_size(w->comm) - 1; n_left > 0;) {
+        struct comm_msg m;
+        if (world_next_message(w, &m, w->config.deadline.start_ns, "end", e) < 0) {
+            return -1;
+        }
+        n_left -= m.tag == WIRE_STEP_DONE;
+    }
+    return tell_workers(w, WIRE_SHUTDOWN, NULL, 0, e);
 }
 
 /* --- loading ----------------------------------------------------------------------------------- */

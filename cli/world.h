@@ -55,6 +55,11 @@ int world_measure_clocks(struct world *w, struct err *e) ERR_CHECKED;
 /* Every rank's row for the result file, with the clock offset in w->clock. Rank 0 gets them malloc'd. */
 int world_ranks(struct world *w, struct store_rank **rows, struct err *e) ERR_CHECKED;
 
+/* Rank 0, for a service without steps: all workers begin one step that nothing ends early, and later end it,
+ * dropping what is under way, and go. */
+int world_begin_service(struct world *w, struct err *e) ERR_CHECKED;
+int world_end_service(struct world *w, struct err *e) ERR_CHECKED;
+
 /* Wait for one message, alive and with a deadline: 1 with m filled, -1 on silence or deadline. */
 int world_next_message(struct world *w, struct comm_msg *m, int64_t timeout_ns, const char *what,
                        struct err *e) ERR_CHECKED;

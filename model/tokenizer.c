@@ -242,10 +242,11 @@ struct tokenizer_stream {
     struct detok_stream state;
 };
 
-struct tokenizer_stream *tokenizer_stream_new(const struct tokenizer *t)
+struct tokenizer_stream *tokenizer_stream_new(const struct tokenizer *t, bool continues)
 {
     struct tokenizer_stream *s = xcalloc(1, sizeof *s);
     s->detok = t->detok;
+    s->state = (struct detok_stream){.is_begun = continues, .is_stripped = continues};
     return s;
 }
 
@@ -275,6 +276,23 @@ void tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, b
     struct detok_stream s = {.is_begun = continues, .is_stripped = continues};
     detok_push(t->detok, &s, ids, n, text);
     detok_finish(t->detok, &s, text);
+}
+
+void tokenizer_piece(const struct tokenizer *t, int32_t id, struct str *text)
+{
+    if (id < 0 || id >= t->vocab.n_ids || t->vocab.tokens[id].text == NULL) {
+        return;
+    }
+    if (t->vocab.tokens[id].special) {
+        str_append(text, t->vocab.tokens[id].text, t->vocab.tokens[id].len);
+    } else {
+        tokenizer_decode(t, &id, 1, true, text);
+    }
+}
+
+int32_t tokenizer_find(const struct tokenizer *t, const char *token)
+{
+    return vocab_find(&t->vocab, token, strlen(token));
 }
 
 uint64_t tokenizer_hash(const struct tokenizer *t)

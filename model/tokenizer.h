@@ -61,11 +61,17 @@ void tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, b
  * their row were shown.
  */
 struct tokenizer_stream;
-struct tokenizer_stream *tokenizer_stream_new(const struct tokenizer *t);
+struct tokenizer_stream *tokenizer_stream_new(const struct tokenizer *t, bool continues);
 void tokenizer_stream_free(struct tokenizer_stream *s);
 void tokenizer_stream_push(struct tokenizer_stream *s, const int32_t *ids, size_t n,
                            struct str *text);
 void tokenizer_stream_finish(struct tokenizer_stream *s, struct str *text);
+
+/* Append what one id stands for inside a text; a special one as it is written. */
+void tokenizer_piece(const struct tokenizer *t, int32_t id, struct str *text);
+
+/* The id of this token, special or not, as it is written; -1: there is none. */
+int32_t tokenizer_find(const struct tokenizer *t, const char *token);
 
 /* 64-bit hash of the file's bytes, for provenance. */
 uint64_t tokenizer_hash(const struct tokenizer *t);

@@ -57,7 +57,7 @@ static void write_counted(FILE *out, const void *v, size_t n, size_t each)
 static void check_stream(const struct tokenizer *t, const struct token_ids *ids,
                          const struct str *whole)
 {
-    struct tokenizer_stream *s = tokenizer_stream_new(t);
+    struct tokenizer_stream *s = tokenizer_stream_new(t, false);
     struct str text = {0};
     for (size_t i = 0; i < ids->n; i++) {
         tokenizer_stream_push(s, &ids->v[i], 1, &text);

@@ -322,7 +322,7 @@ static void test_stream_holds_back(void **state)
 {
     (void)state;
     struct tokenizer *t = parse_ok(BYTE_LEVEL, 7);
-    struct tokenizer_stream *s = tokenizer_stream_new(t);
+    struct tokenizer_stream *s = tokenizer_stream_new(t, false);
     static const struct {
         int32_t id;
         const char *so_far;
