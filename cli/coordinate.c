@@ -285,6 +285,16 @@ static int make_loop(struct coordinator *c, struct err *e)
     c->client = client_stages_create(w->comm, &w->layout, loop_live_table(c->loop),
                                      w->arch.max_context, w->config.load.ignore_eos,
                                      (enum routing_kind)w->config.target.routing);
+    const struct endpoint_config *how = &w->config.endpoint;
+    if (how->temperature > 0) {
+        client_stages_sample(c->client, &(struct wire_sampling){
+                                            .seed = (uint64_t)how->seed,
+                                            .temperature = (float)how->temperature,
+                                            .top_p = (float)how->top_p,
+                                            .min_p = (float)how->min_p,
+                                            .top_k = (uint32_t)how->top_k,
+                                        });
+    }
     return 0;
 }
 

@@ -22,6 +22,15 @@ static json_t *shared_part(const struct endpoint_config *c, const char *model, b
     json_t *o = json_pack("{s:s, s:b, s:f}", "model", model, "stream", c->stream, "temperature",
                           c->temperature);
     CHECK(o);
+    if (c->top_p > 0 && c->top_p < 1) {
+        json_object_set_new(o, "top_p", json_real(c->top_p));
+    }
+    if (c->top_k > 0) {
+        json_object_set_new(o, "top_k", json_integer(c->top_k));
+    }
+    if (c->min_p > 0) {
+        json_object_set_new(o, "min_p", json_real(c->min_p));
+    }
     if (c->stream && c->usage != ENDPOINT_USAGE_NONE) {
         json_t *options = json_pack("{s:b}", "include_usage", 1);
         if (c->usage == ENDPOINT_USAGE_CONTINUOUS) {

@@ -2,6 +2,7 @@
 
 #include "core/clock.h"
 #include "core/mem.h"
+#include "core/rng.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -13,6 +14,8 @@ struct client_stages {
     struct layout layout;
     struct live_table *table;
     bool ignore_eos;
+    bool is_sampled;
+    struct wire_sampling how; // with the run's seed
     uint32_t context;
     struct routing routing;
 };
@@ -41,7 +44,8 @@ static void stages_prepare(struct client *c, const struct dataset *ds, uint64_t 
                            uint64_t event, const struct prompt *p, struct str *payload)
 {
     struct client_stages *s = stages_of(c);
-    size_t n_bytes = sizeof(struct wire_request) + p->n_in * sizeof(int32_t);
+    size_t n_bytes = sizeof(struct wire_request) + p->n_in * sizeof(int32_t) +
+                     (s->is_sampled ? sizeof s->how : 0);
     str_reserve(payload, n_bytes);
     payload->len = n_bytes;
     struct wire_request *q = (struct wire_request *)(void *)payload->data;
@@ -53,6 +57,12 @@ static void stages_prepare(struct client *c, const struct dataset *ds, uint64_t 
     const int32_t *ids = dataset_ids(ds, seed, event, p, q->ids);
     if (ids != q->ids) {
         memcpy(q->ids, ids, p->n_in * sizeof *ids);
+    }
+    if (s->is_sampled) {
+        struct wire_sampling how = s->how;
+        how.seed = rng_u64(rng_u64(how.seed, RNG_SEED, seed, 0), RNG_SEED, event, 1);
+        q->flags |= WIRE_SAMPLED;
+        memcpy(q->ids + p->n_in, &how, sizeof how);
     }
 }
 
@@ -226,4 +236,11 @@ struct client *client_stages_create(struct comm *comm, const struct layout *layo
     s->ignore_eos = ignore_eos;
     routing_init(&s->routing, routing, layout->replicas);
     return &s->base;
+}
+
+void client_stages_sample(struct client *c, const struct wire_sampling *how)
+{
+    struct client_stages *s = stages_of(c);
+    s->how = *how;
+    s->is_sampled = true;
 }

@@ -15,8 +15,13 @@
 #include "loadgen/client.h"
 #include "model/layout.h"
 #include "model/routing.h"
+#include "model/wire.h"
 
 /* context bounds n_in + n_out. With ignore_eos a reply shorter than asked for is `truncated`. */
 struct client *client_stages_create(struct comm *comm, const struct layout *layout,
                                     struct live_table *t, int context, bool ignore_eos,
                                     enum routing_kind routing);
+
+/* Requests draw their tokens in this way, each with a seed of its own that follows from how->seed, the
+ * step's and the event. Before the first; else all are greedy. */
+void client_stages_sample(struct client *c, const struct wire_sampling *how);

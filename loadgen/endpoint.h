@@ -45,7 +45,9 @@ struct endpoint_config {
     int64_t context;    // tokens; 0: what the server says of the model, else ENDPOINT_CONTEXT
     bool min_tokens;    // ask for min_tokens = max_tokens
     int max_tokens_key; // 0 max_tokens, 1 max_completion_tokens
-    double temperature;
+    /* how tokens are chosen; those of `stages` are, too */
+    double temperature, top_p, min_p;
+    int64_t top_k, seed;
     char *extra_body; // JSON object; its keys win over ours, null drops one
     struct opt_strings local_addresses;
     double connects_rps;

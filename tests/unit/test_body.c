@@ -96,12 +96,20 @@ static void test_chat(void **state)
 static void test_completions(void **state)
 {
     (void)state;
-    const struct endpoint_config c = {
-        .api = ENDPOINT_COMPLETIONS, .max_tokens_key = 1, .min_tokens = true, .temperature = 0.5};
+    const struct endpoint_config c = {.api = ENDPOINT_COMPLETIONS,
+                                      .max_tokens_key = 1,
+                                      .min_tokens = true,
+                                      .temperature = 0.5,
+                                      .top_p = 0.25,
+                                      .top_k = 7,
+                                      .min_p = 0.125};
     json_t *root = body_of(&c, false, 1);
     assert_true(json_string_length(json_object_get(root, "prompt")) > 0);
     assert_int_equal(whole(root, "max_completion_tokens"), 3);
     assert_true(json_real_value(json_object_get(root, "temperature")) == 0.5);
+    assert_true(json_real_value(json_object_get(root, "top_p")) == 0.25);
+    assert_true(json_real_value(json_object_get(root, "min_p")) == 0.125);
+    assert_int_equal(whole(root, "top_k"), 7);
     assert_true(json_is_false(json_object_get(root, "stream")));
     assert_false(has(root, "stream_options") || has(root, "ignore_eos") || has(root, "messages"));
     assert_false(has(root, "min_tokens") || has(root, "max_tokens"));

@@ -128,6 +128,30 @@ static struct live *ended(enum outcome outcome)
     return l;
 }
 
+/* Each event has its own seed, the same one every time. */
+static void test_sampled_requests(void **state)
+{
+    (void)state;
+    const struct wire_sampling how = {.temperature = 0.5F, .top_p = 0.9F, .top_k = 3, .seed = 8};
+    uint64_t seeds[3];
+    client_stages_sample(client, &how);
+    for (int i = 0; i < 3; i++) {
+        struct comm_msg m;
+        struct err e = {0};
+        struct wire_sampling got;
+        struct live *l = submit(i == 1 ? 4 : 3, 4, 10);
+        assert_int_equal(comm_poll(comm, &m, &e), 1);
+        const struct wire_request *q = m.data;
+        assert_int_equal(m.n_bytes, sizeof *q + 4 * sizeof(int32_t) + sizeof got);
+        assert_int_equal(q->flags, WIRE_SAMPLED);
+        memcpy(&got, q->ids + 4, sizeof got);
+        assert_true(got.temperature == 0.5F && got.top_p == 0.9F && got.top_k == 3);
+        seeds[i] = got.seed;
+        assert_true(l->busy);
+    }
+    assert_true(seeds[0] != seeds[1] && seeds[0] == seeds[2]);
+}
+
 static void test_the_leader_gets_the_request(void **state)
 {
     (void)state;
@@ -309,6 +333,7 @@ int main(void)
     static bool stops_at_eos = true;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_the_leader_gets_the_request, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_sampled_requests, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_whole_reply, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_tokens_of_many_requests, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_stale_tickets_are_dropped, set_up, tear_down),
