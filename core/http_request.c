@@ -102,7 +102,7 @@ static bool parse_length(text t, int base, size_t *length)
 /* --- the head ------------------------------------------------------------------------------------ */
 
 /* "METHOD SP TARGET SP HTTP/1.x"; 0 or the status that says what is wrong. */
-static int parse_line(text line, struct http_request *r)
+static int parse_line(text line, struct http_request_parts *r)
 {
     text version = line;
     if (!cut(&version, ' ', &r->method) || !cut(&version, ' ', &r->target) ||
@@ -123,7 +123,7 @@ static int parse_line(text line, struct http_request *r)
     return 0;
 }
 
-static int parse_header(text line, struct http_request *r)
+static int parse_header(text line, struct http_request_parts *r)
 {
     text name, value = line;
     if (!cut(&value, ':', &name) || !is_token(name)) {
@@ -142,7 +142,7 @@ static int parse_header(text line, struct http_request *r)
 }
 
 /* All lines of a whole head. Each ends with CRLF and holds no other CR or LF. */
-static int parse_head(const char *bytes, size_t head_bytes, struct http_request *r)
+static int parse_head(const char *bytes, size_t head_bytes, struct http_request_parts *r)
 {
     text rest = {bytes, head_bytes - 2}; // without the empty line
     bool first = true;
@@ -162,7 +162,7 @@ static int parse_head(const char *bytes, size_t head_bytes, struct http_request 
     return first ? 400 : 0;
 }
 
-text http_request_header(const struct http_request *r, const char *name)
+text http_request_header(const struct http_request_parts *r, const char *name)
 {
     for (size_t i = 0; i < r->n_headers; i++) {
         if (is_nocase(r->headers[i].name, name)) {
@@ -172,7 +172,7 @@ text http_request_header(const struct http_request *r, const char *name)
     return (text){0};
 }
 
-static int count_headers(const struct http_request *r, const char *name)
+static int count_headers(const struct http_request_parts *r, const char *name)
 {
     int n = 0;
     for (size_t i = 0; i < r->n_headers; i++) {
@@ -182,7 +182,7 @@ static int count_headers(const struct http_request *r, const char *name)
 }
 
 /* How the body is framed. */
-static int parse_framing(struct http_request_parser *p, const struct http_request *r)
+static int parse_framing(struct http_request_parser *p, const struct http_request_parts *r)
 {
     int lengths = count_headers(r, "Content-Length");
     int codings = count_headers(r, "Transfer-Encoding");
@@ -215,7 +215,7 @@ static enum http_request_state feed_head(struct http_request_parser *p, const ch
     size_t from = p->seen > 3 ? p->seen - 3 : 0; // the end may have been cut
     size_t to = n < HTTP_REQUEST_MAX_HEAD_BYTES ? n : HTTP_REQUEST_MAX_HEAD_BYTES;
     const char *end = to > from ? memmem(bytes + from, to - from, "\r\n\r\n", 4) : NULL;
-    struct http_request r;
+    struct http_request_parts r;
     if (!end) {
         p->seen = to;
         return to == HTTP_REQUEST_MAX_HEAD_BYTES ? bad(p, 431) : HTTP_REQUEST_MORE;
@@ -328,14 +328,14 @@ enum http_request_state http_request_feed(struct http_request_parser *p, char *b
 }
 
 /* RFC 9112 9.3: 1.1 goes on unless "close", 1.0 ends unless "keep-alive". */
-static bool keeps_alive(const struct http_request *r)
+static bool keeps_alive(const struct http_request_parts *r)
 {
     text connection = http_request_header(r, "Connection");
     return r->minor == 0 ? is_nocase(connection, "keep-alive") : !is_nocase(connection, "close");
 }
 
 void http_request_view(const struct http_request_parser *p, const char *bytes,
-                       struct http_request *r)
+                       struct http_request_parts *r)
 {
     parse_head(bytes, p->head_bytes, r);
     r->body = (text){bytes + p->head_bytes, p->body_bytes};

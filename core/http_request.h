@@ -39,7 +39,7 @@ struct http_request_text {
 };
 
 /* A view into the buffer: valid until the buffer changes. */
-struct http_request {
+struct http_request_parts {
     struct http_request_text method, target, path, body; // path: target up to '?'
     int minor;                                           // HTTP/1.minor, 0 or 1
     bool keep_alive;
@@ -58,9 +58,9 @@ enum http_request_state http_request_feed(struct http_request_parser *p, char *b
 
 /* After DONE, on the same buffer. */
 void http_request_view(const struct http_request_parser *p, const char *bytes,
-                       struct http_request *r);
+                       struct http_request_parts *r);
 
 /* The value of the first header of this name (any case); s is NULL where there is none. */
-struct http_request_text http_request_header(const struct http_request *r, const char *name);
+struct http_request_text http_request_header(const struct http_request_parts *r, const char *name);
 
 bool http_request_is(struct http_request_text t, const char *s);

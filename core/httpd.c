@@ -78,9 +78,10 @@ struct httpd {
     struct httpd_conn *free, *closed; // closed: may still have events in this turn's list
     int64_t n_conns, n_replies, max_conns;
     int64_t stall_from_ns, stall_to_ns;
-    sigset_t wait_mask; // open while waiting
-    struct str out;     // the piece being made
-    char *scratch;      // (READ_BYTES)
+    int64_t app_wait_ns; // as long as the app lets the loop wait
+    sigset_t wait_mask;  // open while waiting
+    struct str out;      // the piece being made
+    char *scratch;       // (READ_BYTES)
 };
 
 static void conn_parse(struct httpd_conn *c);
@@ -341,7 +342,7 @@ static void conn_refuse(struct httpd_conn *c, int status)
 static void conn_request(struct httpd_conn *c, size_t used)
 {
     struct httpd *h = c->h;
-    struct http_request r;
+    struct http_request_parts r;
     http_request_view(&c->parser, c->in.data, &r);
     c->state = CONN_REPLY;
     h->n_replies++;
@@ -517,7 +518,8 @@ static int64_t wait_time_ns(const struct httpd *h, int64_t drain_until_ns)
     if (drain_until_ns && drain_until_ns - now_ns < ns) {
         ns = drain_until_ns - now_ns;
     }
-    return ns < 0 ? 0 : ns > NS_PER_S ? NS_PER_S : ns;
+    ns = ns > h->app_wait_ns ? h->app_wait_ns : ns;
+    return ns < 0 ? 0 : ns;
 }
 
 static int take_events(struct httpd *h, const volatile sig_atomic_t *stop, int64_t drain_until_ns,
@@ -562,6 +564,9 @@ int httpd_run(struct httpd *h, const volatile sig_atomic_t *stop, struct err *e)
         }
         if (*stop && (h->n_replies == 0 || clock_local_ns() >= drain_until_ns)) {
             break;
+        }
+        if (h->app.turn && h->app.turn(h->app.arg, &h->app_wait_ns, e)) {
+            return -1;
         }
         run_due(h, stop);
         if (take_events(h, stop, drain_until_ns, e)) {
@@ -642,6 +647,7 @@ int httpd_open(struct httpd **out, const struct httpd_config *config, const stru
     h->epoll_fd = h->listen_fd = -1;
     h->scratch = xmalloc(READ_BYTES);
     h->max_conns = raise_file_limit(config->max_connections);
+    h->app_wait_ns = NS_PER_S;
     if (open_sockets(h, e)) {
         httpd_close(h);
         return -1;

@@ -41,11 +41,14 @@ struct httpd_piece {
 struct httpd_app {
     void *arg;
     /* `r` is valid during the call. Nothing is sent before httpd_wake(c, when). */
-    void (*request)(void *arg, struct httpd_conn *c, const struct http_request *r);
+    void (*request)(void *arg, struct httpd_conn *c, const struct http_request_parts *r);
     void (*due)(void *arg, struct httpd_conn *c, struct httpd_piece *p);
     /* The piece's send(2) was called at before_ns and came back at after_ns. May be NULL. */
     void (*sent)(void *arg, struct httpd_conn *c, int64_t before_ns, int64_t after_ns);
     void (*closed)(void *arg, struct httpd_conn *c);
+    /* Once per turn of the loop, for what comes from elsewhere; it may wait for a short time itself, and
+       says how long the loop may then wait for sockets. -1 ends httpd_run. May be NULL. */
+    int (*turn)(void *arg, int64_t *wait_ns, struct err *e);
 };
 
 struct httpd_config {

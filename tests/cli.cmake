@@ -32,6 +32,7 @@ tm_cli_test(omission TIMEOUT 60)
 tm_cli_test(screenshot TIMEOUT 120 LABELS no_asan) # what it adds is the browser's view
 tm_cli_test(serve TIMEOUT 120)
 set_property(TEST cli.serve APPEND PROPERTY ENVIRONMENT "FAULT_SERVER=$<TARGET_FILE:fault_server>")
+tm_cli_test(sampling TIMEOUT 180)
 tm_cli_test(endpoint TIMEOUT 180)
 set_property(TEST cli.endpoint APPEND PROPERTY ENVIRONMENT
   "FAULT_SERVER=$<TARGET_FILE:fault_server>")

@@ -80,31 +80,30 @@ static void put_event(const struct openai_reply *r, struct str *out, const struc
     out->len = (size_t)(at - out->data);
 }
 
-void openai_reply_put_event(const struct openai_reply *r, struct str *out, const char *text,
-                            size_t n, const char *finish_reason)
+static struct piece json_or_null(const char *json)
 {
-    struct piece reason =
-        finish_reason ? (struct piece){finish_reason, strlen(finish_reason)} : PIECE("null");
-    struct piece quote = finish_reason ? PIECE("\"") : PIECE("");
-    const struct piece chat[] = {
-        PIECE("{\"index\":0,\"delta\":{\"content\":\""),
+    return json ? (struct piece){json, strlen(json)} : PIECE("null");
+}
+
+void openai_reply_put_event(const struct openai_reply *r, struct str *out, const char *text,
+                            size_t n, const struct openai_reply_more *more)
+{
+    const struct piece quote = more->finish_reason ? PIECE("\"") : PIECE("");
+    const struct piece pieces[] = {
+        r->chat ? PIECE("{\"index\":0,\"delta\":{\"content\":\"")
+                : PIECE("{\"index\":0,\"text\":\""),
         {text, n},
-        PIECE("\"},\"logprobs\":null,\"finish_reason\":"),
+        r->chat ? PIECE("\"},\"logprobs\":") : PIECE("\",\"logprobs\":"),
+        json_or_null(more->logprobs),
+        PIECE(",\"finish_reason\":"),
         quote,
-        reason,
+        json_or_null(more->finish_reason),
         quote,
-        PIECE("}]}\n\n"),
+        r->chat && !more->stop_reason ? PIECE("") : PIECE(",\"stop_reason\":"),
+        r->chat && !more->stop_reason ? PIECE("") : json_or_null(more->stop_reason),
+        r->chat ? PIECE("}]}\n\n") : PIECE("}],\"usage\":null}\n\n"),
     };
-    const struct piece completion[] = {
-        PIECE("{\"index\":0,\"text\":\""),
-        {text, n},
-        PIECE("\",\"logprobs\":null,\"finish_reason\":"),
-        quote,
-        reason,
-        quote,
-        PIECE(",\"stop_reason\":null}],\"usage\":null}\n\n"),
-    };
-    put_event(r, out, r->chat ? chat : completion, 7);
+    put_event(r, out, pieces, sizeof pieces / sizeof pieces[0]);
 }
 
 void openai_reply_put_role(const struct openai_reply *r, struct str *out)
@@ -145,15 +144,18 @@ void openai_reply_put_end(const struct openai_reply *r, struct str *out,
 }
 
 void openai_reply_put_whole(const struct openai_reply *r, struct str *out, const char *text,
-                            size_t n, const char *finish_reason,
+                            size_t n, const struct openai_reply_more *more,
                             const struct openai_reply_usage *usage)
 {
     put_opening(r, out, r->chat ? "chat.completion" : "text_completion");
     str_puts(out, "{\"index\":0,");
     str_puts(out, r->chat ? "\"message\":{\"role\":\"assistant\",\"content\":\"" : "\"text\":\"");
     str_append(out, text, n);
-    str_printf(out, "\"%s,\"logprobs\":null,\"finish_reason\":\"%s\",\"stop_reason\":null}],",
-               r->chat ? "}" : "", finish_reason);
+    str_puts(out, r->chat ? "\"},\"logprobs\":" : "\",\"logprobs\":");
+    str_puts(out, json_or_null(more->logprobs).s);
+    str_printf(out, ",\"finish_reason\":\"%s\",\"stop_reason\":", more->finish_reason);
+    str_puts(out, json_or_null(more->stop_reason).s);
+    str_puts(out, "}],");
     put_usage(out, usage);
     str_puts(out, "}");
 }

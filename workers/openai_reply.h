@@ -27,9 +27,16 @@ void openai_reply_init(struct openai_reply *r, bool chat, bool chunked, const ch
                        const char *model);
 void openai_reply_free(struct openai_reply *r);
 
-/* One SSE event with n bytes of text that needs no escapes; finish_reason NULL: it goes on. */
+/* What a piece of a reply says beside its text. All may be NULL. */
+struct openai_reply_more {
+    const char *finish_reason; // NULL: it goes on
+    const char *logprobs;      // as JSON
+    const char *stop_reason;   // as JSON: the stop text or id that ended it
+};
+
+/* One SSE event with n bytes of text that needs no escapes. */
 void openai_reply_put_event(const struct openai_reply *r, struct str *out, const char *text,
-                            size_t n, const char *finish_reason);
+                            size_t n, const struct openai_reply_more *more);
 
 /* The first event of a chat: a role, no text. */
 void openai_reply_put_role(const struct openai_reply *r, struct str *out);
@@ -40,7 +47,7 @@ void openai_reply_put_end(const struct openai_reply *r, struct str *out,
 
 /* The body of a reply that is not streamed. */
 void openai_reply_put_whole(const struct openai_reply *r, struct str *out, const char *text,
-                            size_t n, const char *finish_reason,
+                            size_t n, const struct openai_reply_more *more,
                             const struct openai_reply_usage *usage);
 
 /* An error's body. */

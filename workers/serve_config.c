@@ -69,10 +69,6 @@ const struct opt_table serve_config_options = {rows, sizeof rows / sizeof rows[0
 
 int serve_config_check(const struct serve_config *c, struct err *e)
 {
-    if (c->target == SERVE_STAGES) {
-        return err_set(e, ERR_INPUT,
-                       "target.kind: stages cannot be served yet (target.kind=null can)");
-    }
     if (c->stall.to_ns < 0) {
         return err_set(e, ERR_INPUT, "serve.stall: needs an end ([from, to])");
     }

@@ -1,6 +1,7 @@
 /*
- * The settings of a server: `serve.*`. Transparent; owned by the command. In v1 the one target that
- * is served is `null`, which computes nothing and answers by laws.
+ * The settings of a server: `serve.*`. Transparent; owned by the command. Served are this job's own
+ * `stages`, and `null`, which computes nothing and answers by laws (ttft, itl, law, cv, stall, log and
+ * what comes in one packet are its alone).
  */
 #pragma once
 

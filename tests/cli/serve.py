@@ -28,8 +28,8 @@ QUIET_S = 2.0  # nothing for so long: nothing more comes
 class Server:
     """A server under way: `with Server("serve.ttft=1ms") as s: s.port`."""
 
-    def __init__(self, *settings, program=None, env=None):
-        command = [program] if program else [cli.BINARY, "serve", "target.kind=null"]
+    def __init__(self, *settings, program=None, env=None, target="target.kind=null"):
+        command = [program] if program else [cli.BINARY, "serve", target]
         self.process = cli.Process([*command, "serve.port=0", *settings], env=env)
         self.port = int(self.process.wait_until(self._where, "`listening on`").group(1))
 
@@ -409,7 +409,7 @@ class Ends(cli.TestCase):
                                ("load.step=1s", "load")):
             result = cli.run_with_leak_check("serve", "target.kind=null", "serve.port=0", setting)
             self.one_clear_line(result, *says)
-        self.one_clear_line(cli.run("serve"), "target.kind")
+        self.one_clear_line(cli.run("serve"), "target.model")
 
     def test_port_in_use(self):
         with Server() as s:

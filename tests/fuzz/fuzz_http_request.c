@@ -21,7 +21,7 @@ static void put_text(struct str *out, struct http_request_text t)
     str_append(out, t.s, t.n);
 }
 
-static void put_request(struct str *out, const struct http_request *r)
+static void put_request(struct str *out, const struct http_request_parts *r)
 {
     put_text(out, r->method);
     put_text(out, r->target);
@@ -51,7 +51,7 @@ static void read_all(struct str *out, const char *bytes, size_t n, size_t step, 
         shown += more;
         enum http_request_state s;
         while (shown && (s = http_request_feed(&p, buf, shown, &used)) == HTTP_REQUEST_DONE) {
-            struct http_request r;
+            struct http_request_parts r;
             CHECK(used <= shown && used >= p.head_bytes + p.body_bytes);
             http_request_view(&p, buf, &r);
             put_request(out, &r);

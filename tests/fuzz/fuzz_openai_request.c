@@ -4,6 +4,7 @@
  */
 #include "core/err.h"
 #include "workers/openai_request.h"
+#include "workers/sampler.h"
 
 #include <stdint.h>
 #include <string.h>
@@ -23,6 +24,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     CHECK(r.model && r.prompt_tokens >= 0 && r.max_tokens >= 0 && r.min_tokens >= 0);
     CHECK(r.max_tokens == 0 || r.min_tokens <= r.max_tokens);
+    CHECK(sampler_check(&r.sampling, ERR_INPUT, &e) == 0);
+    CHECK(r.chat ? r.messages != NULL : r.prompt != NULL);
+    for (size_t i = 0; i < r.stops.n; i++) {
+        CHECK(r.stops.texts[i][0] && strlen(r.stops.texts[i]) <= STOPS_MAX_BYTES);
+    }
     openai_request_free(&r);
     return 0;
 }

@@ -62,8 +62,8 @@ static void session_end(struct session **at)
 }
 
 /* The fault that the request names into buf. False: none. */
-static bool fault_name(const struct http_request *q, const struct openai_request *body, char *buf,
-                       size_t cap)
+static bool fault_name(const struct http_request_parts *q, const struct openai_request *body,
+                       char *buf, size_t cap)
 {
     struct http_request_text given = http_request_header(q, "X-Fault");
     size_t n = strlen(MODEL_PREFIX);
@@ -87,7 +87,8 @@ static bool is_turn(struct fault_server *s, char *name)
     return every > 0 && ++s->n_named % every == 0;
 }
 
-static bool begin_fault(struct fault_server *s, struct httpd_conn *c, const struct http_request *q)
+static bool begin_fault(struct fault_server *s, struct httpd_conn *c,
+                        const struct http_request_parts *q)
 {
     char buf[128];
     struct err e;
@@ -117,7 +118,7 @@ static bool begin_fault(struct fault_server *s, struct httpd_conn *c, const stru
     return known;
 }
 
-static void on_request(void *arg, struct httpd_conn *c, const struct http_request *q)
+static void on_request(void *arg, struct httpd_conn *c, const struct http_request_parts *q)
 {
     struct fault_server *s = arg;
     if (!begin_fault(s, c, q)) {

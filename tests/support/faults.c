@@ -60,7 +60,8 @@ static void head(struct pen *p)
 
 static void token(struct pen *p, const char *text, bool last)
 {
-    openai_reply_put_event(&p->reply, p->out, text, strlen(text), last ? "length" : NULL);
+    const struct openai_reply_more more = {.finish_reason = last ? "length" : NULL};
+    openai_reply_put_event(&p->reply, p->out, text, strlen(text), &more);
 }
 
 /* Tokens from number `from` to the last. */
@@ -508,7 +509,8 @@ static void not_sse(struct pen *p)
 {
     const struct openai_reply_usage u = {p->r->prompt_tokens, p->r->n_tokens};
     struct str text = {0};
-    openai_reply_put_whole(&p->reply, &text, " word", 5, "length", &u);
+    openai_reply_put_whole(&p->reply, &text, " word", 5,
+                           &(struct openai_reply_more){.finish_reason = "length"}, &u);
     http_reply_put(p->out, 200, "application/json", true, NULL, text.data, text.len);
     str_free(&text);
     ends(p, HTTPD_END);

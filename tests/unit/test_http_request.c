@@ -51,7 +51,7 @@ static void reads_a_get(void **state)
     (void)state;
     struct str b = {0};
     struct http_request_parser p;
-    struct http_request r;
+    struct http_request_parts r;
     assert_int_equal(feed(&p, &b, GET), HTTP_REQUEST_DONE);
     http_request_view(&p, b.data, &r);
     is(r.method, "GET");
@@ -72,7 +72,7 @@ static void reads_bodies(void **state)
     (void)state;
     struct str b = {0};
     struct http_request_parser p;
-    struct http_request r;
+    struct http_request_parts r;
     assert_int_equal(feed(&p, &b, POST), HTTP_REQUEST_DONE);
     http_request_view(&p, b.data, &r);
     is(r.body, "hello");
@@ -145,7 +145,7 @@ static void knows_when_to_close(void **state)
     struct str b = {0};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct http_request_parser p;
-        struct http_request r;
+        struct http_request_parts r;
         assert_int_equal(feed(&p, &b, cases[i].text), HTTP_REQUEST_DONE);
         http_request_view(&p, b.data, &r);
         assert_int_equal(r.keep_alive, cases[i].keep);
