@@ -173,7 +173,8 @@ static void end_progress(void)
 
 static void run_cases(struct bench *b, struct plan *p)
 {
-    double *runs_s = xcalloc((size_t)p->n_repeats, sizeof *runs_s);
+    const size_t n_repeats = (size_t)p->n_repeats;
+    double *runs_s = xcalloc((size_t)p->n_cases * n_repeats, sizeof *runs_s);
     char what[64];
     for (int i = 0; i < p->n_cases; i++) {
         const struct bench_case *c = &p->cases[i];
@@ -181,9 +182,12 @@ static void run_cases(struct bench *b, struct plan *p)
         bench_once(b, &warm);
         for (int r = 0; r < p->n_repeats; r++) {
             show_progress(describe(c, what, sizeof what), r, p->n_repeats);
-            runs_s[r] = bench_once(b, c);
+            runs_s[(size_t)i * n_repeats + (size_t)r] = bench_once(b, c);
         }
-        bench_sum(b, c, runs_s, &p->results[i]);
+        bench_look(b);
+    }
+    for (int i = 0; i < p->n_cases; i++) { // by the best ceilings of all looks
+        bench_sum(b, &p->cases[i], runs_s + (size_t)i * n_repeats, &p->results[i]);
     }
     end_progress();
     free(runs_s);
@@ -293,6 +297,10 @@ static int run(int argc, char **argv, struct err *e)
         err_set(e, ERR_INPUT,
                 n_rest > 0 ? "bench: takes no arguments besides its options"
                            : "bench: needs --model");
+        goto free_plan;
+    }
+    if (strcmp(a.backend, "cpu") != 0) {
+        err_set(e, ERR_INPUT, "--backend: '%.40s': only cpu can be measured", a.backend);
         goto free_plan;
     }
     if (make_plan(&a, p, &cfg, e)) {

@@ -306,7 +306,12 @@ double bench_once(struct bench *b, const struct bench_case *c)
     return took_s;
 }
 
-void bench_sum(struct bench *b, const struct bench_case *c, const double *runs_s,
+void bench_look(struct bench *b)
+{
+    ceilings_look(b->meter);
+}
+
+void bench_sum(const struct bench *b, const struct bench_case *c, const double *runs_s,
                struct bench_result *out)
 {
     const double tokens = (double)c->n * c->batch;
@@ -320,7 +325,6 @@ void bench_sum(struct bench *b, const struct bench_case *c, const double *runs_s
     for (int i = 0; i < c->n_repeats; i++) {
         squares += (tokens / runs_s[i] - mean) * (tokens / runs_s[i] - mean);
     }
-    ceilings_look(b->meter);
     const char *name;
     const double read = ceilings_best(b->meter)->read_bytes_per_s, peak = bench_peak(b, &name);
     *out = (struct bench_result){

@@ -59,6 +59,9 @@ double bench_peak(const struct bench *b, const char **name);
 /* One run; returns its seconds. */
 double bench_once(struct bench *b, const struct bench_case *c);
 
-/* Look at the ceilings once more, then say what the runs (n) of a case amount to. */
-void bench_sum(struct bench *b, const struct bench_case *c, const double *runs_s,
+/* Look at the ceilings once more: between cases. */
+void bench_look(struct bench *b);
+
+/* What the runs (n_repeats) of a case amount to, beside the ceilings as they are now known. */
+void bench_sum(const struct bench *b, const struct bench_case *c, const double *runs_s,
                struct bench_result *out);
