@@ -239,7 +239,7 @@ static void vector_sets_agree_on_integers(void **state)
         struct product p;
         struct inputs in;
         float first[5 * 32], y[5 * 32];
-        open_product(&p, 5, 32, 700, dtypes[d]);
+        open_product(&p, 5, 32, 500, dtypes[d]); // one block of columns in any set
         open_inputs(&in, sets[0], &p, KERNELS_INT8);
         for (int s = 0; s < n_sets && sets[s] != &kernels_portable; s++) {
             kernels_matmul(sets[s], &p.w, 0, 2, &in.rows, 5, s ? y : first, 32, KERNELS_SET);
