@@ -397,7 +397,7 @@ class Ends(cli.TestCase):
             self.assertEqual(s.process.finish().code, 0)
 
     def test_wrong_settings(self):
-        for setting, *says in (("target.kind=stages", "target.kind", "null"),
+        for setting, *says in (("target.kind=openai", "target.kind", "null"),
                                ("serve.port=70000", "serve.port", "65535"),
                                ("serve.host=nowhere", "serve.host", "nowhere"),
                                ("serve.itl=8", "serve.itl"),
