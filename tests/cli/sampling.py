@@ -209,6 +209,25 @@ class Servers(cli.TestCase):
             self.assertGreaterEqual(len(by_status[503]), 1)
             self.assertEqual(len({json.loads(r[2])["choices"][0]["text"] for r in by_status[200]}), 1)
 
+    def test_scarce_blocks_and_a_prefix_cache(self):
+        """Who is preempted, or begins behind shared blocks, says what it says alone."""
+        sampled = body(max_tokens=300, ignore_eos=True, temperature=1, seed=5)
+        greedy = body(max_tokens=300, ignore_eos=True, temperature=0)
+        with stages("target.kv_tokens=600", "target.prefix_cache=true") as s:
+            alone = [json.loads(s.post("/v1/completions", ask)[2])["choices"][0]["text"]
+                     for ask in (sampled, greedy)]
+            with concurrent.futures.ThreadPoolExecutor(8) as pool:
+                replies = list(pool.map(lambda i: s.post("/v1/completions", (sampled, greedy)[i % 2]),
+                                        range(8)))
+            for i, (status, _, text) in enumerate(replies):
+                self.assertEqual(status, 200)
+                self.assertEqual(json.loads(text)["choices"][0]["text"], alone[i % 2])
+            m = s.process.wait_until(
+                lambda: s.metrics() if s.metrics()["vllm:num_preemptions_total"] > 0 else None,
+                "preemptions")
+            self.assertGreaterEqual(m["vllm:prefix_cache_queries_total"],
+                                    m["vllm:prefix_cache_hits_total"])
+
     def test_a_model_without_a_tokenizer(self):
         with Server(target="target.model=preset:tiny") as s:
             self.assertEqual(s.post("/v1/completions", body())[0], 400)
