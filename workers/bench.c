@@ -283,7 +283,7 @@ static void add_row(struct bench *b, uint32_t slot, uint32_t pos, uint32_t n, bo
 static double step(struct bench *b)
 {
     kv_tables_apply(&b->tables, b->batch);
-    backend_submit(b->backend, b->batch, &b->tables, NULL, NULL, b->ids);
+    backend_submit(b->backend, b->batch, &b->tables, NULL, NULL, b->ids, NULL);
     while (!backend_poll(b->backend)) {
         clock_sleep_until_ns(clock_local_ns() + 20 * NS_PER_US);
     }

@@ -80,7 +80,8 @@ static void place_stage(struct stage *st)
 static int create_ring(struct stage *st, struct err *e)
 {
     const struct batch_limits *lim = &st->cfg.limits;
-    st->cap = st->source < 0 ? 1 : lim->n_lanes;
+    // The leader may hear of a batch's end through tensor rank 0 before another one has looked.
+    st->cap = st->source < 0 ? 1 : lim->n_lanes + (st->place.tensor > 0);
     st->ring = xcalloc(st->cap, sizeof *st->ring);
     for (uint64_t i = 0; i < st->cap; i++) {
         if (batch_create(&st->ring[i].batch, lim, e) != 0) {
