@@ -39,13 +39,13 @@ static bool runs_avx512_bf16(void)
     return runs_avx512() && __builtin_cpu_supports("avx512bf16") &&
            __builtin_cpu_supports("avx512vnni");
 }
-#endif
 
 static bool runs_amx(void)
 {
     return runs_avx512_bf16() && __builtin_cpu_supports("amx-tile") &&
            __builtin_cpu_supports("amx-bf16") && amx_permitted();
 }
+#endif
 
 static bool runs_anywhere(void)
 {
