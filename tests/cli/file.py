@@ -241,7 +241,8 @@ class Origin(cli.TestCase):
             for ranks in (f["meta/ranks"], f["meta/ranks_after"]):
                 kernels = [name.decode() for name in ranks["kernels"][()]]
                 self.assertEqual([bool(k) for k in kernels], [bool(r) for r in ranks["role"][()]])
-                self.assertLessEqual(set(kernels), {"", "portable", "avx2", "avx512", "avx512_bf16"})
+                self.assertLessEqual(set(kernels), {"", "portable", "avx2", "avx512", "avx512_bf16",
+                                                    "amx"})
 
     def test_no_key_of_the_launcher(self):
         env = self.provenance()["env"]

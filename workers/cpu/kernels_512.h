@@ -86,9 +86,18 @@ INLINE void k512_end(__m512 acc[K512_ROWS][K512_PANELS], const size_t m, const s
     OF(2, 1)                                                                                       \
     OF(2, 4)                                                                                       \
     OF(3, 1)                                                                                       \
-    OF(3, 4) OF(4, 1) OF(4, 4) OF(5, 1) OF(5, 4) OF(6, 1) OF(6, 3) OF(6, 4) OF(7, 1) OF(7, 3)      \
-        OF(8, 1) OF(8, 2) OF(8, 3) OF(9, 1) OF(9, 2) OF(10, 1) OF(10, 2) OF(11, 1) OF(11, 2)       \
-            OF(12, 1) OF(12, 2)
+    OF(3, 4)                                                                                       \
+    OF(4, 1)                                                                                       \
+    OF(4, 4)                                                                                       \
+    OF(5, 1)                                                                                       \
+    OF(5, 4)                                                                                       \
+    OF(6, 1)                                                                                       \
+    OF(6, 3)                                                                                       \
+    OF(6, 4)                                                                                       \
+    OF(7, 1)                                                                                       \
+    OF(7, 3)                                                                                       \
+    OF(8, 1)                                                                                       \
+    OF(8, 2) OF(8, 3) OF(9, 1) OF(9, 2) OF(10, 1) OF(10, 2) OF(11, 1) OF(11, 2) OF(12, 1) OF(12, 2)
 #define K512_INT_TILES(OF)                                                                         \
     OF(1, 1)                                                                                       \
     OF(1, 4)                                                                                       \
