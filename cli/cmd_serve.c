@@ -64,8 +64,8 @@ static int load_tree(const struct command_args *args, json_t **root, struct err 
 
 static bool is_stages(const json_t *root)
 {
-    const char *kind = json_string_value(json_object_get(json_object_get(root, "target"), "kind"));
-    return !kind || strcmp(kind, "stages") == 0;
+    const json_t *kind = json_object_get(json_object_get(root, "target"), "kind"); // null is YAML's
+    return !kind || (json_is_string(kind) && strcmp(json_string_value(kind), "stages") == 0);
 }
 
 /* The null target has no settings but its kind; stages have those of a run. */
