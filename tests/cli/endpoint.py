@@ -371,7 +371,7 @@ class Counts(EndpointTest):
         report = self.good("report", run.path, "--format", "json").json()
         queue, missing = report["steps"][0]["queue"], {"mean": None, "p50": None, "max": None}
         self.assertEqual(queue, {"running": {"mean": 3, "p50": 3, "max": 3}, "waiting": missing,
-                                 "kv_used": missing})
+                                 "kv_used": missing, "preemptions": None, "prefix_hit_share": None})
         self.assertIn("target.metrics_rate", report["definitions"]["queue, running"])
         self.assertIn("read target.metrics_rate times a second", self.shown(run.path)[1])
         self.good("validate", run.path)
