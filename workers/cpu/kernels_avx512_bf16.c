@@ -139,8 +139,7 @@ void kernels_avx512_bf16_narrow(enum kernels_input form, const float *x, int n, 
     }
     uint16_t *words = out;
     for (int i = 0; i < matrix_padded(n); i += MATRIX_PANEL) {
-        const __mmask16 inside =
-            n - i >= MATRIX_PANEL ? (__mmask16)0xffff : (__mmask16)((1u << (n - i)) - 1);
+        const __mmask16 inside = (__mmask16)(n - i >= MATRIX_PANEL ? 0xffff : (1u << (n - i)) - 1);
         const __m256bh v = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(inside, x + i));
         _mm256_storeu_si256((__m256i_u *)(void *)(words + i), (__m256i)v);
     }

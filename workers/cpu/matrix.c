@@ -175,8 +175,8 @@ static void place_group(const struct matrix *m, uint8_t *panel, int r, int group
     const int step = wide ? MATRIX_GROUP : MATRIX_GROUP / 2;
     for (int i = 0; i < step; i++) {
         uint8_t *byte = to + i / QUAD * MATRIX_PANEL * QUAD + i % QUAD;
-        *byte = wide ? (uint8_t)(g->values[i] + INT8_ZERO)
-                     : (uint8_t)((g->values[i] + INT4_ZERO) | (g->values[i + 16] + INT4_ZERO) << 4);
+        *byte = (uint8_t)(wide ? g->values[i] + INT8_ZERO
+                               : (g->values[i] + INT4_ZERO) | (g->values[i + 16] + INT4_ZERO) << 4);
     }
     memcpy(span + values_bytes + (in_span * MATRIX_PANEL + (size_t)r) * sizeof g->factor,
            &g->factor, sizeof g->factor);

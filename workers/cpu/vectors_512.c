@@ -6,7 +6,7 @@
 /* The first n of 16 lanes. */
 INLINE __mmask16 lanes(int n)
 {
-    return n >= MATRIX_PANEL ? (__mmask16)0xffff : (__mmask16)((1u << n) - 1);
+    return (__mmask16)(n >= MATRIX_PANEL ? 0xffff : (1u << n) - 1);
 }
 
 void vectors_512_rmsnorm(float *out, const float *x, const float *w, int n, float eps)
