@@ -76,6 +76,12 @@ INLINE void k512_end(__m512 acc[K512_ROWS][K512_PANELS], const size_t m, const s
 
 /* --- which tile ------------------------------------------------------------------------------- */
 
+#define K512_SHAPE(m, n) (8 * (m) + (n))
+#define K512_CASE(m, n, ...)                                                                       \
+    case K512_SHAPE(m, n):                                                                         \
+        __VA_ARGS__;                                                                               \
+        break;
+
 /*
  * One case for each shape that kernels_tiles asks for: the widest tile of its height, that of one row
  * more, or one panel. OF(m, n) is a call in which both are constants.

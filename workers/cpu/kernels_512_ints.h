@@ -99,3 +99,30 @@ INLINE void k512_ints(const size_t m, const size_t n, const bool wide, const str
     }
     k512_end(acc, m, n, t);
 }
+
+#define INT8(m, n) K512_CASE(m, n, k512_ints(m, n, true, t))
+#define INT4(m, n) K512_CASE(m, n, k512_ints(m, n, false, t))
+
+static void k512_int8_tile(const struct kernels_tile *t)
+{
+    switch (K512_SHAPE(t->m, t->n_panels)) {
+        K512_INT_TILES(INT8)
+    }
+}
+
+static void k512_int4_tile(const struct kernels_tile *t)
+{
+    switch (K512_SHAPE(t->m, t->n_panels)) {
+        K512_INT_TILES(INT4)
+    }
+}
+
+/* KERNELS_INT8 inputs. */
+static void k512_int_tile(const struct kernels_tile *t)
+{
+    if (t->dtype == ARCH_INT8) {
+        k512_int8_tile(t);
+    } else {
+        k512_int4_tile(t);
+    }
+}

@@ -81,49 +81,28 @@ INLINE void floats_of(const size_t m, const size_t n, const enum arch_dtype dtyp
     k512_end(acc, m, n, t);
 }
 
-#define SHAPE(m, n) (8 * (m) + (n))
-#define CASE(m, n, ...)                                                                            \
-    case SHAPE(m, n):                                                                              \
-        __VA_ARGS__;                                                                               \
-        break;
-#define F32(m, n)  CASE(m, n, floats_of(m, n, ARCH_F32, t))
-#define F16(m, n)  CASE(m, n, floats_of(m, n, ARCH_F16, t))
-#define BF16(m, n) CASE(m, n, floats_of(m, n, ARCH_BF16, t))
-#define INT8(m, n) CASE(m, n, k512_ints(m, n, true, t))
-#define INT4(m, n) CASE(m, n, k512_ints(m, n, false, t))
+#define F32(m, n)  K512_CASE(m, n, floats_of(m, n, ARCH_F32, t))
+#define F16(m, n)  K512_CASE(m, n, floats_of(m, n, ARCH_F16, t))
+#define BF16(m, n) K512_CASE(m, n, floats_of(m, n, ARCH_BF16, t))
 
 static void tile_f32(const struct kernels_tile *t)
 {
-    switch (SHAPE(t->m, t->n_panels)) {
+    switch (K512_SHAPE(t->m, t->n_panels)) {
         K512_FLOAT_TILES(F32)
     }
 }
 
 static void tile_f16(const struct kernels_tile *t)
 {
-    switch (SHAPE(t->m, t->n_panels)) {
+    switch (K512_SHAPE(t->m, t->n_panels)) {
         K512_FLOAT_TILES(F16)
     }
 }
 
 static void tile_bf16(const struct kernels_tile *t)
 {
-    switch (SHAPE(t->m, t->n_panels)) {
+    switch (K512_SHAPE(t->m, t->n_panels)) {
         K512_FLOAT_TILES(BF16)
-    }
-}
-
-static void tile_int8(const struct kernels_tile *t)
-{
-    switch (SHAPE(t->m, t->n_panels)) {
-        K512_INT_TILES(INT8)
-    }
-}
-
-static void tile_int4(const struct kernels_tile *t)
-{
-    switch (SHAPE(t->m, t->n_panels)) {
-        K512_INT_TILES(INT4)
     }
 }
 
@@ -143,10 +122,8 @@ void kernels_avx512_float_tile(const struct kernels_tile *t)
 
 static void tile(const struct kernels_tile *t)
 {
-    if (t->dtype == ARCH_INT8) {
-        tile_int8(t);
-    } else if (t->dtype == ARCH_INT4) {
-        tile_int4(t);
+    if (t->x.form == KERNELS_INT8) {
+        k512_int_tile(t);
     } else {
         kernels_avx512_float_tile(t);
     }

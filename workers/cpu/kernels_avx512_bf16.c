@@ -71,48 +71,18 @@ INLINE void pairs_of(const size_t m, const size_t n, const struct kernels_tile *
 
 /* --- tiles ------------------------------------------------------------------------------------ */
 
-#define SHAPE(m, n) (8 * (m) + (n))
-#define PAIRS(m, n)                                                                                \
-    case SHAPE(m, n):                                                                              \
-        pairs_of(m, n, t);                                                                         \
-        break;
-#define INT8(m, n)                                                                                 \
-    case SHAPE(m, n):                                                                              \
-        k512_ints(m, n, true, t);                                                                  \
-        break;
-#define INT4(m, n)                                                                                 \
-    case SHAPE(m, n):                                                                              \
-        k512_ints(m, n, false, t);                                                                 \
-        break;
+#define PAIRS(m, n) K512_CASE(m, n, pairs_of(m, n, t))
 
 static void tile_pairs(const struct kernels_tile *t)
 {
-    switch (SHAPE(t->m, t->n_panels)) {
+    switch (K512_SHAPE(t->m, t->n_panels)) {
         K512_FLOAT_TILES(PAIRS)
-    }
-}
-
-static void tile_int8(const struct kernels_tile *t)
-{
-    switch (SHAPE(t->m, t->n_panels)) {
-        K512_INT_TILES(INT8)
-    }
-}
-
-static void tile_int4(const struct kernels_tile *t)
-{
-    switch (SHAPE(t->m, t->n_panels)) {
-        K512_INT_TILES(INT4)
     }
 }
 
 void kernels_avx512_bf16_int_tile(const struct kernels_tile *t)
 {
-    if (t->dtype == ARCH_INT8) {
-        tile_int8(t);
-    } else {
-        tile_int4(t);
-    }
+    k512_int_tile(t);
 }
 
 static void tile(const struct kernels_tile *t)
