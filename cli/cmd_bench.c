@@ -322,7 +322,8 @@ free_plan:
 }
 
 static const struct command_flag flags[] = {
-    {"--model", "-m", "MODEL", NULL, "a folder in Hugging Face layout, or preset:NAME",
+    {"--model", "-m", "MODEL", NULL,
+     "a folder in Hugging Face layout, a .gguf file, or preset:NAME",
      offsetof(struct bench_args, model)},
     {"--backend", NULL, "cpu", "cpu", "what computes", offsetof(struct bench_args, backend)},
     {"--prompt", "-p", "N,..", "512", "tokens of prompts, each measured alone; 0: none",

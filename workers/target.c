@@ -26,7 +26,7 @@ static const struct opt rows[] = {
      .choices = "stages|openai|null"},
     {ROW(
         "target.model", OPT_STRING, NULL, 0, 0,
-        "folder in Hugging Face layout, preset:NAME (random weights), or an endpoint's name for it",
+        "folder in Hugging Face layout, .gguf file, preset:NAME (random), or an endpoint's name for it",
         model)},
     {ROW("target.backend", OPT_CHOICE, "auto", 0, 0,
          "what computes in a stage; auto: the fastest this machine has; sim: nothing, in the time that "
