@@ -64,7 +64,7 @@ int backend_create(struct backend **out, const struct backend_config *cfg,
  * Start one batch; one at a time. `in` (n_tokens, hidden) f32 unless has_embed; `out` (n_tokens,
  * hidden) f32 unless has_head; `ids` (n_rows) when has_head: the id of rows with BATCH_SAMPLE, others
  * -1. It is the greedy one but for rows that have a job (workers/sampler.h), whose results are filled in,
- * too; `jobs` may be NULL. Buffers, batch, tables and jobs stay untouched by the caller until
+ * too; `jobs` may be NULL. BATCH_NOT_FINITE: there is no token, the row's logits are not numbers. Buffers, batch, tables and jobs stay untouched by the caller until
  * backend_poll says done.
  */
 void backend_submit(struct backend *b, const struct batch *batch, const struct kv_tables *tables,

@@ -16,7 +16,8 @@
 #include "model/wire.h"
 #include "results/record.h"
 
-#define BATCH_KV_BLOCK 16 // tokens per KV block
+#define BATCH_KV_BLOCK   16   // tokens per KV block
+#define BATCH_NOT_FINITE (-2) // for a row's token: among its logits is a NaN or an infinity
 
 enum batch_row_flags {
     BATCH_SAMPLE = 1,     // the row's last token yields an output token

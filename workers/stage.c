@@ -353,8 +353,24 @@ static int see_off(struct stage *st, struct err *e)
     return gone;
 }
 
+static int check_ids(const struct stage *st, const struct batch *b, struct err *e)
+{
+    for (uint32_t i = 0; i < b->n_rows; i++) {
+        if (st->ids->ids[i] == BATCH_NOT_FINITE) {
+            return err_set(e, ERR_ENV,
+                           "rank %d: a request's logits are not finite numbers: its weights or "
+                           "their arithmetic (kernels %s) are broken",
+                           st->cfg.rank, backend_kernels(st->cfg.backend));
+        }
+    }
+    return 0;
+}
+
 static int return_ids(struct stage *st, struct batch *b, struct err *e)
 {
+    if (check_ids(st, b, e) != 0) {
+        return -1;
+    }
     struct batch_stage_times *t = &b->times[st->place.stage];
     t->t_send_ns = clock_now_ns(); // the tokens' emit stamp
     st->ids->seq = b->seq;

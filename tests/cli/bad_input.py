@@ -299,6 +299,21 @@ class Models(cli.TestCase):
         path.write_text(json.dumps(tokenizer))
         self.bad("tokenizer.json", "Unigram", "BPE")
 
+    def test_weight_that_is_not_a_number(self):
+        """Nothing of the files' form is wrong: it is the arithmetic that finds it, and ends the run."""
+        header, data = cli.read_safetensors(self.weights)
+        begin = header["model.layers.4.mlp.down_proj.weight"]["data_offsets"][0]
+        for number in (0x7FC00000, 0x7F800000):
+            bad = data[:begin] + number.to_bytes(4, "little") + data[begin + 4:]
+            cli.write_safetensors(self.weights, header, bad)
+            config = cli.small_run(self.folder, target__model=str(self.model))
+            for args in (["generate", "--model", self.model, "--prompt", "Once", "--max-tokens", 2],
+                         ["generate", "--model", self.model, "--prompt", "Once", "--max-tokens", 2,
+                          "--temperature", 1, "--tensor", 2],
+                         ["run", "--force", config]):
+                with self.subTest(args=args, number=hex(number)):
+                    self.one_clear_line(cli.run(*args), "rank", "logits", "not finite", code=1)
+
     def test_missing_tokenizer(self):
         (self.model / "tokenizer.json").unlink()
         self.one_clear_line_both_ways(

@@ -2,6 +2,7 @@
 #include "workers/cpu/phases_impl.h"
 
 #include <float.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -74,10 +75,31 @@ static void run_jobs(const struct phases_walk *w, int first_job, int n_jobs)
 
 /* --- the operation ---------------------------------------------------------------------------- */
 
-/* Look for a value above the best so far; the first of equals stays. */
+/* NaN and the infinities have all bits of the exponent. */
+static bool all_finite(const float *v, int n)
+{
+    const uint32_t exponent = 0x7f800000;
+    uint32_t n_bad = 0;
+    for (int i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, v + i, sizeof bits);
+        n_bad += (bits & exponent) == exponent;
+    }
+    return n_bad == 0;
+}
+
+/*
+ * Look for a value above the best so far; the first of equals stays. Of logits that are not finite,
+ * infinity is found, and BATCH_NOT_FINITE in place of an id: nothing comes above that.
+ */
 static void look(const struct kernels *k, const float *logits, int n, int first_id, float *best,
                  int32_t *id)
 {
+    if (!all_finite(logits, n)) {
+        *best = INFINITY;
+        *id = BATCH_NOT_FINITE;
+        return;
+    }
     float largest = k->max(logits, n);
     if (!(largest > *best)) {
         return;
@@ -212,8 +234,9 @@ static void merge(const struct phases *p)
         }
     }
     for (int i = 0; i < p->n_samples; i++) {
-        const int job = p->jobs.of_sample[i];
-        p->io.ids[p->sample_rows[i]] = job >= 0 ? p->io.jobs->v[job].id : p->mine[i].id;
+        const int job = p->jobs.of_sample[i], id = p->mine[i].id;
+        p->io.ids[p->sample_rows[i]] =
+            job >= 0 && id != BATCH_NOT_FINITE ? p->io.jobs->v[job].id : id;
     }
 }
 
