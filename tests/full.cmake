@@ -1,0 +1,14 @@
+# What takes too long for every change: the whole of what other tests try a part of, and soaks. Run by
+# `./run-tests --full`, or `ctest -C full -L full`.
+function(tm_full_test name timeout environment) # command...
+  add_test(NAME full.${name} CONFIGURATIONS full COMMAND ${ARGN})
+  set_tests_properties(full.${name} PROPERTIES TIMEOUT ${timeout} LABELS "full;no_asan" PROCESSORS 2
+    ENVIRONMENT "TIDEMARK_SOURCE=${PROJECT_SOURCE_DIR};${environment}")
+endfunction()
+
+tm_full_test(family_oracle 7200 "TIDEMARK_FULL=1" test_family_oracle)
+tm_full_test(fit 3600 "TIDEMARK_SOAK=1" test_fit)
+tm_full_test(search_queues 3600 "TIDEMARK_SOAK=1" test_search_queues)
+# An hour of requests that come and go at random, with preemptions, cancellations and two replicas.
+tm_full_test(soak 4500 "TIDEMARK_SOAK=3600;${TM_MPI_ENVIRONMENT}"
+  ${TM_MPIRUN} -np 5 $<TARGET_FILE:mpi_pipeline>)
