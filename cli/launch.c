@@ -66,16 +66,29 @@ static void args_mca(struct args *a, const char *key, const char *value)
     args_add(a, value);
 }
 
-static int args_build(struct args *a, const struct launch *l, const struct launch_folders *f,
-                      struct err *e)
+/* What starts this program again. In a bundle /proc/self/exe is the dynamic loader (bundle/start.c). */
+static int find_program(char *out, size_t cap, struct err *e)
 {
-    char self[4096];
-    ssize_t len = readlink("/proc/self/exe", self, sizeof self - 1);
+    const char *told = getenv("TIDEMARK_PROGRAM");
+    if (told && *told) {
+        snprintf(out, cap, "%s", told);
+        return 0;
+    }
+    ssize_t len = readlink("/proc/self/exe", out, cap - 1);
     if (len <= 0) {
         return err_set(e, ERR_ENV, "/proc/self/exe: %s", strerror(errno));
     }
-    self[len] = '\0';
-    char np[16];
+    out[len] = '\0';
+    return 0;
+}
+
+static int args_build(struct args *a, const struct launch *l, const struct launch_folders *f,
+                      struct err *e)
+{
+    char self[4096], np[16];
+    if (find_program(self, sizeof self, e)) {
+        return -1;
+    }
     snprintf(np, sizeof np, "%d", l->n_ranks);
     args_add(a, "mpirun");
     args_add(a, "-np");
