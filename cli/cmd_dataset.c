@@ -136,7 +136,8 @@ static int open_and_print(const struct run_config *c, const struct request *r, s
     if (arch_open(c->target.model, &arch, e)) {
         return -1;
     }
-    if (arch_is_folder(c->target.model) && tokenizer_open(&tok, c->target.model, arch.vocab, e)) {
+    if (tokenizer_is_there(c->target.model) &&
+        tokenizer_open(&tok, c->target.model, arch.vocab, e)) {
         return -1;
     }
     struct dataset_model model = {.tok = tok, .vocab = arch.vocab, .context = arch.max_context};

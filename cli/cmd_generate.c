@@ -311,8 +311,10 @@ static int prepare(struct world *w, const struct generate_args *a, uint32_t n_ou
 {
     if (w->rank == 0) {
         if (!w->tokenizer) {
-            err_set(e, ERR_INPUT, "--model: %s has no tokenizer; generate needs a model folder",
-                    a->model);
+            err_set(
+                e, ERR_INPUT,
+                "--model: %s has no tokenizer; generate needs a model folder or a .gguf file with one",
+                a->model);
         } else {
             tokenizer_encode(w->tokenizer, a->prompt, strlen(a->prompt), true, &g->prompt);
             if (check_length(w, g, n_out, e)) {
@@ -406,7 +408,8 @@ static int run(int argc, char **argv, struct err *e)
 }
 
 static const struct command_flag flags[] = {
-    {"--model", "-m", "DIR", NULL, "a model in Hugging Face layout, with its tokenizer.json",
+    {"--model", "-m", "M", NULL,
+     "a folder in Hugging Face layout with its tokenizer.json, or a .gguf file",
      offsetof(struct generate_args, model)},
     {"--prompt", "-p", "TEXT", NULL, "the tokenizer adds what the model expects before it",
      offsetof(struct generate_args, prompt)},

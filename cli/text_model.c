@@ -26,6 +26,14 @@ static bool may_lack_tokenizer(const struct run_config *c, const char *folder)
     return (is_sim || has_file(folder, MAKER_FILE)) && !has_file(folder, "tokenizer.json");
 }
 
+static bool has_tokenizer(const struct run_config *c)
+{
+    const char *model = c->target.model;
+    return is_endpoint(c)          ? c->endpoint.tokenizer != NULL
+           : arch_is_folder(model) ? !may_lack_tokenizer(c, model)
+                                   : tokenizer_is_there(model);
+}
+
 int text_model_open(const struct run_config *c, struct arch *a, struct err *e)
 {
     if (!is_endpoint(c)) {
@@ -39,14 +47,12 @@ int text_model_open(const struct run_config *c, struct arch *a, struct err *e)
 int text_model_tokenizer(const struct run_config *c, struct arch *a, struct tokenizer **out,
                          struct err *e)
 {
-    const char *folder = is_endpoint(c)                    ? c->endpoint.tokenizer
-                         : arch_is_folder(c->target.model) ? c->target.model
-                                                           : NULL;
     *out = NULL;
-    if (!folder || (!is_endpoint(c) && may_lack_tokenizer(c, folder))) {
+    if (!has_tokenizer(c)) {
         return 0;
     }
-    if (tokenizer_open(out, folder, a->vocab, e)) {
+    if (tokenizer_open(out, is_endpoint(c) ? c->endpoint.tokenizer : c->target.model, a->vocab,
+                       e)) {
         return -1;
     }
     if (is_endpoint(c)) {

@@ -1,7 +1,7 @@
 /*
  * What prompts are made for: the context they must fit, and the tokenizer that counts them. Of stages and
- * the null target that is the model's own folder (a preset has no tokenizer); of an endpoint it is
- * target.tokenizer and target.context.
+ * the null target that is the model's own folder or file (a preset has no tokenizer); of an endpoint it
+ * is target.tokenizer and target.context.
  */
 #pragma once
 

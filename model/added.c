@@ -21,6 +21,7 @@ struct trie {
     struct node *nodes; // (n); nodes[0] is unused
     size_t n, cap;
     uint32_t first[256];
+    unsigned n_first;
     int only_first; // the byte with which all tokens begin, -1 when there are several
 };
 
@@ -64,6 +65,7 @@ static uint32_t make_child(struct trie *t, uint32_t parent, uint8_t byte)
     at = add_node(t, byte);
     if (parent == 0) {
         t->first[byte] = at;
+        t->only_first = ++t->n_first == 1 ? byte : -1;
     } else {
         t->nodes[at].sibling = t->nodes[parent].child;
         t->nodes[parent].child = at;
@@ -85,14 +87,14 @@ static void trie_add(struct trie *t, const char *text, size_t len, struct node f
     }
 }
 
-static void note_first(struct trie *t)
+struct added *added_new(void)
 {
-    unsigned n_first = 0;
-    for (int byte = 0; byte < 256; byte++) {
-        if (t->first[byte] != 0) {
-            t->only_first = ++n_first == 1 ? byte : -1;
-        }
-    }
+    return xcalloc(1, sizeof(struct added));
+}
+
+void added_raw(struct added *a, const struct vocab *v, int32_t id)
+{
+    trie_add(&a->tries[ADDED_RAW], v->tokens[id].text, v->tokens[id].len, (struct node){.id = id});
 }
 
 static bool flag(const json_t *token, const char *key)
@@ -137,7 +139,7 @@ int added_parse(struct added **out, const struct json_t *list, const struct norm
     if (list != NULL && !json_is_null(list) && !json_is_array(list)) {
         return err_set(e, ERR_INPUT, "added_tokens: not a list");
     }
-    struct added *a = xcalloc(1, sizeof *a);
+    struct added *a = added_new();
     struct normalizer_work w = {0};
     int rc = 0;
     for (size_t i = 0; i < json_array_size(list) && rc == 0; i++) {
@@ -150,8 +152,6 @@ int added_parse(struct added **out, const struct json_t *list, const struct norm
         added_destroy(a);
         return -1;
     }
-    note_first(&a->tries[ADDED_RAW]);
-    note_first(&a->tries[ADDED_NORMALIZED]);
     *out = a;
     return 0;
 }

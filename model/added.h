@@ -17,6 +17,11 @@
 struct json_t;
 struct added;
 
+struct added *added_new(void);
+
+/* A token that v has, to be found in the text as given. */
+void added_raw(struct added *a, const struct vocab *v, int32_t id);
+
 enum added_stage {
     ADDED_RAW,
     ADDED_NORMALIZED,

@@ -22,6 +22,21 @@ struct json_t;
 struct token_ids;
 struct bpe;
 
+struct bpe_features {
+    bool is_byte_level, has_byte_fallback, fuse_unk, ignore_merges;
+    int32_t unk; // -1: characters that nothing stands for vanish
+};
+
+/* A model of all tokens that v has now and v must outlive, with room for n_merges. */
+struct bpe *bpe_new(const struct vocab *v, const struct bpe_features *f, size_t n_merges);
+
+/* Two tokens become one: the lowest rank first, the leftmost among equals (model/merges.h). */
+void bpe_merge(struct bpe *b, int32_t left, int32_t right, uint32_t rank, int32_t merged);
+
+/* The same from the text "left right". ERR_INPUT: not of this form, or no tokens. */
+int bpe_merge_text(struct bpe *b, const char *text, size_t len, uint32_t rank,
+                   struct err *e) ERR_CHECKED;
+
 /*
  * From the "model" object; its vocabulary is added to v, which must outlive the bpe. ERR_INPUT:
  * another type of model, an unsupported feature (named), a merge of unknown tokens (by index).

@@ -58,9 +58,9 @@ static const struct type {
 
 struct value {
     const char *key;
-    enum value_type type;
-    const unsigned char *at; // text: its bytes; array: its first element
-    uint64_t n;              // bytes of text, elements of an array
+    enum value_type type, item; // item: of an array's elements
+    const unsigned char *at;    // text: its bytes; array: its first element
+    uint64_t n;                 // bytes of text, elements of an array
 };
 
 struct gguf {
@@ -166,6 +166,7 @@ static int take_array(struct cursor *c, struct value *v)
     if (type >= N_VALUE_TYPES || type == ARRAY) {
         return bad_type(c, v->key, type);
     }
+    v->item = (enum value_type)type;
     v->at = c->at;
     v->n = n;
     if (type == TEXT) {
@@ -235,45 +236,54 @@ bool gguf_has(const struct gguf *g, const char *key)
     return find_value(g, key) != NULL;
 }
 
-bool gguf_int(const struct gguf *g, const char *key, int64_t *out)
+static bool whole_at(enum value_type type, const unsigned char *at, int64_t *out)
 {
-    const struct value *v = find_value(g, key);
-    if (!v || v->type == F32 || v->type == F64 || v->type == BOOL || v->type == TEXT ||
-        v->type == ARRAY) {
+    if (type == F32 || type == F64 || type == BOOL || type == TEXT || type == ARRAY) {
         return false;
     }
-    const unsigned bits = 8u * value_bytes[v->type];
-    uint64_t u = little_endian(v->at, bits / 8);
-    const bool is_signed = v->type == I8 || v->type == I16 || v->type == I32 || v->type == I64;
+    const unsigned bits = 8u * value_bytes[type];
+    uint64_t u = little_endian(at, bits / 8);
+    const bool is_signed = type == I8 || type == I16 || type == I32 || type == I64;
     if (is_signed && bits < 64 && u >> (bits - 1)) {
         u |= ~(uint64_t)0 << bits;
     }
-    if (v->type == U64 && u > INT64_MAX) {
+    if (type == U64 && u > INT64_MAX) {
         return false;
     }
     *out = (int64_t)u;
     return true;
 }
 
-bool gguf_number(const struct gguf *g, const char *key, double *out)
+static bool number_at(enum value_type type, const unsigned char *at, double *out)
 {
-    const struct value *v = find_value(g, key);
     int64_t whole;
-    if (v && v->type == F32) {
+    if (type == F32) {
         float f;
-        memcpy(&f, v->at, sizeof f);
+        memcpy(&f, at, sizeof f);
         *out = (double)f;
         return true;
     }
-    if (v && v->type == F64) {
-        memcpy(out, v->at, sizeof *out);
+    if (type == F64) {
+        memcpy(out, at, sizeof *out);
         return true;
     }
-    if (!gguf_int(g, key, &whole)) {
+    if (!whole_at(type, at, &whole)) {
         return false;
     }
     *out = (double)whole;
     return true;
+}
+
+bool gguf_int(const struct gguf *g, const char *key, int64_t *out)
+{
+    const struct value *v = find_value(g, key);
+    return v && whole_at(v->type, v->at, out);
+}
+
+bool gguf_number(const struct gguf *g, const char *key, double *out)
+{
+    const struct value *v = find_value(g, key);
+    return v && number_at(v->type, v->at, out);
 }
 
 bool gguf_bool(const struct gguf *g, const char *key, bool *out)
@@ -295,6 +305,44 @@ bool gguf_text(const struct gguf *g, const char *key, char *out, size_t out_byte
     memcpy(out, v->at, (size_t)v->n);
     out[v->n] = '\0';
     return true;
+}
+
+bool gguf_array(const struct gguf *g, const char *key, struct gguf_array *out)
+{
+    const struct value *v = find_value(g, key);
+    if (!v || v->type != ARRAY) {
+        return false;
+    }
+    *out = (struct gguf_array){
+        .n = v->n, .is_text = v->item == TEXT, .type = (int)v->item, .at = v->at};
+    return true;
+}
+
+/* Lengths were checked when the file was opened (skip_texts). */
+bool gguf_array_text(struct gguf_array *a, const char **text, size_t *len)
+{
+    if (!a->is_text || a->n_taken == a->n) {
+        return false;
+    }
+    *len = (size_t)little_endian(a->at, 8);
+    *text = (const char *)a->at + 8;
+    a->at += 8 + *len;
+    a->n_taken++;
+    return true;
+}
+
+bool gguf_array_int(const struct gguf_array *a, uint64_t i, int64_t *out)
+{
+    CHECK(i < a->n);
+    const enum value_type type = (enum value_type)a->type;
+    return whole_at(type, a->at + i * value_bytes[type], out);
+}
+
+bool gguf_array_number(const struct gguf_array *a, uint64_t i, double *out)
+{
+    CHECK(i < a->n);
+    const enum value_type type = (enum value_type)a->type;
+    return number_at(type, a->at + i * value_bytes[type], out);
 }
 
 /* --- tensors ---------------------------------------------------------------------------------- */

@@ -48,5 +48,24 @@ bool gguf_bool(const struct gguf *g, const char *key, bool *out);
 bool gguf_text(const struct gguf *g, const char *key, char *out, size_t out_bytes);
 bool gguf_has(const struct gguf *g, const char *key);
 
+/* An array of metadata. Texts are taken one after the other, numbers at any place below n. */
+struct gguf_array {
+    uint64_t n;
+    bool is_text;
+    int type;          // of the elements, as the file numbers them
+    const uint8_t *at; // the first number, or the next text
+    uint64_t n_taken;  // texts
+};
+
+/* False: no such key, or no array. */
+bool gguf_array(const struct gguf *g, const char *key, struct gguf_array *out);
+
+/* The next text (any bytes, in the file). False at the end, or where elements are no texts. */
+bool gguf_array_text(struct gguf_array *a, const char **text, size_t *len);
+
+/* False where elements are of another kind. */
+bool gguf_array_int(const struct gguf_array *a, uint64_t i, int64_t *out);
+bool gguf_array_number(const struct gguf_array *a, uint64_t i, double *out);
+
 /* xxh64 of all before the tensors' bytes, seeded with the file's size. */
 uint64_t gguf_hash(const struct gguf *g);

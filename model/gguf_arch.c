@@ -119,17 +119,28 @@ static int translate_keys(const struct translation *t)
     return 0;
 }
 
+/* The text ends with its own token, and with those that end a turn of a chat. */
 static int translate_ids(const struct translation *t)
 {
     static const char *const ids[][2] = {{"tokenizer.ggml.bos_token_id", "bos_token_id"},
-                                         {"tokenizer.ggml.eos_token_id", "eos_token_id"}};
-    for (size_t i = 0; i < 2; i++) {
+                                         {"tokenizer.ggml.eos_token_id", "eos_token_id"},
+                                         {"tokenizer.ggml.eot_token_id", "eos_token_id"},
+                                         {"tokenizer.ggml.eom_token_id", "eos_token_id"}};
+    for (size_t i = 0; i < sizeof ids / sizeof *ids; i++) {
         int64_t n;
-        if (gguf_has(t->g, ids[i][0]) && !gguf_int(t->g, ids[i][0], &n)) {
+        if (!gguf_has(t->g, ids[i][0])) {
+            continue;
+        }
+        if (!gguf_int(t->g, ids[i][0], &n)) {
             return wrong_kind(t, ids[i][0], "a token id");
         }
-        if (gguf_has(t->g, ids[i][0])) {
+        json_t *list = json_object_get(t->config, ids[i][1]);
+        if (i == 0) {
             put(t, ids[i][1], json_integer(n));
+        } else if (list) {
+            json_array_append_new(list, json_integer(n));
+        } else {
+            put(t, ids[i][1], json_pack("[I]", (json_int_t)n));
         }
     }
     return 0;

@@ -92,11 +92,12 @@ void merges_add(struct merges *m, int32_t left, int32_t right, uint32_t rank, in
 
 /* --- short words ------------------------------------------------------------------------------ */
 
+/* The leftmost of the lowest rank. */
 static size_t lowest_of(const uint64_t *merge, size_t n)
 {
     size_t best = 0;
     for (size_t i = 1; i < n; i++) {
-        best = merge[i] < merge[best] ? i : best;
+        best = merge[i] >> 32 < merge[best] >> 32 ? i : best;
     }
     return best;
 }

@@ -30,7 +30,10 @@ void merges_work_free(struct merges_work *w);
 void merges_init(struct merges *m, size_t n_max);
 void merges_free(struct merges *m);
 
-/* left and right become `merged`; a pair that is there already takes the later rank. */
+/*
+ * left and right become `merged`; a pair that is there already takes the later rank. Ranks are below
+ * UINT32_MAX; pairs may share one.
+ */
 void merges_add(struct merges *m, int32_t left, int32_t right, uint32_t rank, int32_t merged);
 
 /* Merge n < 2^30 symbols (>= 0) in place; returns how many are left. */

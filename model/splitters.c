@@ -182,17 +182,17 @@ static ALWAYS_INLINE const char *cl100k(const char *s, const char *end, unsigned
     return spaces_by_line(s, end);
 }
 
-static const char *llama3(const char *s, const char *end)
+const char *splitters_llama3(const char *s, const char *end)
 {
     return cl100k(s, end, L, 3);
 }
 
-static const char *qwen2(const char *s, const char *end)
+const char *splitters_qwen2(const char *s, const char *end)
 {
     return cl100k(s, end, L, 1);
 }
 
-static const char *qwen3_5(const char *s, const char *end)
+const char *splitters_qwen3_5(const char *s, const char *end)
 {
     return cl100k(s, end, L | M, 1);
 }
@@ -262,12 +262,12 @@ static ALWAYS_INLINE const char *cased(const char *s, const char *end, unsigned 
     return other;
 }
 
-static const char *o200k(const char *s, const char *end)
+const char *splitters_o200k(const char *s, const char *end)
 {
     return cased(s, end, 3, true);
 }
 
-static const char *tekken(const char *s, const char *end)
+const char *splitters_tekken(const char *s, const char *end)
 {
     return cased(s, end, 1, false);
 }
@@ -275,7 +275,7 @@ static const char *tekken(const char *s, const char *end)
 /* --- DeepSeek: three expressions, one after the other ----------------------------------------- */
 
 /* \p{N}{1,3} */
-static const char *digits3(const char *s, const char *end)
+const char *splitters_digits3(const char *s, const char *end)
 {
     const char *behind = skip_at_most(s, end, N, 3);
     return behind > s ? behind : skip_other(s, end, N);
@@ -287,7 +287,7 @@ static bool is_cjk(uint32_t c)
 }
 
 /* [\u4E00-\u9FA5\u3040-\u309F\u30A0-\u30FF]+ */
-static const char *cjk(const char *s, const char *end)
+const char *splitters_cjk(const char *s, const char *end)
 {
     uint32_t code;
     const char *at = s + utf8_next(s, (size_t)(end - s), &code);
@@ -341,7 +341,7 @@ static ALWAYS_INLINE const char *deepseek_match(const char *s, const char *end)
     return class & WS ? spaces_by_line(s, end) : s;
 }
 
-static const char *deepseek(const char *s, const char *end)
+const char *splitters_deepseek(const char *s, const char *end)
 {
     const char *behind = deepseek_match(s, end);
     if (behind > s) {
@@ -378,22 +378,24 @@ const char *splitters_digits(const char *s, const char *end)
 static const struct splitters_rule rules[] = {
     {"'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
      splitters_gpt2, true},
-    {CONTRACTIONS "|" LEAD "\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|" SPACES, llama3,
+    {CONTRACTIONS "|" LEAD "\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|" SPACES,
+     splitters_llama3, true},
+    {CONTRACTIONS "|" LEAD "\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|" SPACES, splitters_qwen2,
      true},
-    {CONTRACTIONS "|" LEAD "\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|" SPACES, qwen2, true},
     {CONTRACTIONS "|" LEAD "[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|" SPACES,
-     qwen3_5, true},
+     splitters_qwen3_5, true},
     {LEAD HEAD_SET "*" TAIL_SET "+" CONTRACTIONS "?|" LEAD HEAD_SET "+" TAIL_SET "*" CONTRACTIONS
                    "?|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|" SPACES,
-     o200k, true},
+     splitters_o200k, true},
     {LEAD HEAD_SET "*" TAIL_SET "+|" LEAD HEAD_SET "+" TAIL_SET
                    "*|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|" SPACES,
-     tekken, true},
-    {"\\p{N}{1,3}", digits3, false},
-    {"[\xE4\xB8\x80-\xE9\xBE\xA5\xE3\x81\x80-\xE3\x82\x9F\xE3\x82\xA0-\xE3\x83\xBF]+", cjk, false},
+     splitters_tekken, true},
+    {"\\p{N}{1,3}", splitters_digits3, false},
+    {"[\xE4\xB8\x80-\xE9\xBE\xA5\xE3\x81\x80-\xE3\x82\x9F\xE3\x82\xA0-\xE3\x83\xBF]+",
+     splitters_cjk, false},
     {"[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?"
      "[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+",
-     deepseek, false},
+     splitters_deepseek, false},
 };
 
 const struct splitters_rule *splitters_find(const char *regex)

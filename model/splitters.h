@@ -24,6 +24,13 @@ const struct splitters_rule *splitters_find(const char *regex);
 /* The one of GPT-2, which "ByteLevel" means by "use_regex". */
 const char *splitters_gpt2(const char *s, const char *end);
 
+/* Of Llama 3, of Qwen 2 and 3.5, of GPT-4o and of Mistral's Tekken. */
+splitters_fn splitters_llama3, splitters_qwen2, splitters_qwen3_5, splitters_o200k,
+    splitters_tekken;
+
+/* Of DeepSeek-V3: the three that follow one another. */
+splitters_fn splitters_digits3, splitters_cjk, splitters_deepseek;
+
 /* Single numeric characters, and runs of them: "Digits". */
 const char *splitters_digit(const char *s, const char *end);
 const char *splitters_digits(const char *s, const char *end);

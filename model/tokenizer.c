@@ -1,14 +1,10 @@
 #include "model/tokenizer.h"
 
 #include "core/mem.h"
-#include "model/added.h"
-#include "model/bpe.h"
-#include "model/detok.h"
-#include "model/normalizer.h"
-#include "model/postprocessor.h"
-#include "model/pretokenizer.h"
+#include "model/arch.h"
+#include "model/gguf_tokenizer.h"
+#include "model/tokenizer_parts.h"
 #include "model/unicode.h"
-#include "model/vocab.h"
 #include "model/word_cache.h"
 
 #include <jansson.h>
@@ -18,17 +14,6 @@
 #include <xxhash.h>
 
 #define MAX_FILE_BYTES ((size_t)256 << 20)
-
-struct tokenizer {
-    struct vocab vocab;
-    struct normalizer *normalizer;
-    struct added *added;
-    struct pretokenizer pretokenizer;
-    struct bpe *bpe;
-    struct postprocessor postprocessor;
-    struct detok *detok;
-    uint64_t hash;
-};
 
 /* --- from JSON -------------------------------------------------------------------------------- */
 
@@ -77,10 +62,37 @@ int tokenizer_parse(struct tokenizer **out, const char *json, size_t len, const 
     return 0;
 }
 
-int tokenizer_open(struct tokenizer **out, const char *dir, int vocab, struct err *e)
+/* A file that cannot be read is for tokenizer_open to say. */
+bool tokenizer_is_there(const char *model)
 {
+    struct gguf *g;
+    struct err ignored;
+    if (!arch_is_gguf(model) || gguf_open(&g, model, &ignored)) {
+        return !arch_is_preset(model);
+    }
+    bool is_there = gguf_tokenizer_is_there(g);
+    gguf_close(g);
+    return is_there;
+}
+
+static int open_gguf(struct tokenizer **out, const char *path, int vocab, struct err *e)
+{
+    struct gguf *g;
+    if (gguf_open(&g, path, e)) {
+        return -1;
+    }
+    int rc = gguf_tokenizer_read(out, g, vocab, e);
+    gguf_close(g);
+    return rc;
+}
+
+int tokenizer_open(struct tokenizer **out, const char *model, int vocab, struct err *e)
+{
+    if (arch_is_gguf(model)) {
+        return open_gguf(out, model, vocab, e);
+    }
     struct str text = {0};
-    char *path = xasprintf("%s/tokenizer.json", dir);
+    char *path = xasprintf("%s/tokenizer.json", model);
     int rc = str_read_file(&text, path, MAX_FILE_BYTES, e);
     if (rc == 0) {
         rc = tokenizer_parse(out, text.data, text.len, path, vocab, e);

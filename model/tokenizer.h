@@ -1,7 +1,8 @@
 /*
  * Text <-> token ids, from a model's own tokenizer.json (byte-pair encoding in the layout of the
- * Hugging Face `tokenizers` library, whose ids and texts it gives). Immutable once open: any number
- * of threads may use it, each with its own encoder and buffers.
+ * Hugging Face `tokenizers` library, whose ids and texts it gives) or from what its GGUF file carries
+ * (model/gguf_tokenizer.h). Immutable once open: any number of threads may use it, each with its own
+ * encoder and buffers.
  *
  * Text may be any bytes. A byte that is part of no character (the library takes none) is cut like
  * U+FFFD, left alone by normalisers, and encoded as itself where the model has tokens for bytes,
@@ -22,10 +23,15 @@ struct tokenizer;
 #define TOKENIZER_MAX_VOCAB (1 << 24) // more ids than any model has
 
 /*
- * Open DIR/tokenizer.json. ERR_INPUT: not JSON, a feature outside what is supported (named), or a
- * vocabulary with ids outside 0..vocab-1 ("does not match the vocabulary of config.json").
+ * Open what a model (model/arch.h) has: a folder's tokenizer.json, or the metadata of a .gguf file.
+ * ERR_INPUT: not JSON, a feature outside what is supported (named), or a vocabulary with ids outside
+ * 0..vocab-1 ("does not match the vocabulary of config.json").
  */
-int tokenizer_open(struct tokenizer **out, const char *dir, int vocab, struct err *e) ERR_CHECKED;
+int tokenizer_open(struct tokenizer **out, const char *model, int vocab, struct err *e) ERR_CHECKED;
+
+/* Whether a model should have one: a folder, or a .gguf file that carries it. */
+bool tokenizer_is_there(const char *model);
+
 int tokenizer_parse(struct tokenizer **out, const char *json, size_t len, const char *where,
                     int vocab, struct err *e) ERR_CHECKED;
 void tokenizer_close(struct tokenizer *t);

@@ -8,6 +8,7 @@ import pathlib
 import re
 import stat
 
+import gguf_model
 import tidemark_cli as cli
 
 
@@ -344,6 +345,16 @@ class Prompts(cli.TestCase):
     def test_preset_has_no_tokenizer(self):
         result = cli.run("generate", "-m", "preset:tiny", "-p", "once", "-n", 2)
         self.one_clear_line(result, "preset:tiny", "tokenizer")
+
+    def test_gguf_tokenizer(self):
+        model = gguf_model.write(self.model, self.folder / "plain.gguf", has_tokenizer=False)
+        result = cli.run("generate", "-m", model, "-p", "once", "-n", 2)
+        self.one_clear_line(result, "plain.gguf has no tokenizer")
+        model = gguf_model.write(self.model, self.folder / "other.gguf")
+        model.write_bytes(model.read_bytes().replace(gguf_model.text("llama") + gguf_model.text(
+            "tokenizer.ggml.tokens"), gguf_model.text("plamo") + gguf_model.text("tokenizer.ggml.tokens")))
+        self.one_clear_line_both_ways(["generate", "-m", model, "-p", "once", "-n", 2],
+                                      "other.gguf: metadata tokenizer.ggml.model is plamo; llama", np=2)
 
 
 class Data(cli.TestCase):

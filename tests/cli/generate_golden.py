@@ -4,6 +4,7 @@ every way to split its layers over pipeline stages."""
 import json
 import os
 
+import gguf_model
 import tidemark_cli as cli
 
 SOAK = os.environ.get("TIDEMARK_SOAK") == "1"
@@ -15,11 +16,11 @@ class Golden(cli.TestCase):
         cls.model = cli.shared("models/stories260K")
         cls.cases = json.loads((cls.model / "golden.json").read_text())["cases"]
 
-    def check(self, pipeline, cases):
+    def check(self, pipeline, cases, model=None):
         for case in cases:
             with self.subTest(pipeline=pipeline, prompt=case["prompt"]):
                 result = cli.run_with_leak_check(
-                    "generate", "--model", self.model, "--prompt", case["prompt"], "--max-tokens",
+                    "generate", "--model", model or self.model, "--prompt", case["prompt"], "--max-tokens",
                     len(case["ids"]), "--pipeline", pipeline, "--format", "json")
                 self.assertEqual(result.code, 0, str(result))
                 got = result.json()
@@ -41,6 +42,12 @@ class Golden(cli.TestCase):
 
     def test_five_stages(self):
         self.check(5, self.cases if SOAK else self.cases[-2:])
+
+    def test_gguf(self):
+        """The same model in one file with its tokenizer."""
+        model = gguf_model.write(self.model, self.folder / "stories.gguf")
+        self.check(1, self.cases, model)
+        self.check(2, self.cases[:1], model)
 
     def test_text(self):
         """For people: the prompt and its continuation."""

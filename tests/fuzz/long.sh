@@ -15,7 +15,7 @@ seconds=${1:-600}
 targets=("${@:2}")
 [[ "$seconds" =~ ^[1-9][0-9]*$ ]] || { sed -n '5s/^# *//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
 if [[ ${#targets[@]} -eq 0 ]]; then
-    targets=(sse reply json_scan metrics trace sharegpt tokenizer vllm http_request)
+    targets=(sse reply json_scan metrics trace sharegpt tokenizer gguf gguf_tokenizer vllm http_request)
     [[ ! -e $root/tests/fuzz/fuzz_http_answer.c ]] || targets+=(http_answer)
 fi
 

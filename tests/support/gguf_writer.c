@@ -19,6 +19,7 @@
 
 enum {
     U32 = 4,
+    I32 = 5,
     F32 = 6,
     BOOL = 7,
     TEXT = 8,
@@ -76,17 +77,48 @@ void gguf_writer_text(struct gguf_writer *w, const char *key, const char *v)
     w->n_values++;
 }
 
-/* As a tokenizer's tokens: to be skipped. */
-void gguf_writer_texts(struct gguf_writer *w, const char *key, int n)
+static void put_array(struct gguf_writer *w, const char *key, int type, size_t n)
 {
     put_text(&w->values, key);
     put(&w->values, ARRAY, 4);
-    put(&w->values, TEXT, 4);
-    put(&w->values, (uint64_t)n, 8);
+    put(&w->values, (uint64_t)type, 4);
+    put(&w->values, n, 8);
+    w->n_values++;
+}
+
+/* As a tokenizer's tokens: to be skipped. */
+void gguf_writer_texts(struct gguf_writer *w, const char *key, int n)
+{
+    put_array(w, key, TEXT, (size_t)n);
     for (int i = 0; i < n; i++) {
         put_text(&w->values, i % 5 ? "token" : "");
     }
-    w->n_values++;
+}
+
+void gguf_writer_words(struct gguf_writer *w, const char *key, const char *const *words, size_t n)
+{
+    put_array(w, key, TEXT, n);
+    for (size_t i = 0; i < n; i++) {
+        put_text(&w->values, words[i]);
+    }
+}
+
+void gguf_writer_i32s(struct gguf_writer *w, const char *key, const int32_t *v, size_t n)
+{
+    put_array(w, key, I32, n);
+    for (size_t i = 0; i < n; i++) {
+        put(&w->values, (uint32_t)v[i], 4);
+    }
+}
+
+void gguf_writer_f32s(struct gguf_writer *w, const char *key, const float *v, size_t n)
+{
+    put_array(w, key, F32, n);
+    for (size_t i = 0; i < n; i++) {
+        uint32_t u;
+        memcpy(&u, &v[i], sizeof u);
+        put(&w->values, u, 4);
+    }
 }
 
 void gguf_writer_info(struct gguf_writer *w, const char *name, int n_dims, const int64_t *shape,

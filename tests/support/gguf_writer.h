@@ -31,6 +31,9 @@ void gguf_writer_f32(struct gguf_writer *w, const char *key, double v);
 void gguf_writer_bool(struct gguf_writer *w, const char *key, bool v);
 void gguf_writer_text(struct gguf_writer *w, const char *key, const char *v);
 void gguf_writer_texts(struct gguf_writer *w, const char *key, int n); // n of them, to be skipped
+void gguf_writer_words(struct gguf_writer *w, const char *key, const char *const *words, size_t n);
+void gguf_writer_i32s(struct gguf_writer *w, const char *key, const int32_t *v, size_t n);
+void gguf_writer_f32s(struct gguf_writer *w, const char *key, const float *v, size_t n);
 
 /* A tensor's name, shape (slowest first) and type; its values follow. */
 void gguf_writer_info(struct gguf_writer *w, const char *name, int n_dims, const int64_t *shape,

@@ -1,5 +1,6 @@
 """tidemark's tokenizer against Hugging Face `tokenizers`, for every family that is supported:
-ids with and without special tokens, and decoded texts, must be the same for every text.
+ids with and without special tokens, and decoded texts, must be the same for every text. Byte-level
+families are also read from a GGUF file that says what their tokenizer.json does.
 
 usage: agree.py DRIVER [--bytes N] [--vocab N] [--family NAME]... [--speed] [--keep FOLDER]
 
@@ -20,6 +21,7 @@ from library import tokenizers
 
 import corpus
 import families
+import gguf_file
 
 MIB = 1 << 20
 LEAST_MIB_S = 20
@@ -71,10 +73,11 @@ def compare(tok, texts, out):
     return wrong
 
 
-def agreement(driver, folder, name, spec, n_ids, texts):
-    """Their tokenizer, and how many texts differ, which are shown."""
-    path, out = folder / f"{name}.json", folder / f"{name}.out"
-    path.write_text(spec)
+def agreement(driver, folder, name, spec, n_ids, texts, gguf=None):
+    """Their tokenizer, and how many texts differ, which are shown. gguf: ours reads this file."""
+    path, out = gguf or folder / f"{name}.json", folder / f"{name}.out"
+    if not gguf:
+        path.write_text(spec)
     write_corpus(folder / "corpus", texts)
     tok = tokenizers.Tokenizer.from_str(spec)
     run = subprocess.run([driver, path, str(n_ids), folder / "corpus", out], text=True, stderr=subprocess.PIPE)
@@ -145,6 +148,10 @@ def main():
             text, n_ids = families.make(name, training, a.vocab)
             tok, n_wrong = agreement(a.driver, folder, name, text, n_ids, texts)
             bad += n_wrong
+            if name in gguf_file.PRE:
+                gguf_file.write(folder / f"{name}.gguf", name, text)
+                bad += agreement(a.driver, folder, f"{name} in GGUF", text, n_ids, texts[::2],
+                                 folder / f"{name}.gguf")[1]
             if name in families.BYTE_LEVEL:
                 pairs = families.make_pairs(name)
                 bad += agreement(a.driver, folder, f"{name} by pairs", *pairs, texts[::4])[1]

@@ -3,6 +3,7 @@
  *
  * usage: encode_corpus TOKENIZER.json VOCAB CORPUS OUT     ids and decoded texts of every text
  *        encode_corpus TOKENIZER.json VOCAB CORPUS SECONDS --speed
+ *        encode_corpus MODEL.gguf ...                      the same with the file's tokenizer
  *
  * CORPUS: a uint32 of bytes and the bytes, for each text. OUT, for each: a uint32 count and int32
  * ids without and with special tokens, a uint32 of bytes and the bytes of the latter decoded. Ids
@@ -11,6 +12,7 @@
  */
 #include "core/err.h"
 #include "core/str.h"
+#include "model/arch.h"
 #include "model/tokenizer.h"
 
 #include <stdio.h>
@@ -32,6 +34,22 @@ static void read_file(struct str *s, const char *path)
     if (str_read_file(s, path, MAX_BYTES, &e) != 0) {
         fail(e.msg);
     }
+}
+
+static struct tokenizer *open_tokenizer(const char *path, int vocab)
+{
+    struct str json = {0};
+    struct err e = {0};
+    struct tokenizer *t;
+    if (!arch_is_gguf(path)) {
+        read_file(&json, path);
+    }
+    if (arch_is_gguf(path) ? tokenizer_open(&t, path, vocab, &e)
+                           : tokenizer_parse(&t, json.data, json.len, path, vocab, &e)) {
+        fail(e.msg);
+    }
+    str_free(&json);
+    return t;
 }
 
 /* The text at *at in the corpus; false at the end. */
@@ -128,17 +146,13 @@ static void print_speed(const struct tokenizer *t, const struct str *corpus, dou
 
 int main(int argc, char **argv)
 {
-    struct str json = {0}, corpus = {0};
-    struct err e = {0};
+    struct str corpus = {0};
     struct tokenizer *t;
     if (argc < 5) {
         fail("usage: encode_corpus TOKENIZER.json VOCAB CORPUS OUT|SECONDS [--speed]");
     }
-    read_file(&json, argv[1]);
+    t = open_tokenizer(argv[1], atoi(argv[2]));
     read_file(&corpus, argv[3]);
-    if (tokenizer_parse(&t, json.data, json.len, argv[1], atoi(argv[2]), &e) != 0) {
-        fail(e.msg);
-    }
     if (argc > 5) {
         print_speed(t, &corpus, atof(argv[4]));
     } else {
@@ -152,7 +166,6 @@ int main(int argc, char **argv)
         }
     }
     tokenizer_close(t);
-    str_free(&json);
     str_free(&corpus);
     return 0;
 }

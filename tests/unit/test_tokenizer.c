@@ -414,7 +414,7 @@ static void test_refused(void **state)
     check_refused("{\"model\":{\"vocab\":{\"a\\u0000\":0},\"merges\":[]}}", 9, "not JSON");
     check_refused("{\"model\":{" VOCAB "}}", 9, "model.merges: not a list");
     check_refused("{\"model\":{" VOCAB ",\"merges\":[\"a b\", \"a\"]}}", 9,
-                  "model.merges[1]: neither");
+                  "model.merges[1]: not of the form");
     check_refused("{\"model\":{" VOCAB ",\"merges\":[[\"a\",\"c\"]]}}", 9, "its right part");
     check_refused("{\"model\":{" VOCAB ",\"merges\":[\"b a\"]}}", 9, "its result");
     check_refused("{\"model\":{" VOCAB ",\"merges\":[],\"unk_token\":\"u\"}}", 9, "unk_token");
