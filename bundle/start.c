@@ -11,7 +11,6 @@
  * The host's folders for CUDA and its driver come last: a GPU's driver is never bundled.
  */
 #include <errno.h>
-#include <libgen.h>
 #include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -44,6 +43,11 @@ static void put(const char *name, const char *value)
     }
 }
 
+static void cut_last_name(char *path)
+{
+    *strrchr(path, '/') = '\0';
+}
+
 /* The bundle's folder: the one with a lib/ in it, this program's or the one above. */
 static char *find_bundle(const char *self)
 {
@@ -51,10 +55,10 @@ static char *find_bundle(const char *self)
     if (!folder) {
         fail("no memory");
     }
-    dirname(folder);
+    cut_last_name(folder);
     char *lib = join(folder, "lib/ld-linux-x86-64.so.2");
     if (access(lib, R_OK)) {
-        dirname(folder);
+        cut_last_name(folder);
     }
     free(lib);
     return folder;
