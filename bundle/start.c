@@ -4,9 +4,9 @@
  * bundle's libraries before the host's, so that neither the host's C library nor its packages matter.
  *
  *     BUNDLE/tidemark     this, also mpirun and orted in BUNDLE/start/
- *     BUNDLE/bin/*        the programs as they were built
- *     BUNDLE/lib/*        the loader and all libraries; lib/openmpi3: Open MPI's plugins
- *     BUNDLE/share/*      Open MPI's texts
+ *     BUNDLE/bin/          the programs as they were built
+ *     BUNDLE/lib/          the loader and all libraries; lib/openmpi3: Open MPI's plugins
+ *     BUNDLE/share/        Open MPI's texts
  *
  * The host's folders for CUDA and its driver come last: a GPU's driver is never bundled.
  */
