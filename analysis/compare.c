@@ -266,6 +266,40 @@ static void note_difference(struct comparing *c, const char *part, const char *k
     }
 }
 
+/* A text or a number, as a note says it. */
+static const char *value_text(const json_t *o, const char *key, char *buf, size_t cap)
+{
+    const json_t *v = json_object_get(o, key);
+    if (json_is_number(v)) {
+        snprintf(buf, cap, "%.6g", json_number_value(v));
+        return buf;
+    }
+    return text_of(o, key);
+}
+
+/* What the two computed with, where both say it. */
+static void note_engines(struct comparing *c)
+{
+    static const char *const keys[] = {
+        "backend",          "device",   "kernels",     "threads",  "weights",  "weights_stored",
+        "bytes_per_weight", "kv_cache", "moe_routing", "moe_zipf", "transport"};
+    const json_t *a = run_part(c->a, "engine"), *b = run_part(c->b, "engine");
+    if (!json_is_object(a) || !json_is_object(b)) {
+        return;
+    }
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        char of_a[32], of_b[32];
+        if (!same_text(a, b, keys[i])) {
+            value_note(c->notes, "engine %s differs: %s, %s", keys[i],
+                       value_text(a, keys[i], of_a, sizeof of_a),
+                       value_text(b, keys[i], of_b, sizeof of_b));
+        }
+    }
+    if (json_is_true(json_object_get(a, "pinned")) != json_is_true(json_object_get(b, "pinned"))) {
+        value_note(c->notes, "engine threads are pinned in one of the two only");
+    }
+}
+
 static void note_runs(struct comparing *c)
 {
     const struct compare_run *runs[2] = {c->a, c->b};
@@ -285,6 +319,7 @@ static void note_runs(struct comparing *c)
     }
     note_difference(c, "target", "kind");
     note_difference(c, "target", "model");
+    note_engines(c);
     note_difference(c, "dataset", "source");
     note_difference(c, "dataset", "hash");
     const json_t *slo_a = json_object_get(c->a->report, "slo");

@@ -1,5 +1,6 @@
 #include "analysis/page.h"
 
+#include "analysis/engine.h"
 #include "analysis/figure.h"
 #include "analysis/page_style.h"
 #include "analysis/svg.h"
@@ -133,6 +134,11 @@ static void put_facts(struct str *out, const json_t *run)
     put_fact(out, "tensor", target, "tensor");
     put_fact(out, "instance", target, "instance");
     put_fact(out, "accelerator", target, "accelerator");
+    const json_t *engine = get(run, "engine");
+    put_fact(out, "kernels", engine, "kernels");
+    put_fact(out, "weights", engine, "weights");
+    put_fact(out, "bytes per weight", engine, "bytes_per_weight");
+    put_fact(out, "KV cache", engine, "kv_cache");
     put_fact(out, "traffic", get(run, "dataset"), "source");
     str_puts(out, "</div>\n");
 }
@@ -702,6 +708,76 @@ static void put_ranks(struct str *out, const struct store_meta *m)
     str_puts(out, "</table></div></details>\n");
 }
 
+static void put_cell(struct str *out, const json_t *row, const char *key)
+{
+    const json_t *v = get(row, key);
+    const bool is_text = !json_is_number(v);
+    str_puts(out, is_text ? "<td class=\"text\">" : "<td>");
+    if (json_is_string(v)) {
+        svg_escape(out, json_string_value(v));
+    } else if (is_text) {
+        str_puts(out, "\xe2\x80\x93");
+    } else if (json_is_integer(v)) {
+        str_printf(out, "%.0f", json_number_value(v));
+    } else {
+        str_printf(out, json_number_value(v) >= 1e6 ? "%.4g" : "%.6g", json_number_value(v));
+    }
+    str_puts(out, "</td>");
+}
+
+/* What each worker rank computes with; nothing without workers. */
+static void put_engine(struct str *out, const json_t *engine)
+{
+    static const char *const keys[] = {"rank",
+                                       "replica",
+                                       "stage",
+                                       "tensor",
+                                       "first_layer",
+                                       "n_layers",
+                                       "threads",
+                                       "cores",
+                                       "kernels",
+                                       "weights",
+                                       "weight_bytes",
+                                       "bytes_per_weight",
+                                       "kv_bytes_per_token"};
+    static const char *const heads[] = {"rank",
+                                        "replica",
+                                        "stage",
+                                        "tensor",
+                                        "first layer",
+                                        "layers",
+                                        "threads",
+                                        "CPUs",
+                                        "kernels",
+                                        "weights",
+                                        "bytes",
+                                        "bytes per weight",
+                                        "KV bytes per token"};
+    const size_t n = sizeof keys / sizeof *keys;
+    struct str line = {0};
+    if (!json_is_object(engine)) {
+        return;
+    }
+    engine_line(engine, &line);
+    str_puts(out, "<details><summary>Engine</summary><p>");
+    svg_escape(out, line.data);
+    str_puts(out, "</p><div class=\"tablebox\"><table>\n<thead><tr>");
+    str_free(&line);
+    for (size_t k = 0; k < n; k++) {
+        str_printf(out, "<th%s>%s</th>", k >= 7 && k <= 9 ? " class=\"text\"" : "", heads[k]);
+    }
+    str_puts(out, "</tr></thead>\n");
+    for (size_t i = 0; i < json_array_size(get(engine, "ranks")); i++) {
+        str_puts(out, "<tr>");
+        for (size_t k = 0; k < n; k++) {
+            put_cell(out, json_array_get(get(engine, "ranks"), i), keys[k]);
+        }
+        str_puts(out, "</tr>\n");
+    }
+    str_puts(out, "</table></div></details>\n");
+}
+
 void page_provenance(struct str *out, const json_t *report, const struct store_meta *meta)
 {
     str_puts(out, "<h2>Provenance</h2>\n<p class=\"facts\">run <b>");
@@ -711,6 +787,7 @@ void page_provenance(struct str *out, const json_t *report, const struct store_m
     str_puts(out, "</details>\n<details><summary>Dataset</summary>\n");
     put_object(out, meta->dataset);
     str_puts(out, "</details>\n");
+    put_engine(out, get(get(report, "run"), "engine"));
     put_ranks(out, meta);
     char *config = json_dumps(meta->config, JSON_INDENT(2));
     str_puts(out, "<details><summary>Resolved configuration</summary><pre>");

@@ -3,6 +3,7 @@
 #include "analysis/answers.h"
 #include "analysis/answers_search.h"
 #include "analysis/definitions.h"
+#include "analysis/engine.h"
 #include "analysis/step_json.h"
 #include "analysis/step_measure.h"
 #include "analysis/value.h"
@@ -250,6 +251,7 @@ static json_t *run_json(const struct answers *a)
     json_object_set_new(o, "invalid_reasons", invalid);
     json_object_set_new(o, "warnings", warnings(a));
     json_object_set_new(o, "target", target_json(a));
+    json_object_set_new(o, "engine", engine_json(&a->meta));
     json_object_set_new(o, "dataset", dataset_json(a->meta.dataset));
     return o;
 }

@@ -3,6 +3,7 @@
  */
 #include "analysis/report.h"
 
+#include "analysis/engine.h"
 #include "analysis/value.h"
 
 #include <jansson.h>
@@ -89,6 +90,11 @@ static void put_head(struct str *out, const json_t *report)
     put_list(out, "  !      ", get(run, "invalid_reasons"));
     put_list(out, "  note   ", get(run, "warnings"));
     put_target(out, get(run, "target"));
+    if (json_is_object(get(run, "engine"))) {
+        str_puts(out, "engine   ");
+        engine_line(get(run, "engine"), out);
+        str_puts(out, "\n");
+    }
     str_printf(out, "traffic  %s\n\n", text(get(run, "dataset"), "source"));
 }
 

@@ -232,7 +232,14 @@ static json_t *describe_target(const struct world *w)
                      "server_version", "instance", "accelerator");
 }
 
-static int keep_file(struct coordinator *c, const struct store_rank *ranks, int argc, char **argv,
+/* What the ranks say of themselves; rank 0 has it. */
+struct about {
+    struct store_rank *ranks;
+    struct engine *engines; // (n_engines)
+    size_t n_engines;
+};
+
+static int keep_file(struct coordinator *c, const struct about *about, int argc, char **argv,
                      struct err *e)
 {
     struct world *w = c->w;
@@ -251,8 +258,10 @@ static int keep_file(struct coordinator *c, const struct store_rank *ranks, int 
         .provenance = provenance,
         .dataset = dataset,
         .target = target,
-        .ranks = ranks,
+        .ranks = about->ranks,
         .n_ranks = (size_t)comm_size(w->comm),
+        .engines = about->engines,
+        .n_engines = about->n_engines,
     };
     provenance_uuid(run.uuid, sizeof run.uuid);
     int rc = keeper_open(&c->keeper, w, &run, c->o.force, c->o.resume, e);
@@ -315,19 +324,20 @@ int coordinate_open(struct coordinator **out, struct world *w, const struct coor
                     int argc, char **argv, struct err *e)
 {
     struct coordinator *c = xcalloc(1, sizeof *c);
-    struct store_rank *ranks = NULL;
+    struct about about = {0};
     c->w = w;
     c->o = *o;
     if (w->is_load) {
         loop_realtime(true);
     }
-    if (world_ranks(w, &ranks, e)) {
+    if (world_ranks(w, &about.ranks, e) || world_engines(w, &about.engines, &about.n_engines, e)) {
+        free(about.ranks);
         free(c);
         return -1;
     }
     int rc = 0;
     if (w->rank == 0 && !o->dry_run) {
-        rc = keep_file(c, ranks, argc, argv, e);
+        rc = keep_file(c, &about, argc, argv, e);
     }
     if (rc == 0 && w->is_load) {
         early_stop_init(&c->early_stop, w->comm, w->layout.load_ranks);
@@ -336,7 +346,8 @@ int coordinate_open(struct coordinator **out, struct world *w, const struct coor
     if (rc == 0 && w->rank == 0 && !o->dry_run && w->config.target.kind == TARGET_OPENAI) {
         rc = watch_endpoint(c, e);
     }
-    free(ranks);
+    free(about.ranks);
+    free(about.engines);
     CHECK(rc == 0 || e->code != ERR_NONE);
     *out = c;
     return world_agree(w, e);

@@ -15,6 +15,7 @@
 #include "loadgen/loop.h"
 #include "loadgen/plan.h"
 #include "model/wire.h"
+#include "results/provenance.h"
 
 enum {
     CLOCK_ROUNDS = 200
@@ -355,7 +356,9 @@ static struct store_rank own_row(const struct world *w)
         r.tensor = p.tensor;
     }
     if (w->worker) {
-        snprintf(r.kernels, sizeof r.kernels, "%s", worker_kernels(w->worker));
+        struct engine mine;
+        worker_about(w->worker, &mine);
+        memcpy(r.kernels, mine.kernels, sizeof r.kernels);
     }
     snprintf(r.host, sizeof r.host, "%s", comm_host(w->comm, w->rank));
     cpuset_text(r.cpuset, sizeof r.cpuset);
@@ -376,6 +379,37 @@ int world_ranks(struct world *w, struct store_rank **rows, struct err *e)
     if (comm_gather(w->comm, &mine, sizeof mine, all, e)) {
         free(all);
         return -1;
+    }
+    *rows = all;
+    return 0;
+}
+
+/* The host's CPU, where the backend names no device of its own. */
+static void name_device(struct engine *mine)
+{
+    if (mine->device[0] == '\0') {
+        provenance_cpu(mine->device, sizeof mine->device);
+    }
+}
+
+int world_engines(struct world *w, struct engine **rows, size_t *n, struct err *e)
+{
+    struct engine mine = {.rank = w->rank};
+    if (w->worker) {
+        worker_about(w->worker, &mine);
+        name_device(&mine);
+    }
+    struct engine *all = w->rank == 0 ? xcalloc((size_t)comm_size(w->comm), sizeof *all) : NULL;
+    *rows = NULL;
+    *n = 0;
+    if (comm_gather(w->comm, &mine, sizeof mine, all, e)) {
+        free(all);
+        return -1;
+    }
+    for (int r = 0; all && r < comm_size(w->comm); r++) {
+        if (!layout_is_load(&w->layout, r)) {
+            all[(*n)++] = all[r];
+        }
     }
     *rows = all;
     return 0;

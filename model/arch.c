@@ -74,6 +74,16 @@ int arch_parse(const char *json, size_t len, const char *where, struct arch *a, 
     return rc;
 }
 
+const char *arch_dtype_name(enum arch_dtype dtype)
+{
+    static const char *const names[ARCH_N_DTYPES] = {
+        [ARCH_F32] = "f32",     [ARCH_BF16] = "bf16", [ARCH_F16] = "f16",   [ARCH_FP8] = "fp8",
+        [ARCH_MXFP4] = "mxfp4", [ARCH_INT8] = "int8", [ARCH_INT4] = "int4",
+    };
+    CHECK(dtype < ARCH_N_DTYPES);
+    return names[dtype];
+}
+
 bool arch_is_preset(const char *model)
 {
     return strncmp(model, PRESET_PREFIX, strlen(PRESET_PREFIX)) == 0;

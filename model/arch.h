@@ -13,6 +13,7 @@
 #include "core/err.h"
 
 #define ARCH_MAX_LAYERS 1024
+#define ARCH_N_DTYPES   7
 
 /* How values are stored. */
 enum arch_dtype {
@@ -141,6 +142,9 @@ int arch_parse(const char *json, size_t len, const char *where, struct arch *a,
  * and no tokenizer.
  */
 int arch_open(const char *model, struct arch *a, struct err *e) ERR_CHECKED;
+
+/* "bf16", "mxfp4": as settings and results call it. */
+const char *arch_dtype_name(enum arch_dtype dtype);
 
 bool arch_is_preset(const char *model);
 bool arch_is_gguf(const char *model);

@@ -231,6 +231,14 @@ static void add_machine(json_t *out)
                         json_integer((json_int_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE)));
 }
 
+void provenance_cpu(char *buf, size_t cap)
+{
+    json_t *name = line_of("/proc/cpuinfo", "model name");
+    const char *text = json_string_value(name);
+    snprintf(buf, cap, "%s", text != NULL ? text : "");
+    json_decref(name);
+}
+
 static void add_build(json_t *out, const char *mpi_library)
 {
     json_object_set_new(out, "version", json_string(TIDEMARK_VERSION));

@@ -23,6 +23,9 @@ void provenance_redact(const char *text, struct str *out);
 /* Only "scheme://user:password@host": the n bytes with "***" for the user part. JSON stays JSON. */
 void provenance_redact_urls(const char *text, size_t n, struct str *out);
 
+/* This host's CPU by its name, into buf; empty where it has none. */
+void provenance_cpu(char *buf, size_t cap);
+
 /* "2026-11-20T23:49:44Z" into buf (>= 21 bytes). */
 const char *provenance_utc(long long unix_ns, char *buf, unsigned long cap);
 

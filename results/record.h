@@ -134,6 +134,31 @@ struct span {
     uint8_t reserved[6];
 };
 
+/*
+ * What a worker rank computes with, as it is after loading; one per worker rank. A backend tells what it
+ * really uses, not what was asked for. Texts are NUL-terminated.
+ */
+struct engine {
+    int32_t rank;
+    int32_t first_layer, n_layers; // of the model, in its stage
+    int32_t n_threads;             // that compute; 0: none does
+    char backend[16];
+    char device[112];        // what computes, or what is simulated
+    char kernels[16];        // the set in use
+    char cores[64];          // CPUs that its threads are pinned to, in their order; "": not pinned
+    char weights[32];        // formats of its matrices in memory, most bytes first: "bf16+f32"
+    char weights_stored[32]; // as the model has them
+    int64_t weight_bytes;    // in memory: its part, vectors and pads included
+    int64_t n_weights;       // that are in them
+    double bytes_per_weight; // NAN: none are
+    char kv_cache[16];       // format of keys and values
+    double kv_bytes_per_token; // in this rank, factors and pads included
+    int64_t kv_blocks;         // of 16 tokens: room
+    char moe_routing[16]; // who chooses experts: "model", "uniform", "zipf"; "none": it has none
+    double moe_zipf;      // exponent of "zipf"; else NAN
+    char transport[16];   // of hidden states between ranks, and of sums: "mpi"; "none": one rank
+};
+
 /* State of one replica's scheduler, sampled at 10 Hz, or as often as an endpoint's metrics are read. What an
  * endpoint does not tell is UINT32_MAX, or NAN. */
 struct series_point {

@@ -170,6 +170,9 @@ static int write_meta(const struct store_group *root, const struct store_run *ru
         store_write_json(&meta, "target", run->target, "what was loaded, JSON", e) == 0) {
         status = store_columns_write(root, &store_schema_ranks, run->ranks, run->n_ranks, e);
     }
+    if (status == 0) {
+        status = store_columns_write(root, &store_schema_engine, run->engines, run->n_engines, e);
+    }
     store_hdf5_group_close(&meta);
     return status;
 }

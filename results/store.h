@@ -17,7 +17,7 @@
 #include "results/record.h"
 
 #define STORE_SCHEMA_NAME    "tidemark.run"
-#define STORE_SCHEMA_VERSION "1.2.0" // readers accept the same major
+#define STORE_SCHEMA_VERSION "1.3.0" // readers accept the same major
 
 struct json_t;
 struct store;
@@ -49,6 +49,8 @@ struct store_run {
     const struct json_t *target; // {kind, model, backend, replicas, pipeline, tensor, server, ...}
     const struct store_rank *ranks; // (n_ranks)
     size_t n_ranks;
+    const struct engine *engines; // (n_engines) of worker ranks, by rank
+    size_t n_engines;
 };
 
 /* ERR_INPUT when PATH exists (unless `force`), its folder does not, or cannot be written. */
@@ -152,6 +154,8 @@ struct store_meta {
     struct store_rank *ranks;       // (n_ranks)
     struct store_rank *ranks_after; // (n_ranks) clock offsets after the run; NULL when not complete
     size_t n_ranks;
+    struct engine *engines; // (n_engines) of worker ranks, by rank; none in files before 1.3
+    size_t n_engines;
 };
 int store_read_meta(struct store *s, struct store_meta *m, struct err *e) ERR_CHECKED;
 void store_meta_free(struct store_meta *m);

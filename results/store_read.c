@@ -342,6 +342,18 @@ static int read_ranks(const struct store_group *root, struct store_meta *m, stru
     return status;
 }
 
+/* Files of an older minor version have no such table. */
+static int read_engines(const struct store_group *root, struct store_meta *m, struct err *e)
+{
+    void *engines = NULL;
+    if (!store_hdf5_has(root, store_schema_engine.group)) {
+        return 0;
+    }
+    int status = read_rows(root, &store_schema_engine, &engines, &m->n_engines, e);
+    m->engines = engines;
+    return status;
+}
+
 int store_read_meta(struct store *s, struct store_meta *m, struct err *e)
 {
     struct store_group root, meta;
@@ -355,7 +367,7 @@ int store_read_meta(struct store *s, struct store_meta *m, struct err *e)
         read_json(&meta, "provenance", &got.provenance, e) == 0 &&
         read_json(&meta, "dataset", &got.dataset, e) == 0 &&
         read_json(&meta, "target", &got.target, e) == 0) {
-        status = read_ranks(&root, &got, e);
+        status = read_ranks(&root, &got, e) != 0 || read_engines(&root, &got, e) != 0 ? -1 : 0;
     }
     store_hdf5_group_close(&meta);
     if (status != 0) {
@@ -375,5 +387,6 @@ void store_meta_free(struct store_meta *m)
     json_decref(m->target);
     free(m->ranks);
     free(m->ranks_after);
+    free(m->engines);
     *m = (struct store_meta){.name = NULL};
 }

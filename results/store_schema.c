@@ -54,6 +54,35 @@ static const struct store_field rank_fields[] = {
     RANK(clock_bound_ns, FIELD_I64, "ns", "largest error of that offset", false),
 };
 
+#define ENGINE(name, type, units, text, may_miss)                                                  \
+    {                                                                                              \
+#name, type, offsetof(struct engine, name), sizeof(((struct engine *)0)->name), units,     \
+            text, may_miss, NULL, 0                                                                \
+    }
+
+static const struct store_field engine_fields[] = {
+    ENGINE(rank, FIELD_I32, "1", "MPI rank of the worker", false),
+    ENGINE(backend, FIELD_TEXT, "", "what computes: cpu, sim", false),
+    ENGINE(device, FIELD_TEXT, "", "the processor, or what is simulated", false),
+    ENGINE(first_layer, FIELD_I32, "1", "first layer of its stage", false),
+    ENGINE(n_layers, FIELD_I32, "1", "layers of its stage", false),
+    ENGINE(n_threads, FIELD_I32, "1", "threads that compute", false),
+    ENGINE(cores, FIELD_TEXT, "", "CPUs that they are pinned to, in order; empty: not pinned",
+           false),
+    ENGINE(kernels, FIELD_TEXT, "", "kernels that they compute with", false),
+    ENGINE(weights, FIELD_TEXT, "", "formats of its matrices in memory, most bytes first", false),
+    ENGINE(weights_stored, FIELD_TEXT, "", "formats that the model has them in", false),
+    ENGINE(weight_bytes, FIELD_I64, "byte", "its weights in memory, pads included", false),
+    ENGINE(n_weights, FIELD_I64, "1", "weights that are in them", false),
+    ENGINE(bytes_per_weight, FIELD_F64, "byte", "weight_bytes / n_weights", true),
+    ENGINE(kv_cache, FIELD_TEXT, "", "format of keys and values", false),
+    ENGINE(kv_bytes_per_token, FIELD_F64, "byte", "of one token in its cache, all included", false),
+    ENGINE(kv_blocks, FIELD_I64, "1", "blocks of 16 tokens in its cache", false),
+    ENGINE(moe_routing, FIELD_TEXT, "", "who chooses experts: model, uniform, zipf; none", false),
+    ENGINE(moe_zipf, FIELD_F64, "1", "exponent of zipf", true),
+    ENGINE(transport, FIELD_TEXT, "", "of hidden states and sums between ranks: mpi; none", false),
+};
+
 #define ANSWER(name, type, units, text, may_miss)                                                  \
     {                                                                                              \
 #name, type, offsetof(struct store_answers, name),                                         \
@@ -279,6 +308,13 @@ const struct store_table store_schema_ranks_after = {
     .n_fields = COUNT(rank_fields),
 };
 
+const struct store_table store_schema_engine = {
+    .group = "meta/engine",
+    .row_bytes = sizeof(struct engine),
+    .fields = engine_fields,
+    .n_fields = COUNT(engine_fields),
+};
+
 const struct store_table store_schema_index = {
     .group = "meta/steps",
     .row_bytes = sizeof(struct step_info),
@@ -450,10 +486,11 @@ static void markdown_rows(struct str *out, const struct store_table *t)
 void store_schema_markdown(struct str *out)
 {
     static const struct store_table *const tables[] = {
-        &store_schema_root,       &store_schema_ranks,     &store_schema_ranks_after,
-        &store_schema_step,       &store_schema_index,     &store_schema_requests,
-        &store_schema_path_first, &store_schema_path_last, &store_schema_workers,
-        &store_schema_series,     &store_schema_summary,   &store_schema_answers,
+        &store_schema_root,     &store_schema_ranks,      &store_schema_ranks_after,
+        &store_schema_engine,   &store_schema_step,       &store_schema_index,
+        &store_schema_requests, &store_schema_path_first, &store_schema_path_last,
+        &store_schema_workers,  &store_schema_series,     &store_schema_summary,
+        &store_schema_answers,
     };
     for (size_t i = 0; i < COUNT(tables); i++) {
         const struct store_table *t = tables[i];

@@ -10,6 +10,7 @@
 
 #include <inttypes.h>
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -173,6 +174,89 @@ static void check_step(struct findings *f, struct store *s, size_t index)
 
 /* --- the file ------------------------------------------------------------------------------------- */
 
+/* Files of schema 1.0 to 1.2 have no meta/engine. */
+static bool has_engines(const struct store_meta *m)
+{
+    int major = 0, minor = 0;
+    return sscanf(m->schema_version, "%d.%d", &major, &minor) == 2 && minor >= 3;
+}
+
+static void add_engine(struct findings *f, const struct store *s, int rank, const char *what)
+{
+    char text[256];
+    snprintf(text, sizeof text, "%.120s: meta/engine: rank %d %s", s->path, rank, what);
+    add(f, text);
+}
+
+/* The stage before in the same replica ends where this one begins; the first begins at 0. */
+static bool follows_on(const struct store_meta *m, const struct store_rank *workers, size_t i)
+{
+    const struct engine *x = &m->engines[i];
+    bool is_first = workers[i].stage == 0;
+    for (size_t k = 0; k < m->n_engines; k++) {
+        const struct store_rank *w = &workers[k];
+        if (w->replica == workers[i].replica && w->tensor == workers[i].tensor &&
+            w->stage == workers[i].stage - 1) {
+            return m->engines[k].first_layer + m->engines[k].n_layers == x->first_layer;
+        }
+    }
+    return is_first && x->first_layer == 0;
+}
+
+static bool bytes_fit(const struct engine *x)
+{
+    if (x->n_weights <= 0) {
+        return x->n_weights == 0 && isnan(x->bytes_per_weight);
+    }
+    const double quotient = (double)x->weight_bytes / (double)x->n_weights;
+    return fabs(x->bytes_per_weight - quotient) <= 1e-9 * quotient;
+}
+
+/* workers (n_engines): the rows of meta/ranks that belong to them. */
+static void check_engine(struct findings *f, const struct store *s, const struct store_meta *m,
+                         const struct store_rank *workers, size_t i)
+{
+    const struct engine *x = &m->engines[i];
+    if (x->rank != workers[i].rank) {
+        add_engine(f, s, x->rank, "is not the next worker of meta/ranks");
+    } else if (x->n_layers < 1 || !follows_on(m, workers, i)) {
+        add_engine(f, s, x->rank, "has layers that do not follow those of the stage before");
+    } else if (x->backend[0] == '\0' || x->weights[0] == '\0' || x->kv_cache[0] == '\0') {
+        add_engine(f, s, x->rank, "does not say its backend, weights and KV cache");
+    } else if (x->weight_bytes < 0 || !bytes_fit(x)) {
+        add_engine(f, s, x->rank, "has bytes_per_weight that is not weight_bytes / n_weights");
+    }
+}
+
+static void check_engines(struct findings *f, const struct store *s, const struct store_group *root,
+                          const struct store_meta *m)
+{
+    if (!has_engines(m)) {
+        return;
+    }
+    int n_before = f->n;
+    check_table(f, root, &store_schema_engine);
+    if (f->n > n_before) {
+        return;
+    }
+    struct store_rank *workers = xcalloc(m->n_ranks + 1, sizeof *workers);
+    size_t n = 0;
+    for (size_t i = 0; i < m->n_ranks; i++) {
+        workers[n] = m->ranks[i];
+        n += m->ranks[i].role == 1;
+    }
+    if (n != m->n_engines) {
+        char text[256];
+        snprintf(text, sizeof text, "%.120s: meta/engine: %zu rows for %zu worker ranks", s->path,
+                 m->n_engines, n);
+        add(f, text);
+    }
+    for (size_t i = 0; n == m->n_engines && i < n; i++) {
+        check_engine(f, s, m, workers, i);
+    }
+    free(workers);
+}
+
 static void check_meta(struct findings *f, struct store *s)
 {
     struct store_meta m;
@@ -188,6 +272,7 @@ static void check_meta(struct findings *f, struct store *s)
         check_table(f, &root, &store_schema_ranks_after);
         check_table(f, &root, &store_schema_index);
     }
+    check_engines(f, s, &root, &m);
     store_meta_free(&m);
 }
 

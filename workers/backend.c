@@ -1,5 +1,7 @@
 #include "workers/backend.h"
 
+#include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "workers/cpu/backend.h"
@@ -43,14 +45,19 @@ const char *backend_kernels(const struct backend *b)
     return b->ops->kernels(b);
 }
 
+void backend_about(const struct backend *b, struct engine *out)
+{
+    *out = (struct engine){.moe_zipf = NAN};
+    snprintf(out->backend, sizeof out->backend, "%s", b->ops->name);
+    snprintf(out->kernels, sizeof out->kernels, "%s", b->ops->kernels(b));
+    b->ops->about(b, out);
+    out->bytes_per_weight =
+        out->n_weights > 0 ? (double)out->weight_bytes / (double)out->n_weights : (double)NAN;
+}
+
 bool backend_idle_class(const struct backend *b)
 {
     return b->ops->idle_class(b);
-}
-
-int64_t backend_weight_bytes(const struct backend *b)
-{
-    return b->ops->weight_bytes(b);
 }
 
 void backend_destroy(struct backend *b)

@@ -10,6 +10,7 @@
 
 #include "core/err.h"
 #include "model/arch.h"
+#include "results/record.h"
 #include "workers/batch.h"
 #include "workers/router.h"
 #include "workers/shard.h"
@@ -51,8 +52,8 @@ struct backend_ops {
     bool (*poll)(struct backend *b);
     void (*times)(const struct backend *b, int64_t *t_begin_ns, int64_t *t_end_ns);
     const char *(*kernels)(const struct backend *b);
+    void (*about)(const struct backend *b, struct engine *out);
     bool (*idle_class)(const struct backend *b);
-    int64_t (*weight_bytes)(const struct backend *b);
     void (*destroy)(struct backend *b);
 };
 
@@ -75,6 +76,7 @@ void backend_times(const struct backend *b, int64_t *t_begin_ns, int64_t *t_end_
 
 const char *backend_name(const struct backend *b);    // "cpu"
 const char *backend_kernels(const struct backend *b); // the set in use; "sim"
-bool backend_idle_class(const struct backend *b);     // SCHED_IDLE granted
-int64_t backend_weight_bytes(const struct backend *b);
+/* What it uses, for the results; what is its owner's to say (rank, stage, transport) is zero. */
+void backend_about(const struct backend *b, struct engine *out);
+bool backend_idle_class(const struct backend *b); // SCHED_IDLE granted
 void backend_destroy(struct backend *b);

@@ -7,6 +7,12 @@
 #include <stdbool.h>
 #include <string.h>
 
+const char *router_name(enum router_kind kind)
+{
+    static const char *const names[] = {"model", "uniform", "zipf"};
+    return names[kind];
+}
+
 /* The k largest of n, the first of equals, as ascending indices. */
 static void choose_largest(const float *values, int n, int k, int *out)
 {

@@ -24,6 +24,8 @@ enum router_kind {
     ROUTER_ZIPF,
 };
 
+const char *router_name(enum router_kind kind); // "model", "uniform", "zipf"
+
 struct moe_routing {
     enum router_kind kind;
     double s; // ROUTER_ZIPF, > 0

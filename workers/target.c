@@ -69,6 +69,10 @@ static const struct opt rows[] = {
     {ROW("target.kv_cache", OPT_CHOICE, "auto", 0, 0,
          "how keys and values are stored; auto: f32 with float32 weights, else bf16", kv_cache),
      .choices = "auto|f32|bf16|fp8|int8"},
+    {ROW("target.kernels", OPT_CHOICE, "auto", 0, 0,
+         "what the CPU backend multiplies with; auto: the fastest set that each worker's CPU has",
+         kernels),
+     .choices = "auto|portable|avx2|avx512|avx512_bf16|amx"},
     {ROW("target.moe_routing", OPT_CHOICE, "model", 0, 0,
          "which experts a token takes: as the model's routers say, or drawn, for random weights",
          moe_routing),
@@ -167,6 +171,11 @@ int target_check(const struct target_config *t, const struct arch *a, struct err
                        "shares a stage)",
                        (long long)t->tensor);
     }
+    if (t->backend == TARGET_BACKEND_SIM && t->kernels != 0) {
+        return err_set(e, ERR_INPUT,
+                       "target.kernels: %s, but the sim backend computes nothing: auto only",
+                       target_kernels(t));
+    }
     if (shard_init(&shard, a, 0, (int)t->tensor, e)) {
         return -1;
     }
@@ -211,6 +220,15 @@ int target_weight_bits(const struct target_config *t)
 const char *target_backend_name(const struct target_config *t)
 {
     return t->backend == TARGET_BACKEND_SIM ? "sim" : "cpu";
+}
+
+const char *target_kernels(const struct target_config *t)
+{
+    static const char *const names[] = {
+        // in the order of the choices
+        "auto", "portable", "avx2", "avx512", "avx512_bf16", "amx",
+    };
+    return names[t->kernels];
 }
 
 int target_costs(const struct target_config *t, const struct arch *a, struct costs *c,

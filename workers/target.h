@@ -57,6 +57,7 @@ struct target_config {
     int routing;       // enum routing_kind of model/routing.h
     int weights;       // enum target_weights
     int kv_cache;      // enum target_kv_cache
+    int kernels;       // index of target_kernels' names; 0: auto
     int moe_routing;   // enum router_kind of workers/router.h
     double moe_zipf;   // exponent of ROUTER_ZIPF
     bool idle_class;   // compute threads run SCHED_IDLE where cores are shared
@@ -80,8 +81,9 @@ int target_check(const struct target_config *t, const struct arch *a, struct err
 
 struct sched_config target_sched(const struct target_config *t, const struct arch *a);
 
-/* "cpu", "sim". */
+/* "cpu", "sim"; "auto", "avx2": as kernels_select takes it. */
 const char *target_backend_name(const struct target_config *t);
+const char *target_kernels(const struct target_config *t);
 
 /* What the sim backend's parts take, by target.sim. */
 int target_costs(const struct target_config *t, const struct arch *a, struct costs *c,

@@ -11,6 +11,7 @@
 #include "workers/spans.h"
 #include "workers/stage.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -40,6 +41,7 @@ struct worker {
     struct spans *spans;
     struct comm *comm;
     int rank;
+    int first_layer, n_layers; // of the stage
 
     enum phase phase;
     bool shutdown;
@@ -123,14 +125,16 @@ static int create_backend(struct worker *w, const struct target_config *t, int t
         return -1;
     }
     int s = w->place.stage;
+    w->first_layer = first[s];
+    w->n_layers = first[s + 1] - first[s];
     struct batch_limits lim = limits_of(t, &w->arch);
     struct backend_config cfg = {
         .backend = target_backend_name(t),
         .timing = is_sim ? &costs : NULL,
         .model = t->model,
         .arch = &w->arch,
-        .first_layer = first[s],
-        .n_layers = first[s + 1] - first[s],
+        .first_layer = w->first_layer,
+        .n_layers = w->n_layers,
         .has_embed = s == 0,
         .has_head = s == w->layout.pipeline - 1,
         .max_tokens = lim.max_tokens,
@@ -146,7 +150,7 @@ static int create_backend(struct worker *w, const struct target_config *t, int t
                   .gather = gather},
         .n_threads = threads,
         .idle_class = t->idle_class,
-        .kernels = "auto",
+        .kernels = target_kernels(t),
     };
     return backend_create(&w->backend, &cfg, e);
 }
@@ -203,9 +207,14 @@ void worker_destroy(struct worker *w)
     free(w);
 }
 
-const char *worker_kernels(const struct worker *w)
+void worker_about(const struct worker *w, struct engine *out)
 {
-    return backend_kernels(w->backend);
+    backend_about(w->backend, out);
+    out->rank = w->rank;
+    out->first_layer = w->first_layer;
+    out->n_layers = w->n_layers;
+    const bool alone = w->layout.pipeline == 1 && w->layout.tensor == 1;
+    snprintf(out->transport, sizeof out->transport, "%s", alone ? "none" : "mpi");
 }
 
 bool worker_idle_class(const struct worker *w)

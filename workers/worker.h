@@ -12,6 +12,7 @@
 #include "core/err.h"
 #include "model/arch.h"
 #include "model/layout.h"
+#include "results/record.h"
 #include "workers/target.h"
 
 struct worker;
@@ -30,7 +31,7 @@ int worker_create(struct worker **out, const struct layout *layout, int rank, in
  */
 int worker_serve(struct worker *w, struct comm *comm, struct err *e) ERR_CHECKED;
 
-/* "avx2", and whether compute threads got SCHED_IDLE: for provenance. */
-const char *worker_kernels(const struct worker *w);
+/* What it computes with, and whether compute threads got SCHED_IDLE: for the results. */
+void worker_about(const struct worker *w, struct engine *out);
 bool worker_idle_class(const struct worker *w);
 void worker_destroy(struct worker *w);

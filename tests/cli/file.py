@@ -21,6 +21,34 @@ def table_of(report):
     return table
 
 
+class Kernels(cli.TestCase):
+    """target.kernels: what this CPU has is used and recorded, the rest refused."""
+
+    FLAGS = {"amx": "amx_bf16", "avx512_bf16": "avx512_bf16", "avx512": "avx512f", "avx2": "avx2",
+             "portable": "fpu"}
+
+    def test_each_set(self):
+        import h5py
+
+        flags = pathlib.Path("/proc/cpuinfo").read_text(encoding="ascii").split()
+        config = cli.small_run(self.folder, load__rates=[20.0], load__step="500ms")
+        for kernels in ("portable", "avx2", "amx"):
+            run = ["run", config, f"target.kernels={kernels}", "--force", "--quiet"]
+            if self.FLAGS[kernels] not in flags:
+                self.one_clear_line(cli.run(*run), kernels, "this CPU", "portable")
+                continue
+            self.good(*run)
+            with h5py.File(self.folder / "run.h5", "r") as f:
+                self.assertEqual(set(f["meta/engine/kernels"][()]), {kernels.encode()})
+
+    def test_what_no_cpu_has(self):
+        config = cli.small_run(self.folder)
+        self.one_clear_line(cli.run("run", config, "target.kernels=mmx"), "target.kernels", "mmx",
+                            "avx512_bf16")
+        self.one_clear_line(cli.run("run", config, "target.backend=sim", "target.kernels=avx2"),
+                            "target.kernels", "avx2", "sim")
+
+
 class OneRun(cli.TestCase):
     """What can be asked of one finished run, made once."""
 
@@ -243,6 +271,26 @@ class Origin(cli.TestCase):
                 self.assertEqual([bool(k) for k in kernels], [bool(r) for r in ranks["role"][()]])
                 self.assertLessEqual(set(kernels), {"", "portable", "avx2", "avx512", "avx512_bf16",
                                                     "amx"})
+
+    def test_engine_of_each_worker(self):
+        import h5py
+
+        with h5py.File(self.file, "r") as f:
+            ranks, engine = f["meta/ranks"], {k: c[()] for k, c in f["meta/engine"].items()}
+            workers = [rank for rank, role in zip(ranks["rank"][()], ranks["role"][()]) if role]
+            self.assertEqual(engine["rank"].tolist(), workers)
+            self.assertEqual(engine["kernels"].tolist(),
+                             [k for k, role in zip(ranks["kernels"][()], ranks["role"][()]) if role])
+        self.assertEqual(set(engine["weights"]), {b"f32"})
+        self.assertEqual(set(engine["bytes_per_weight"]), {4.0})
+        self.assertEqual(set(engine["kv_cache"]), {b"f32"})
+        self.assertEqual(set(engine["moe_routing"]), {b"none"})
+        said = self.good("report", self.file, "--format", "json").json()["run"]["engine"]
+        self.assertEqual(said["weight_bytes"], engine["weight_bytes"].sum())
+        self.assertEqual(said["bytes_per_weight"], 4.0)
+        self.assertEqual([r["n_layers"] for r in said["ranks"]], engine["n_layers"].tolist())
+        for report in (self.printed, self.good("report", self.file, "--format", "html").out):
+            self.assertRegex(report, r"weights f32, 4 B each, .*; KV cache f32, .* a token")
 
     def test_no_key_of_the_launcher(self):
         env = self.provenance()["env"]

@@ -411,6 +411,32 @@ static void run_step(const struct options *o, struct store *store, const char *d
     free(s.out.data);
 }
 
+/* 4 layers of a made-up model to each stage. */
+static struct engine *make_engines(unsigned n_stages)
+{
+    struct engine *engines = xcalloc(n_stages + 1, sizeof *engines);
+    for (unsigned i = 0; i < n_stages; i++) {
+        engines[i] = (struct engine){.rank = (int32_t)i + 1,
+                                     .first_layer = 4 * (int32_t)i,
+                                     .n_layers = 4,
+                                     .backend = "sim",
+                                     .device = "simulated: make_run",
+                                     .kernels = "sim",
+                                     .weights = "bf16",
+                                     .weights_stored = "bf16",
+                                     .weight_bytes = 2000000,
+                                     .n_weights = 1000000,
+                                     .bytes_per_weight = 2,
+                                     .kv_cache = "bf16",
+                                     .kv_bytes_per_token = 4096,
+                                     .kv_blocks = 1024,
+                                     .moe_routing = "none",
+                                     .moe_zipf = NAN,
+                                     .transport = "mpi"};
+    }
+    return engines;
+}
+
 static struct store *create(const struct options *o, struct store_rank *ranks, size_t n_ranks)
 {
     struct err e;
@@ -429,6 +455,7 @@ static struct store *create(const struct options *o, struct store_rank *ranks, s
     char *none[] = {NULL};
     json_t *provenance = provenance_collect(0, none, NULL);
     CHECK(config != NULL && dataset != NULL);
+    struct engine *engines = make_engines(o->n_stages);
     struct store_run run = {
         .uuid = "00000000-0000-4000-8000-000000000000",
         .name = "make_run",
@@ -440,11 +467,14 @@ static struct store *create(const struct options *o, struct store_rank *ranks, s
         .target = json_object_get(config, "target"),
         .ranks = ranks,
         .n_ranks = n_ranks,
+        .engines = engines,
+        .n_engines = o->n_stages,
     };
     die_on(store_create(&store, o->path, true, &run, &e), &e);
     json_decref(config);
     json_decref(dataset);
     json_decref(provenance);
+    free(engines);
     return store;
 }
 

@@ -91,6 +91,26 @@ struct store *run_files_create(const char *path)
          .kernels = "avx2",
          .clock_offset_ns = -5},
     };
+    const struct engine engine = {
+        .rank = 1,
+        .n_layers = 6,
+        .n_threads = 2,
+        .backend = "cpu",
+        .device = "a processor",
+        .kernels = "avx2",
+        .cores = "0,1",
+        .weights = "int8+f32",
+        .weights_stored = "bf16",
+        .weight_bytes = 1062500,
+        .n_weights = 1000000,
+        .bytes_per_weight = 1.0625,
+        .kv_cache = "fp8",
+        .kv_bytes_per_token = 1056,
+        .kv_blocks = 512,
+        .moe_routing = "zipf",
+        .moe_zipf = 1.2,
+        .transport = "none",
+    };
     struct store_run run = {.uuid = "6ba7b810-9dad-41d1-80b4-00c04fd430c8",
                             .name = "test",
                             .created_unix_ns = 1790000000000000000,
@@ -100,7 +120,9 @@ struct store *run_files_create(const char *path)
                             .dataset = config,
                             .target = config,
                             .ranks = ranks,
-                            .n_ranks = 2};
+                            .n_ranks = 2,
+                            .engines = &engine,
+                            .n_engines = 1};
     int status = store_create(&s, path, true, &run, &e);
     json_decref(config);
     if (status != 0) {

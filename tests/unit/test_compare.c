@@ -59,11 +59,43 @@ static void goodput_without_failures_stands_alone(void **state)
     str_free(&text);
 }
 
+/* With an engine, the string of its JSON. */
+static json_t *with_engine(json_t *report, const char *engine)
+{
+    json_t *o = json_loads(engine, 0, NULL);
+    assert_non_null(o);
+    json_object_set_new(json_object_get(report, "run"), "engine", o);
+    return report;
+}
+
+static void engines_that_differ_are_said(void **state)
+{
+    (void)state;
+    struct str text = {0};
+    const char *a = "{\"kernels\": \"avx2\", \"bytes_per_weight\": 2.0, \"threads\": 2,"
+                    " \"moe_zipf\": null, \"pinned\": true}";
+    const char *b = "{\"kernels\": \"amx\", \"bytes_per_weight\": 1.0625, \"threads\": 2,"
+                    " \"moe_zipf\": 1.2, \"pinned\": false}";
+    compare(with_engine(report_of(1, 0), a), with_engine(report_of(1, 0), b), &text);
+    assert_non_null(strstr(text.data, "engine kernels differs: avx2, amx"));
+    assert_non_null(strstr(text.data, "engine bytes_per_weight differs: 2, 1.0625"));
+    assert_non_null(strstr(text.data, "engine moe_zipf differs: none, 1.2"));
+    assert_non_null(strstr(text.data, "pinned in one"));
+    assert_null(strstr(text.data, "threads differs"));
+    str_free(&text);
+    compare(with_engine(report_of(1, 0), a), with_engine(report_of(1, 0), "{}"), &text);
+    str_free(&text);
+    compare(with_engine(report_of(1, 0), a), report_of(1, 0), &text); // not told: nothing to say
+    assert_null(strstr(text.data, "engine"));
+    str_free(&text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(goodput_with_failures_is_marked),
         cmocka_unit_test(goodput_without_failures_stands_alone),
+        cmocka_unit_test(engines_that_differ_are_said),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

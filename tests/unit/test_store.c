@@ -225,6 +225,10 @@ static void the_run_says_what_it_was(void **state)
     assert_int_equal(m.ranks[1].clock_offset_ns, -5);
     assert_string_equal(m.ranks[0].kernels, "");
     assert_string_equal(m.ranks[1].kernels, "avx2");
+    assert_int_equal(m.n_engines, 1);
+    assert_int_equal(m.engines[0].rank, 1);
+    assert_string_equal(m.engines[0].weights, "int8+f32");
+    assert_true(m.engines[0].bytes_per_weight == 1.0625 && m.engines[0].moe_zipf == 1.2);
     store_meta_free(&m);
     for (int i = 0; i < 2; i++) { // an end that was cut short can be written again
         ok(store_finish(s, after, 2, &e), &e);
@@ -464,6 +468,62 @@ static void validate_names_what_is_wrong(void **state)
     free(text);
 }
 
+/* A file of one load rank and two stages, with these two rows. */
+static char *engine_findings(const char *path, const struct engine *engines, size_t n, int wanted)
+{
+    struct err e;
+    struct store *s;
+    json_t *none = json_object();
+    const struct store_rank ranks[3] = {
+        {.rank = 0, .replica = -1, .stage = -1, .tensor = -1},
+        {.rank = 1, .role = 1, .stage = 0},
+        {.rank = 2, .role = 1, .stage = 1},
+    };
+    const struct store_run run = {.uuid = "6ba7b810-9dad-41d1-80b4-00c04fd430c8",
+                                  .config = none,
+                                  .provenance = none,
+                                  .dataset = none,
+                                  .target = none,
+                                  .ranks = ranks,
+                                  .n_ranks = 3,
+                                  .engines = engines,
+                                  .n_engines = n};
+    ok(store_create(&s, path, true, &run, &e), &e);
+    store_close(s);
+    json_decref(none);
+    return findings(path, wanted);
+}
+
+static void engines_fit_the_ranks(void **state)
+{
+    struct fixture *f = *state;
+    struct engine rows[2];
+    for (int i = 0; i < 2; i++) {
+        rows[i] = (struct engine){.rank = i + 1,
+                                  .first_layer = 3 * i,
+                                  .n_layers = 3,
+                                  .backend = "cpu",
+                                  .weights = "bf16",
+                                  .weight_bytes = 200,
+                                  .n_weights = 100,
+                                  .bytes_per_weight = 2,
+                                  .kv_cache = "bf16"};
+    }
+    free(engine_findings(f->path, rows, 2, 0));
+    rows[1].first_layer = 4;
+    char *text = engine_findings(f->path, rows, 2, 1);
+    assert_non_null(strstr(text, "rank 2 has layers that do not follow"));
+    free(text);
+    rows[1].first_layer = 3;
+    rows[0].bytes_per_weight = 4;
+    text = engine_findings(f->path, rows, 2, 1);
+    assert_non_null(strstr(text, "rank 1 has bytes_per_weight"));
+    free(text);
+    text = engine_findings(f->path, rows, 1, 1);
+    assert_non_null(strstr(text, "1 rows for 2 worker ranks"));
+    free(text);
+}
+
 static void a_full_disk_is_an_error(void **state)
 {
     struct fixture *f = *state;
@@ -506,6 +566,7 @@ int main(void)
         with_file(only_our_files_open),
         with_file(analysis_can_be_written_again),
         with_file(validate_names_what_is_wrong),
+        with_file(engines_fit_the_ranks),
         with_file(a_full_disk_is_an_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -128,6 +128,7 @@ static void test_bad_settings(void **state)
         {"target: {model: m, pipeline: 2, layer_split: [4, 5]}", "adds up to 9"},
         {"target: {model: m, pipeline: 2, layer_split: [4.5, 5.5]}", "4.5 is not a whole"},
         {"target: {model: m, kv_tokens: 1000000000000}", "target.kv_tokens"},
+        {"target: {model: m, backend: sim, kernels: avx2}", "target.kernels: avx2"},
     };
     struct arch a = arch_of(10);
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
@@ -163,12 +164,32 @@ static void test_bounds(void **state)
     }
 }
 
+/* What is chosen by name is that name: a second list of them would not do for long. */
+static void test_kernels(void **state)
+{
+    (void)state;
+    const char *choices = NULL;
+    for (size_t i = 0; i < target_options.n_rows; i++) {
+        const struct opt *o = &target_options.rows[i];
+        choices = strcmp(o->key, "target.kernels") == 0 ? o->choices : choices;
+    }
+    assert_non_null(choices);
+    for (int i = 0; *choices != '\0'; i++) {
+        const struct target_config t = {.kernels = i};
+        const size_t n = strcspn(choices, "|");
+        assert_int_equal(strlen(target_kernels(&t)), n);
+        assert_memory_equal(target_kernels(&t), choices, n);
+        choices += n + (choices[n] == '|');
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults),      cmocka_unit_test(test_kinds),
         cmocka_unit_test(test_derived_sizes), cmocka_unit_test(test_splits),
         cmocka_unit_test(test_bad_settings),  cmocka_unit_test(test_bounds),
+        cmocka_unit_test(test_kernels),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,6 +6,8 @@
 #include "workers/backend.h"
 #include "workers/cpu/phases.h"
 
+#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 struct cpu {
@@ -15,6 +17,9 @@ struct cpu {
     struct packed weights;
     struct phases *phases;
     struct pool *pool;
+    enum arch_dtype kv_dtype;
+    struct moe_routing routing;
+    uint32_t n_blocks;
     float *logits;                // (rows, vocab) or NULL; the caller's
     int64_t t_begin_ns, t_end_ns; // written by member 0, read after pool_poll
 };
@@ -35,6 +40,9 @@ static int create(struct backend **out, const struct backend_config *cfg, struct
     struct cpu *b = xcalloc(1, sizeof *b);
     b->base.ops = &backend_cpu;
     b->arch = *cfg->arch;
+    b->kv_dtype = cfg->kv_dtype;
+    b->routing = cfg->routing;
+    b->n_blocks = cfg->n_blocks;
     const struct layers_part part = {
         .first_layer = cfg->first_layer,
         .n_layers = cfg->n_layers,
@@ -132,9 +140,22 @@ static bool idle_class(const struct backend *b)
     return pool_is_idle_class(cpu_of_const(b)->pool);
 }
 
-static int64_t weight_bytes(const struct backend *b)
+static void about(const struct backend *base, struct engine *out)
 {
-    return cpu_of_const(b)->weights.n_bytes;
+    const struct cpu *b = cpu_of_const(base);
+    const struct packed *w = &b->weights;
+    tally_text(&w->kept, out->weights, sizeof out->weights);
+    tally_text(&w->stored, out->weights_stored, sizeof out->weights_stored);
+    out->weight_bytes = tally_bytes(&w->kept) + w->vector_bytes;
+    out->n_weights = w->n_weights;
+    out->n_threads = pool_size(b->pool);
+    snprintf(out->kv_cache, sizeof out->kv_cache, "%s", arch_dtype_name(b->kv_dtype));
+    out->kv_bytes_per_token = phases_kv_bytes_per_token(b->phases);
+    out->kv_blocks = b->n_blocks;
+    const bool is_moe = b->arch.moe.n_experts > 0;
+    snprintf(out->moe_routing, sizeof out->moe_routing, "%s",
+             is_moe ? router_name(b->routing.kind) : "none");
+    out->moe_zipf = is_moe && b->routing.kind == ROUTER_ZIPF ? b->routing.s : (double)NAN;
 }
 
 void backend_cpu_logits(struct backend *b, float *logits)
@@ -159,7 +180,7 @@ const struct backend_ops backend_cpu = {
     .poll = poll,
     .times = times,
     .kernels = kernels,
+    .about = about,
     .idle_class = idle_class,
-    .weight_bytes = weight_bytes,
     .destroy = destroy,
 };

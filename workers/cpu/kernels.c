@@ -1,5 +1,6 @@
 #include "workers/cpu/kernels.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -80,6 +81,18 @@ const struct kernels *kernels_set(int i)
     return NULL;
 }
 
+/* "avx512, avx2, portable": what can run here. */
+static const char *names_here(char *buf, size_t cap)
+{
+    size_t len = 0;
+    const struct kernels *k;
+    buf[0] = '\0';
+    for (int i = 0; (k = kernels_set(i)) != NULL && len < cap; i++) {
+        len += (size_t)snprintf(buf + len, cap - len, "%s%s", i > 0 ? ", " : "", k->name);
+    }
+    return buf;
+}
+
 int kernels_select(const struct kernels **out, const char *name, struct err *e)
 {
     if (strcmp(name, "auto") == 0) {
@@ -91,7 +104,9 @@ int kernels_select(const struct kernels **out, const char *name, struct err *e)
             continue;
         }
         if (!sets[s].runs()) {
-            return err_set(e, ERR_INPUT, "kernels %s: this CPU has not %s", name, sets[s].needs);
+            char here[96];
+            return err_set(e, ERR_INPUT, "kernels %s: this CPU has not %s; it has %s", name,
+                           sets[s].needs, names_here(here, sizeof here));
         }
         *out = sets[s].set;
         return 0;

@@ -82,10 +82,16 @@ static enum arch_dtype kept_as_floats(enum arch_dtype stored)
 static int find(struct loader *l, enum weights_id id, int layer, int expert,
                 struct weights_tensor *t)
 {
-    if (weights_find(l->weights, id, layer, expert, t, l->e)) {
+    return weights_find(l->weights, id, layer, expert, t, l->e);
+}
+
+static int new_matrix(struct loader *l, struct matrix *m, int n_rows, int n_cols,
+                      enum arch_dtype dtype)
+{
+    if (matrix_init(m, n_rows, n_cols, dtype, l->e)) {
         return -1;
     }
-    l->packed->n_bytes += weights_stored_bytes(t);
+    tally_add(&l->packed->kept, dtype, (int64_t)m->n_panels * (int64_t)m->panel_bytes);
     return 0;
 }
 
@@ -111,6 +117,7 @@ static int add_rows(struct loader *l, enum weights_id id, int layer, int expert,
     if (find(l, id, layer, expert, &job.t)) {
         return -1;
     }
+    tally_add(&l->packed->stored, job.t.stored, weights_stored_bytes(&job.t));
     job.rows.n = (int)job.t.n_rows;
     add_job(l, &job);
     return 0;
@@ -148,6 +155,7 @@ static int add_part(struct loader *l, enum weights_id id, int layer, struct matr
 static int new_vector(struct loader *l, size_t n, float **out)
 {
     *out = mem_aligned(n * sizeof **out);
+    l->packed->vector_bytes += (int64_t)(n * sizeof **out);
     return *out ? 0 : err_set(l->e, ERR_ENV, "no memory for a vector of %zu weights", n);
 }
 
@@ -158,6 +166,7 @@ static int add_vector(struct loader *l, enum weights_id id, int layer, float **o
         return -1;
     }
     weights_vector(&t, *out);
+    l->packed->n_weights += t.n_cols;
     return 0;
 }
 
@@ -208,6 +217,7 @@ static int put_bias(struct loader *l, enum weights_id id, int layer, float *bias
         const int from = turned ? rotary_source(i, rows.head, l->arch->rope_dim) : i;
         bias[i] = values[rows.first + from];
     }
+    l->packed->n_weights += rows.n;
     free(values);
     return 0;
 }
@@ -218,7 +228,7 @@ static int add_qkv(struct loader *l, int layer, struct packed_layer *p)
     const struct rows q = head_rows(l->shard->heads, a->head_dim);
     const struct rows k = head_rows(l->shard->kv_heads, a->head_dim);
     const struct rows v = head_rows(l->shard->kv_heads, a->v_dim);
-    if (matrix_init(&p->qkv, q.n + k.n + v.n, a->hidden, kept_in_layer(l, a->linear_dtype), l->e) ||
+    if (new_matrix(l, &p->qkv, q.n + k.n + v.n, a->hidden, kept_in_layer(l, a->linear_dtype)) ||
         add_part(l, WEIGHTS_Q, layer, &p->qkv, 0, q) ||
         add_part(l, WEIGHTS_K, layer, &p->qkv, q.n, k) ||
         add_rows(l, WEIGHTS_V, layer, -1, &p->qkv, q.n + k.n, 1)) {
@@ -244,10 +254,10 @@ static int add_latent(struct loader *l, int layer, struct packed_latent *p)
     const int q_rank = a->latent.q_rank, q = matrix_padded(q_rank), n = l->shard->heads.n;
     const enum arch_dtype dtype = kept_in_layer(l, a->linear_dtype),
                           floats = kept_as_floats(a->linear_dtype);
-    if (matrix_init(&p->down, q + r + a->rope_dim, a->hidden, dtype, l->e) ||
-        matrix_init(&p->queries, n * a->head_dim, q_rank > 0 ? q_rank : a->hidden, dtype, l->e) ||
-        matrix_init(&p->keys_up, n * r, a->latent.nope_dim, floats, l->e) ||
-        matrix_init(&p->values_up, n * v, rank, floats, l->e)) {
+    if (new_matrix(l, &p->down, q + r + a->rope_dim, a->hidden, dtype) ||
+        new_matrix(l, &p->queries, n * a->head_dim, q_rank > 0 ? q_rank : a->hidden, dtype) ||
+        new_matrix(l, &p->keys_up, n * r, a->latent.nope_dim, floats) ||
+        new_matrix(l, &p->values_up, n * v, rank, floats)) {
         return -1;
     }
     if (q_rank > 0 && (add_rows(l, WEIGHTS_Q_A, layer, -1, &p->down, 0, 1) ||
@@ -279,7 +289,7 @@ static int add_attention(struct loader *l, int layer, struct packed_layer *p)
     const struct shard_span heads = l->shard->heads;
     const int out = heads.n * (latent ? matrix_padded(a->v_dim) : a->v_dim);
     if ((latent ? add_latent(l, layer, &p->latent) : add_qkv(l, layer, p)) ||
-        matrix_init(&p->o, a->hidden, out, kept_in_layer(l, a->linear_dtype), l->e) ||
+        new_matrix(l, &p->o, a->hidden, out, kept_in_layer(l, a->linear_dtype)) ||
         add_rows(l, WEIGHTS_O, layer, -1, &p->o, 0, 1)) {
         return -1;
     }
@@ -309,8 +319,8 @@ static int add_mlp(struct loader *l, int layer, const struct mlp *mlp, struct ma
 {
     const int hidden = l->arch->hidden, n = mlp->inner.n;
     const enum arch_dtype dtype = kept_in_layer(l, mlp->dtype);
-    if (matrix_init(gate_up, 2 * matrix_padded(n), hidden, dtype, l->e) ||
-        matrix_init(down, hidden, n, dtype, l->e) ||
+    if (new_matrix(l, gate_up, 2 * matrix_padded(n), hidden, dtype) ||
+        new_matrix(l, down, hidden, n, dtype) ||
         add_rows(l, mlp->gate, layer, mlp->expert, gate_up, 0, 2)) {
         return -1;
     }
@@ -340,6 +350,7 @@ static int put_expert_bias(struct loader *l, enum weights_id id, int layer, int 
         const int at = i / MATRIX_PANEL * MATRIX_PANEL * stride + i % MATRIX_PANEL;
         out[at] = values[part.first + i];
     }
+    l->packed->n_weights += part.n;
     free(values);
     return 0;
 }
@@ -375,7 +386,7 @@ static int add_experts(struct loader *l, int layer, struct packed_experts *p)
     p->gate_up = xcalloc((size_t)n, sizeof *p->gate_up);
     p->down = xcalloc((size_t)n, sizeof *p->down);
     // float32: which experts a token takes must not hang on how its input is rounded.
-    if (matrix_init(&p->router, n, a->hidden, ARCH_F32, l->e) ||
+    if (new_matrix(l, &p->router, n, a->hidden, ARCH_F32) ||
         add_rows(l, WEIGHTS_ROUTER, layer, -1, &p->router, 0, 1)) {
         return -1;
     }
@@ -422,7 +433,7 @@ static int add_layer(struct loader *l, int layer, struct packed_layer *p)
 static int add_vocab(struct loader *l, enum weights_id id, enum arch_dtype dtype, struct matrix *m)
 {
     const struct shard_span vocab = l->shard->vocab;
-    if (matrix_init(m, vocab.n, l->arch->hidden, dtype, l->e) || add_rows(l, id, 0, -1, m, 0, 1)) {
+    if (new_matrix(l, m, vocab.n, l->arch->hidden, dtype) || add_rows(l, id, 0, -1, m, 0, 1)) {
         return -1;
     }
     keep_rows(l, vocab);
@@ -457,6 +468,29 @@ static int add_all(struct loader *l, const struct layers_part *part)
         }
     }
     return add_ends(l, part);
+}
+
+/* Weights that a job brings into its matrix. */
+static int64_t job_weights(const struct loader *l, const struct job *job)
+{
+    const int64_t n_heads = l->shard->heads.n, rank = l->arch->latent.kv_rank;
+    switch (job->making) {
+    case KEYS_UP:
+        return n_heads * l->arch->latent.nope_dim * rank;
+    case VALUES_UP:
+        return n_heads * l->arch->v_dim * rank;
+    case PADDED_IN:
+        return job->rows.n * n_heads * l->arch->v_dim;
+    default:
+        return (int64_t)job->rows.n * job->m->n_cols;
+    }
+}
+
+static void count_weights(struct loader *l)
+{
+    for (size_t i = 0; i < l->n_jobs; i++) {
+        l->packed->n_weights += job_weights(l, &l->jobs[i]);
+    }
 }
 
 /* --- packing ---------------------------------------------------------------------------------- */
@@ -658,6 +692,7 @@ int packed_load(struct packed *p, const char *model, const struct arch *a,
     struct loader l = {
         .weights = w, .arch = a, .shard = shard, .weight_bits = weight_bits, .packed = p, .e = e};
     int rc = add_all(&l, part) || pack_all(&l, pool) ? -1 : 0;
+    count_weights(&l);
     free(l.jobs);
     weights_close(w);
     if (rc) {

@@ -19,6 +19,7 @@
 #include "workers/cpu/matrix.h"
 #include "workers/layers.h"
 #include "workers/shard.h"
+#include "workers/tally.h"
 
 /*
  * Latent attention in absorbed form: a head's query times W_UK meets the cached latents themselves, and
@@ -63,7 +64,9 @@ struct packed {
     struct matrix embed;         // (vocab, hidden); empty unless the stage has it
     struct matrix head;          // same; empty where a tied embedding serves
     float *norm;                 // (hidden, padded) final
-    int64_t n_bytes;             // of weights as stored
+    struct tally kept, stored;   // of the matrices: in memory, pads included; as the model has them
+    int64_t vector_bytes;        // float32, pads included
+    int64_t n_weights;           // of both, without pads
 };
 
 /* The pool's threads, if there is one, each pack the panels that they will compute with. */

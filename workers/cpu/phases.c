@@ -497,6 +497,11 @@ static void end(void *ctx)
     phases_impl_meet(w);
 }
 
+double phases_kv_bytes_per_token(const struct phases *p)
+{
+    return (double)p->kv_bytes * p->cfg.part.n_layers / BATCH_KV_BLOCK;
+}
+
 void phases_run(struct phases *p, struct pool *pool, int member)
 {
     static const struct layers_ops ops = {

@@ -42,6 +42,8 @@ struct phases_config {
 int phases_create(struct phases **out, const struct phases_config *cfg, struct err *e) ERR_CHECKED;
 void phases_destroy(struct phases *p);
 
+double phases_kv_bytes_per_token(const struct phases *p); // factors and pads included
+
 /* As backend_submit. */
 struct phases_io {
     const struct batch *batch;

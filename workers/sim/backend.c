@@ -1,5 +1,6 @@
 #include "workers/sim/backend.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,6 +11,7 @@
 #include "workers/kv.h"
 #include "workers/sampler.h"
 #include "workers/sim/costs.h"
+#include "workers/tally.h"
 
 struct sim {
     struct backend base;
@@ -19,7 +21,8 @@ struct sim {
     bool has_embed, has_head;
     uint64_t *cache;  // (n_blocks, BATCH_KV_BLOCK) hash of all ids up to there; NULL without embed
     uint64_t *states; // (max_tokens) of the batch
-    int64_t weight_bytes;
+    uint32_t n_blocks;
+    enum arch_dtype kv_dtype;
     int64_t t_begin_ns, t_end_ns; // clock_now_ns
 };
 
@@ -141,16 +144,6 @@ static const struct sim *sim_of_const(const struct backend *b)
     return (const struct sim *)(const void *)b;
 }
 
-static int64_t weights_of(const struct backend_config *cfg)
-{
-    double n = (cfg->has_embed ? sizes_embed_bytes(cfg->arch) : 0) +
-               (cfg->has_head ? sizes_head_bytes(cfg->arch) : 0);
-    for (int i = 0; i < cfg->n_layers; i++) {
-        n += sizes_layer(cfg->arch, cfg->first_layer + i).bytes;
-    }
-    return (int64_t)n;
-}
-
 static int create(struct backend **out, const struct backend_config *cfg, struct err *e)
 {
     CHECK(cfg->timing && cfg->arch->hidden >= 2 && cfg->max_tokens >= 1 && cfg->n_blocks >= 1);
@@ -164,7 +157,8 @@ static int create(struct backend **out, const struct backend_config *cfg, struct
         .has_embed = cfg->has_embed,
         .has_head = cfg->has_head,
         .states = xcalloc(cfg->max_tokens, sizeof *b->states),
-        .weight_bytes = weights_of(cfg),
+        .n_blocks = cfg->n_blocks,
+        .kv_dtype = cfg->kv_dtype,
     };
     if (cfg->has_embed) {
         b->cache = calloc((size_t)cfg->n_blocks * BATCH_KV_BLOCK, sizeof *b->cache);
@@ -216,9 +210,53 @@ static bool idle_class(const struct backend *b)
     return false; // computes in no thread
 }
 
-static int64_t weight_bytes(const struct backend *b)
+/* The part of the model that it stands for, in the formats that the model has. */
+static void tally_part(const struct sim *b, struct tally *t, int64_t *n_weights)
 {
-    return sim_of_const(b)->weight_bytes;
+    const struct arch *a = &b->arch;
+    const bool shared = a->tied_embedding && b->has_embed && b->has_head; // one table
+    *n_weights = 0;
+    for (int i = b->first_layer; i < b->first_layer + b->n_layers; i++) {
+        const struct sizes_layer l = sizes_layer(a, i);
+        const double experts = arch_is_moe(a, i) ? l.expert_bytes * a->moe.n_experts : 0;
+        tally_add(t, a->expert_dtype, (int64_t)experts);
+        tally_add(t, a->linear_dtype, (int64_t)(l.bytes - experts));
+        *n_weights += l.params;
+    }
+    if (b->has_embed && !shared) {
+        tally_add(t, a->dtype, (int64_t)sizes_embed_bytes(a));
+        *n_weights += (int64_t)a->vocab * a->hidden;
+    }
+    if (b->has_head) {
+        tally_add(t, a->dtype, (int64_t)sizes_head_bytes(a));
+        *n_weights += sizes_head_params(a);
+    }
+}
+
+static double kv_bytes_per_token(const struct sim *b)
+{
+    double n_values = 0;
+    for (int i = b->first_layer; i < b->first_layer + b->n_layers; i++) {
+        n_values += (double)sizes_layer(&b->arch, i).kv_values;
+    }
+    return n_values * sizes_value_bytes(b->kv_dtype);
+}
+
+static void about(const struct backend *base, struct engine *out)
+{
+    const struct sim *b = sim_of_const(base);
+    struct tally t = {0};
+    tally_part(b, &t, &out->n_weights);
+    out->weight_bytes = tally_bytes(&t);
+    tally_text(&t, out->weights, sizeof out->weights);
+    tally_text(&t, out->weights_stored, sizeof out->weights_stored);
+    snprintf(out->device, sizeof out->device, "simulated: %s", b->costs.source);
+    snprintf(out->kv_cache, sizeof out->kv_cache, "%s", arch_dtype_name(b->kv_dtype));
+    out->kv_bytes_per_token = kv_bytes_per_token(b);
+    out->kv_blocks = b->n_blocks;
+    // Costs count distinct experts of tokens that choose at random.
+    snprintf(out->moe_routing, sizeof out->moe_routing, "%s",
+             b->arch.moe.n_experts > 0 ? router_name(ROUTER_UNIFORM) : "none");
 }
 
 static void destroy(struct backend *base)
@@ -236,7 +274,7 @@ const struct backend_ops backend_sim = {
     .poll = poll,
     .times = times,
     .kernels = kernels,
+    .about = about,
     .idle_class = idle_class,
-    .weight_bytes = weight_bytes,
     .destroy = destroy,
 };
