@@ -2,7 +2,6 @@
  * tidemark bench: how fast a model is on this machine, and what share that is of what the machine
  * can do, both measured in this process.
  */
-#include <errno.h>
 #include <jansson.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -10,206 +9,92 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cli/bench_cases.h"
+#include "cli/bench_forms.h"
+#include "cli/bench_quality.h"
 #include "cli/command.h"
+#include "cli/status_line.h"
 #include "core/mem.h"
-#include "core/str.h"
 #include "model/sizes.h"
 #include "workers/bench.h"
 
-#define MAX_LIST   16
-#define MAX_TOKENS (1u << 20)
-#define MAX_BATCH  4096
-#define BENCH_WIRE "tidemark.bench/1"
+#define MAX_THREADS 1024
+#define MAX_CHUNKS  (1u << 20)
+#define MAX_CONTEXT (1u << 24)
+#define BENCH_WIRE  "tidemark.bench/1"
 
 struct bench_args {
     const char *model, *backend, *prompt, *gen, *batch, *threads, *kernels, *weights, *kv;
-    const char *repeats, *format;
+    const char *repeats, *quality, *context, *chunks, *format;
 };
 
-struct counts {
-    uint32_t v[MAX_LIST];
-    int n;
-};
+/* --- options ---------------------------------------------------------------------------------- */
 
-/* --- values ----------------------------------------------------------------------------------- */
-
-static int parse_counts(const char *flag, const char *text, uint32_t lo, uint32_t hi,
-                        struct counts *out, struct err *e)
+static int make_config(const struct bench_args *a, const struct bench_cases *cases,
+                       struct bench_config *cfg, struct err *e)
 {
-    *out = (struct counts){0};
-    for (const char *p = text;;) {
-        char *end;
-        errno = 0;
-        const long v = strtol(p, &end, 10);
-        if (errno || end == p || (*end && *end != ',') || v < (long)lo || v > (long)hi) {
-            return err_set(e, ERR_INPUT, "%s: '%.60s' is not a list of whole numbers from %u to %u",
-                           flag, text, lo, hi);
-        }
-        if (out->n == MAX_LIST) {
-            return err_set(e, ERR_INPUT, "%s: at most %d numbers", flag, MAX_LIST);
-        }
-        out->v[out->n++] = (uint32_t)v;
-        if (!*end) {
-            return 0;
-        }
-        p = end + 1;
-    }
-}
-
-static int parse_count(const char *flag, const char *text, uint32_t hi, int *out, struct err *e)
-{
-    struct counts one;
-    if (parse_counts(flag, text, 1, hi, &one, e)) {
-        return -1;
-    }
-    if (one.n != 1) {
-        return err_set(e, ERR_INPUT, "%s: one number from 1 to %u, not a list", flag, hi);
-    }
-    *out = (int)one.v[0];
-    return 0;
-}
-
-static int weight_bits(const char *weights)
-{
-    return strcmp(weights, "int8") == 0 ? 8 : strcmp(weights, "int4") == 0 ? 4 : 0;
-}
-
-static enum arch_dtype kv_dtype(const char *kv)
-{
-    return strcmp(kv, "bf16") == 0   ? ARCH_BF16
-           : strcmp(kv, "fp8") == 0  ? ARCH_FP8
-           : strcmp(kv, "int8") == 0 ? ARCH_INT8
-                                     : ARCH_F32;
-}
-
-/* --- cases ------------------------------------------------------------------------------------ */
-
-struct plan {
-    struct counts prompts, gens, batches;
-    int n_repeats, n_cases;
-    struct bench_case cases[MAX_LIST + MAX_LIST * MAX_LIST];
-    struct bench_result results[MAX_LIST + MAX_LIST * MAX_LIST];
-};
-
-static uint32_t largest(const struct counts *c)
-{
-    uint32_t m = 0;
-    for (int i = 0; i < c->n; i++) {
-        m = c->v[i] > m ? c->v[i] : m;
-    }
-    return m;
-}
-
-/* A length of 0 asks for nothing. */
-static void make_cases(struct plan *p)
-{
-    for (int i = 0; i < p->prompts.n; i++) {
-        if (p->prompts.v[i]) {
-            p->cases[p->n_cases++] = (struct bench_case){true, p->prompts.v[i], 1, p->n_repeats};
-        }
-    }
-    for (int i = 0; i < p->gens.n * p->batches.n; i++) {
-        const uint32_t n = p->gens.v[i / p->batches.n], batch = p->batches.v[i % p->batches.n];
-        if (n) {
-            p->cases[p->n_cases++] = (struct bench_case){false, n, batch, p->n_repeats};
-        }
-    }
-}
-
-static int make_plan(const struct bench_args *a, struct plan *p, struct bench_config *cfg,
-                     struct err *e)
-{
-    *p = (struct plan){0};
-    if (parse_counts("--prompt", a->prompt, 0, MAX_TOKENS, &p->prompts, e) ||
-        parse_counts("--gen", a->gen, 0, MAX_TOKENS, &p->gens, e) ||
-        parse_counts("--batch", a->batch, 1, MAX_BATCH, &p->batches, e) ||
-        parse_count("--repeats", a->repeats, BENCH_MAX_REPEATS, &p->n_repeats, e)) {
-        return -1;
-    }
-    make_cases(p);
-    if (p->n_cases == 0) {
-        return err_set(e, ERR_INPUT, "--prompt and --gen: nothing to measure, all lengths are 0");
-    }
     *cfg = (struct bench_config){
         .model = a->model,
         .kernels = a->kernels,
-        .weight_bits = weight_bits(a->weights),
-        .kv_dtype = kv_dtype(a->kv),
-        .max_prompt = largest(&p->prompts),
-        .max_gen = largest(&p->gens),
-        .max_batch = largest(&p->batches),
+        .max_prompt = cases->max_prompt,
+        .max_gen = cases->max_gen,
+        .max_batch = cases->max_batch,
     };
     if (!a->threads) {
         long n = sysconf(_SC_NPROCESSORS_ONLN);
-        cfg->n_threads = n < 1 ? 1 : n > 1024 ? 1024 : (int)n;
+        cfg->n_threads = n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : (int)n;
         return 0;
     }
-    return parse_count("--threads", a->threads, 1024, &cfg->n_threads, e);
+    uint32_t n;
+    if (bench_cases_number("--threads", a->threads, 1, MAX_THREADS, &n, e)) {
+        return -1;
+    }
+    cfg->n_threads = (int)n;
+    return 0;
 }
 
-static const char *describe(const struct bench_case *c, char *buf, size_t cap)
+static int check_args(const struct bench_args *a, int n_rest, struct err *e)
 {
-    if (c->is_prompt) {
-        snprintf(buf, cap, "prompt %u", c->n);
-    } else {
-        snprintf(buf, cap, "gen %u x %u", c->n, c->batch);
+    if (n_rest > 0 || !a->model) {
+        return err_set(e, ERR_INPUT,
+                       n_rest > 0 ? "bench: takes no arguments besides its options"
+                                  : "bench: needs --model");
     }
-    return buf;
-}
-
-static void show_progress(const char *what, int run, int n_runs)
-{
-    if (isatty(STDERR_FILENO)) {
-        fprintf(stderr, run < 0 ? "\r\033[K%s" : "\r\033[K%s, run %d of %d", what, run + 1, n_runs);
+    if (strcmp(a->backend, "cpu") != 0) {
+        return err_set(e, ERR_INPUT, "--backend: '%.40s': only cpu can be measured", a->backend);
     }
-}
-
-static void end_progress(void)
-{
-    if (isatty(STDERR_FILENO)) {
-        fputs("\r\033[K", stderr);
+    if (!a->quality && a->context) {
+        return err_set(e, ERR_INPUT, "--context: cuts the text of --quality, which is not there");
     }
-}
-
-static void run_cases(struct bench *b, struct plan *p)
-{
-    const size_t n_repeats = (size_t)p->n_repeats;
-    double *runs_s = xcalloc((size_t)p->n_cases * n_repeats, sizeof *runs_s);
-    char what[64];
-    for (int i = 0; i < p->n_cases; i++) {
-        const struct bench_case *c = &p->cases[i];
-        const struct bench_case warm = {c->is_prompt, c->is_prompt ? c->n : 1, c->batch, 1};
-        bench_once(b, &warm);
-        for (int r = 0; r < p->n_repeats; r++) {
-            show_progress(describe(c, what, sizeof what), r, p->n_repeats);
-            runs_s[(size_t)i * n_repeats + (size_t)r] = bench_once(b, c);
-        }
-        bench_look(b);
-    }
-    for (int i = 0; i < p->n_cases; i++) { // by the best ceilings of all looks
-        bench_sum(b, &p->cases[i], runs_s + (size_t)i * n_repeats, &p->results[i]);
-    }
-    end_progress();
-    free(runs_s);
+    return 0;
 }
 
 /* --- output ----------------------------------------------------------------------------------- */
 
-static void print_table(const struct bench *b, const struct bench_args *a,
-                        const struct bench_config *cfg, const struct plan *p)
+/* What was measured, in one form. */
+struct measured {
+    const struct bench *b;
+    const struct bench_config *cfg;
+    struct bench_form form;
+    const struct bench_cases *cases;
+    struct bench_result *results; // (cases.n)
+};
+
+static void print_table(const struct measured *m)
 {
+    const struct bench *b = m->b;
+    const int n_threads = m->cfg->n_threads, n_repeats = m->cases->n_repeats;
     const struct arch *arch = bench_arch(b);
     const struct ceilings *c = bench_ceilings(b);
     const double params = (double)sizes_params(arch), bytes = bench_weight_bytes(b);
     const char *name;
     const double peak = bench_peak(b, &name);
-    printf("%s: %.3fG parameters, %.2f GB, %.2f bytes per weight (%s), cache %s\n", a->model,
-           params / 1e9, bytes / 1e9, bytes / params, a->weights, a->kv);
-    printf("cpu, %d thread%s, kernels %s, loaded in %.1f s\n", cfg->n_threads,
-           cfg->n_threads > 1 ? "s" : "", bench_kernels(b), bench_load_s(b));
-    printf("ceilings of %d thread%s: read %.1f GB/s, float32 %.0f GFLOP/s (%s)", cfg->n_threads,
-           cfg->n_threads > 1 ? "s" : "", c->read_bytes_per_s / 1e9, c->f32_per_s / 1e9,
-           c->f32_name);
+    printf("%s: %.3fG parameters, %.2f GB, %.2f bytes per weight (%s), cache %s\n", m->cfg->model,
+           params / 1e9, bytes / 1e9, bytes / params, m->form.weights, m->form.kv);
+    printf("cpu, %d thread%s, kernels %s, loaded in %.1f s\n", n_threads, n_threads > 1 ? "s" : "",
+           bench_kernels(b), bench_load_s(b));
+    printf("ceilings of %d thread%s: read %.1f GB/s, float32 %.0f GFLOP/s (%s)", n_threads,
+           n_threads > 1 ? "s" : "", c->read_bytes_per_s / 1e9, c->f32_per_s / 1e9, c->f32_name);
     if (c->bf16_per_s > 0) {
         printf(", bfloat16 %.0f (%s)", c->bf16_per_s / 1e9, c->bf16_name);
     }
@@ -220,17 +105,17 @@ static void print_table(const struct bench *b, const struct bench_args *a,
         printf(", int8 %.0f (%s)", c->int8_per_s / 1e9, c->int8_name);
     }
     printf("\npeak below: %.0f GFLOP/s, %s; shares are of the best of %d run%s\n\n", peak / 1e9,
-           name, p->n_repeats, p->n_repeats > 1 ? "s" : "");
+           name, n_repeats, n_repeats > 1 ? "s" : "");
     printf("%-16s %22s %10s %8s %6s %9s %6s %9s\n", "test", "tokens/s (mean, sd)", "best", "GB/s",
            "share", "GFLOP/s", "share", "roofline");
     char what[64], rate[64];
-    for (int i = 0; i < p->n_cases; i++) {
-        const struct bench_result *r = &p->results[i];
+    for (int i = 0; i < m->cases->n; i++) {
+        const struct bench_result *r = &m->results[i];
         snprintf(rate, sizeof rate, "%.2f +- %.2f", r->mean, r->sd);
         printf("%-16s %22s %10.2f %8.2f %5.0f%% %9.1f %5.0f%% %8.0f%%\n",
-               describe(&p->cases[i], what, sizeof what), rate, r->best, r->read_bytes_per_s / 1e9,
-               100 * r->read_share, r->flops_per_s / 1e9, 100 * r->peak_share,
-               100 * r->roofline_share);
+               bench_cases_name(&m->cases->v[i], what, sizeof what), rate, r->best,
+               r->read_bytes_per_s / 1e9, 100 * r->read_share, r->flops_per_s / 1e9,
+               100 * r->peak_share, 100 * r->roofline_share);
     }
 }
 
@@ -259,26 +144,74 @@ static json_t *result_json(const struct bench_case *c, const struct bench_result
                      r->roofline_share);
 }
 
-static void print_json(const struct bench *b, const struct bench_args *a,
-                       const struct bench_config *cfg, const struct plan *p)
+static void print_json(const struct measured *m)
 {
+    const struct bench *b = m->b;
     json_t *results = json_array();
-    for (int i = 0; i < p->n_cases; i++) {
-        json_array_append_new(results, result_json(&p->cases[i], &p->results[i]));
+    for (int i = 0; i < m->cases->n; i++) {
+        json_array_append_new(results, result_json(&m->cases->v[i], &m->results[i]));
     }
     const char *name;
     const double peak = bench_peak(b, &name), bytes = bench_weight_bytes(b);
     const int64_t params = sizes_params(bench_arch(b));
     json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:i, s:s, s:s, s:I, s:f, s:f, s:f, s:o, s:o, s:o}",
-                          "schema", BENCH_WIRE, "model", a->model, "backend", "cpu", "kernels",
-                          bench_kernels(b), "threads", cfg->n_threads, "weights", a->weights, "kv",
-                          a->kv, "params", (json_int_t)params, "weight_bytes", bytes,
-                          "bytes_per_weight", bytes / (double)params, "load_s", bench_load_s(b),
-                          "ceilings", ceilings_json(bench_ceilings(b)), "peak",
-                          rate_json(peak, name), "results", results);
+                          "schema", BENCH_WIRE, "model", m->cfg->model, "backend", "cpu", "kernels",
+                          bench_kernels(b), "threads", m->cfg->n_threads, "weights",
+                          m->form.weights, "kv", m->form.kv, "params", (json_int_t)params,
+                          "weight_bytes", bytes, "bytes_per_weight", bytes / (double)params,
+                          "load_s", bench_load_s(b), "ceilings", ceilings_json(bench_ceilings(b)),
+                          "peak", rate_json(peak, name), "results", results);
     json_dumpf(o, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(17));
     printf("\n");
     json_decref(o);
+}
+
+/* --- the command ------------------------------------------------------------------------------ */
+
+static int measure(const struct bench_args *a, struct bench_config *cfg,
+                   const struct bench_cases *cases, bool json, struct err *e)
+{
+    struct measured m = {.cfg = cfg, .cases = cases};
+    struct bench *b;
+    if (bench_forms_one(&m.form, a->weights, a->kv, e)) {
+        return -1;
+    }
+    bench_forms_apply(&m.form, cfg);
+    cfg->has_ceilings = true;
+    status_line_show("loading the model, measuring ceilings");
+    const int rc = bench_open(&b, cfg, e);
+    status_line_clear();
+    if (rc) {
+        return -1;
+    }
+    m.b = b;
+    m.results = xcalloc((size_t)cases->n, sizeof *m.results);
+    bench_cases_run(cases, b, "", m.results);
+    (json ? print_json : print_table)(&m);
+    free(m.results);
+    bench_close(b);
+    return 0;
+}
+
+static int judge(const struct bench_args *a, const struct bench_config *cfg,
+                 const struct bench_cases *cases, bool json, struct err *e)
+{
+    struct bench_quality_ask ask = {.file = a->quality, .weights = a->weights, .kv = a->kv};
+    struct bench_quality *q = xcalloc(1, sizeof *q);
+    int rc = bench_cases_number("--chunks", a->chunks, 0, MAX_CHUNKS, &ask.max_chunks, e);
+    if (rc == 0 && a->context) {
+        rc = bench_cases_number("--context", a->context, BENCH_TEXT_MIN_CONTEXT, MAX_CONTEXT,
+                                &ask.context, e);
+    }
+    if (rc == 0) {
+        rc = bench_quality_run(q, &ask, cfg, cases, e);
+    }
+    if (rc == 0) {
+        (json ? bench_quality_json : bench_quality_table)(q);
+        bench_quality_free(q);
+    }
+    free(q);
+    return rc;
 }
 
 static int run(int argc, char **argv, struct err *e)
@@ -286,38 +219,20 @@ static int run(int argc, char **argv, struct err *e)
     struct bench_args a = {0};
     struct command_args rest;
     struct bench_config cfg;
-    struct bench *b;
-    struct plan *p = xcalloc(1, sizeof *p);
     if (command_parse(&cmd_bench, argc, argv, &a, &rest, e)) {
-        goto free_plan;
+        return (int)e->code;
     }
     const int n_rest = rest.n;
     command_args_free(&rest);
-    if (n_rest > 0 || !a.model) {
-        err_set(e, ERR_INPUT,
-                n_rest > 0 ? "bench: takes no arguments besides its options"
-                           : "bench: needs --model");
-        goto free_plan;
+    struct bench_cases *cases = xcalloc(1, sizeof *cases);
+    if (check_args(&a, n_rest, e) == 0 &&
+        bench_cases_parse(cases, a.prompt, a.gen, a.batch, a.repeats, e) == 0 &&
+        make_config(&a, cases, &cfg, e) == 0) {
+        const bool json = strcmp(a.format, "json") == 0;
+        int rc = a.quality ? judge(&a, &cfg, cases, json, e) : measure(&a, &cfg, cases, json, e);
+        CHECK((rc == 0) == (e->code == ERR_NONE));
     }
-    if (strcmp(a.backend, "cpu") != 0) {
-        err_set(e, ERR_INPUT, "--backend: '%.40s': only cpu can be measured", a.backend);
-        goto free_plan;
-    }
-    if (make_plan(&a, p, &cfg, e)) {
-        goto free_plan;
-    }
-    show_progress("loading the model, measuring ceilings", -1, 0);
-    int rc = bench_open(&b, &cfg, e);
-    end_progress();
-    if (rc) {
-        goto free_plan;
-    }
-    run_cases(b, p);
-    (strcmp(a.format, "json") == 0 ? print_json : print_table)(b, &a, &cfg, p);
-    bench_close(b);
-
-free_plan:
-    free(p);
+    free(cases);
     return (int)e->code;
 }
 
@@ -337,31 +252,56 @@ static const struct command_flag flags[] = {
     {"--kernels", NULL, "SET", "auto",
      "auto, portable, avx2, avx512, avx512_bf16 or amx, as far as this CPU has them",
      offsetof(struct bench_args, kernels)},
-    {"--weights", NULL, "as-is|int8|int4", "as-is",
-     "as stored, or the layers' made integers of 8 or 4 bits with a factor per 32",
+    {"--weights", NULL, "FORM,..", NULL,
+     "as-is, bf16, int8 or int4; default: as-is, or all of them",
      offsetof(struct bench_args, weights)},
-    {"--kv", NULL, "f32|bf16|fp8|int8", "f32", "what keys and values are cached in",
+    {"--kv", NULL, "TYPE,..", NULL,
+     "f32, bf16, fp8 or int8 for keys and values; default: f32, or all",
      offsetof(struct bench_args, kv)},
     {"--repeats", "-r", "N", "5", "runs of each test, 1 to 1000",
      offsetof(struct bench_args, repeats)},
-    {"--format", "-f", "table|json", "table", "JSON: schema " BENCH_WIRE,
+    {"--quality", "-Q", "FILE", NULL, "judge forms by this text: UTF-8, or NAME.ids with token ids",
+     offsetof(struct bench_args, quality)},
+    {"--context", NULL, "N", NULL,
+     "tokens of a chunk of the text, from 8; default: 512, or what the model takes",
+     offsetof(struct bench_args, context)},
+    {"--chunks", NULL, "N", "16", "chunks of the text that are read at most; 0: all",
+     offsetof(struct bench_args, chunks)},
+    {"--format", "-f", "table|json", "table",
+     "JSON: schema " BENCH_WIRE ", with --quality " BENCH_QUALITY_WIRE,
      offsetof(struct bench_args, format)},
 };
 
 const struct command cmd_bench = {
     .name = "bench",
     .summary = "how fast the engine is on this machine, beside what the machine can do at most",
-    .usage = "bench --model MODEL [--prompt N,..] [--gen N,..] [--batch N,..] [--threads N]\n"
-             "    [--kernels SET] [--weights as-is|int8|int4] [--kv TYPE] [--repeats N]\n"
-             "    [--format table|json]",
+    .usage =
+        "bench --model MODEL [--prompt N,..] [--gen N,..] [--batch N,..] [--threads N]\n"
+        "    [--kernels SET] [--weights FORM] [--kv TYPE] [--repeats N] [--format table|json]\n"
+        "bench --model MODEL --quality FILE [--context N] [--chunks N] [--weights FORM,..]\n"
+        "    [--kv TYPE,..] and the other options of above",
     .details =
         "Measures prompts and decoding without scheduler or transport: tokens per second with\n"
         "their spread, the bytes and operations that moved, and each as a share of a ceiling\n"
         "measured in the same process by as many threads. Roofline: the time that bytes at full\n"
         "bandwidth or operations at peak would take, whichever is longer, over the time taken.\n"
-        "Shares are of the best run, as the ceilings are the best seen.\n",
+        "Shares are of the best run, as the ceilings are the best seen.\n"
+        "\n"
+        "Weights are as stored, or made at load: bf16, or the layers' matrices integers of 8 or 4\n"
+        "bits with a factor per 32 (the head then has 8 bits).\n"
+        "\n"
+        "With --quality it loads the model in one form after the other, all weights with all caches\n"
+        "or those of the lists, and prints beside each one's speed and size what it costs: the\n"
+        "perplexity of the text, that over the baseline's, the mean and the 99th percentile of the\n"
+        "Kullback-Leibler divergence from the baseline's distributions, and how often both have the\n"
+        "same likeliest token, with standard errors. The baseline is the model in bf16 with its\n"
+        "cache in bf16. The text is cut into chunks of --context tokens, each read on its own and\n"
+        "judged in its second half, as llama.cpp's perplexity does. A model without a tokenizer\n"
+        "takes NAME.ids: whole numbers with white space between. The baseline's logits lie in\n"
+        "TMPDIR meanwhile: 4 bytes x vocabulary x judged positions.\n",
     .flags = flags,
     .n_flags = sizeof flags / sizeof flags[0],
-    .example = "bench --model preset:small --prompt 512 --gen 64 --batch 1,16",
+    .example = "bench --model preset:small --prompt 512 --gen 64 --batch 1,16\n"
+               "bench --model DIR --quality wiki.txt --batch 1 --repeats 3",
     .run = run,
 };

@@ -12,6 +12,7 @@ tm_unit_test(spans LIBS tm_workers)
 tm_unit_test(emit LIBS tm_workers)
 tm_unit_test(sampler LIBS tm_workers PkgConfig::JANSSON)
 tm_unit_test(choices LIBS tm_workers)
+tm_unit_test(quality LIBS tm_workers)
 
 # A load rank and 1, 2, 3 stages, or two replicas of 2.
 tm_mpi_test(pipeline RANKS 2 3 4 5 LIBS tm_test_chain)

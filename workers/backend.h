@@ -29,8 +29,8 @@ struct backend_config {
     uint32_t n_blocks;             // KV pool
     enum arch_dtype kv_dtype;      // of the cache: F32, BF16, FP8 or INT8
     struct moe_routing routing;    // of a mixture of experts
-    int weight_bits;               // 0: as stored; 8, 4: the layers' as integers made at load
-    struct shard_group group;      // the ranks that share the stage's layers; zeros: one
+    int weight_bits; // 0: as stored; 16: bfloat16; 8, 4: the layers' as integers, made at load
+    struct shard_group group; // the ranks that share the stage's layers; zeros: one
     int n_threads;
     const int *cpus; // (n_threads) or NULL
     bool idle_class;

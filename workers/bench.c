@@ -7,6 +7,8 @@
 #include "model/sizes.h"
 #include "workers/backend.h"
 #include "workers/batch.h"
+#include "workers/cpu/backend.h"
+#include "workers/cpu/cache.h"
 #include "workers/cpu/kernels.h"
 #include "workers/kv.h"
 
@@ -22,10 +24,14 @@ struct bench {
     struct backend *backend;
     struct kv_tables tables;
     struct batch *batch;
-    struct pool *pool; // of the ceilings; asleep while the backend's computes
+    struct cache cache; // one block's layout
+    struct pool *pool;  // of the ceilings, or NULL; asleep while the backend's computes
     struct ceilings_meter *meter;
-    int32_t *ids; // (max_batch)
-    int *cpus;    // (n_threads)
+    int32_t *ids;                  // (max_rows)
+    float *logits;                 // (text_rows, vocab) or NULL
+    int *cpus;                     // (n_threads)
+    uint32_t max_tokens, max_rows; // of a batch
+    uint32_t text_rows;            // positions of a text that are read for their logits at once
     uint32_t slot_blocks;
     double load_s;
 };
@@ -49,7 +55,7 @@ static uint32_t blocks_for(uint32_t n_tokens)
 
 static int check(const struct bench *b, struct err *e)
 {
-    const uint32_t longest = most(b->cfg.max_prompt, b->cfg.max_gen);
+    const uint32_t longest = most(most(b->cfg.max_prompt, b->cfg.max_gen), b->cfg.max_text);
     if (longest > (uint32_t)b->arch.max_context) {
         return err_set(e, ERR_INPUT, "%u tokens do not fit the context of %s: at most %d", longest,
                        b->cfg.model, b->arch.max_context);
@@ -61,15 +67,14 @@ static int open_backend(struct bench *b, struct err *e)
 {
     const struct bench_config *c = &b->cfg;
     const uint32_t n_blocks = c->max_batch * b->slot_blocks;
-    const uint32_t max_tokens = most(least(c->max_prompt, MAX_STEP_TOKENS), c->max_batch);
     const struct backend_config cfg = {
         .model = c->model,
         .arch = &b->arch,
         .n_layers = b->arch.n_layers,
         .has_embed = true,
         .has_head = true,
-        .max_tokens = max_tokens,
-        .max_rows = c->max_batch,
+        .max_tokens = b->max_tokens,
+        .max_rows = b->max_rows,
         .n_blocks = n_blocks,
         .kv_dtype = c->kv_dtype,
         .weight_bits = c->weight_bits,
@@ -78,9 +83,9 @@ static int open_backend(struct bench *b, struct err *e)
         .kernels = c->kernels,
     };
     const struct batch_limits limits = {
-        .max_rows = c->max_batch,
-        .max_tokens = max_tokens,
-        .max_blocks = batch_max_blocks(c->max_batch, max_tokens) + 1,
+        .max_rows = b->max_rows,
+        .max_tokens = b->max_tokens,
+        .max_blocks = batch_max_blocks(b->max_rows, b->max_tokens) + 1,
         .n_stages = 1,
     };
     const int64_t start_ns = clock_local_ns();
@@ -94,25 +99,53 @@ static int open_backend(struct bench *b, struct err *e)
                : 0;
 }
 
+static void plan_sizes(struct bench *b)
+{
+    const struct bench_config *c = &b->cfg;
+    const uint32_t longest = most(c->max_prompt, c->max_text);
+    b->text_rows = least(c->max_text, BENCH_TEXT_ROWS);
+    b->max_rows = most(c->max_batch, b->text_rows);
+    b->max_tokens = most(least(longest, MAX_STEP_TOKENS), b->max_rows);
+    b->slot_blocks = blocks_for(most(longest, c->max_gen));
+}
+
+static int open_logits(struct bench *b, struct err *e)
+{
+    const size_t n = (size_t)b->text_rows * (size_t)b->arch.vocab;
+    b->logits = n > 0 ? malloc(n * sizeof *b->logits) : NULL;
+    return n > 0 && !b->logits
+               ? err_set(e, ERR_ENV, "no memory: %zu bytes of logits", n * sizeof *b->logits)
+               : 0;
+}
+
+static int open_ceilings(struct bench *b, struct err *e)
+{
+    if (!b->cfg.has_ceilings) {
+        return 0;
+    }
+    b->pool = pool_create(b->cfg.n_threads, b->cpus, false);
+    if (ceilings_open(&b->meter, b->pool, b->cfg.n_threads, e)) {
+        return -1;
+    }
+    ceilings_look(b->meter);
+    return 0;
+}
+
 int bench_open(struct bench **out, const struct bench_config *cfg, struct err *e)
 {
     struct bench *b = xcalloc(1, sizeof *b);
     b->cfg = *cfg;
-    b->slot_blocks = blocks_for(most(cfg->max_prompt, cfg->max_gen));
-    b->ids = xcalloc(cfg->max_batch, sizeof *b->ids);
+    plan_sizes(b);
+    b->ids = xcalloc(b->max_rows, sizeof *b->ids);
     b->cpus = xcalloc((size_t)cfg->n_threads, sizeof *b->cpus);
     bool pinned;
     if (arch_open(cfg->model, &b->arch, e) || check(b, e) ||
-        cores_plan(b->cpus, 0, cfg->n_threads, cfg->n_threads, &pinned, e) || open_backend(b, e)) {
+        cache_init_for(&b->cache, &b->arch, cfg->kv_dtype, e) ||
+        cores_plan(b->cpus, 0, cfg->n_threads, cfg->n_threads, &pinned, e) || open_backend(b, e) ||
+        open_logits(b, e) || open_ceilings(b, e)) {
         bench_close(b);
         return -1;
     }
-    b->pool = pool_create(cfg->n_threads, b->cpus, false);
-    if (ceilings_open(&b->meter, b->pool, cfg->n_threads, e)) {
-        bench_close(b);
-        return -1;
-    }
-    ceilings_look(b->meter);
     *out = b;
     return 0;
 }
@@ -128,6 +161,7 @@ void bench_close(struct bench *b)
     batch_destroy(b->batch);
     kv_tables_free(&b->tables);
     free(b->ids);
+    free(b->logits);
     free(b->cpus);
     free(b);
 }
@@ -154,14 +188,29 @@ const struct ceilings *bench_ceilings(const struct bench *b)
 
 /* --- what is read and computed ---------------------------------------------------------------- */
 
-/* Bytes of a layer's value as kept over those of it as stored. */
-static double growth(const struct bench *b, enum arch_dtype stored)
+/* What integers the layers' matrices and the head are made; 0: none. */
+static int integer_bits(const struct bench *b)
 {
-    const enum arch_dtype kept = b->cfg.weight_bits == 8                      ? ARCH_INT8
-                                 : b->cfg.weight_bits == 4                    ? ARCH_INT4
-                                 : stored == ARCH_FP8 || stored == ARCH_MXFP4 ? ARCH_BF16
-                                                                              : stored;
+    return b->cfg.weight_bits < 16 ? b->cfg.weight_bits : 0;
+}
+
+/* What a matrix is kept in that is no integers. */
+static enum arch_dtype kept(const struct bench *b, enum arch_dtype stored)
+{
+    const bool is_read = stored != ARCH_FP8 && stored != ARCH_MXFP4;
+    return is_read && b->cfg.weight_bits != 16 ? stored : ARCH_BF16;
+}
+
+/* Bytes of a value as kept over those of it as stored. */
+static double growth(enum arch_dtype kept, enum arch_dtype stored)
+{
     return sizes_value_bytes(kept) / sizes_value_bytes(stored);
+}
+
+static double layer_growth(const struct bench *b, enum arch_dtype stored)
+{
+    const int bits = integer_bits(b);
+    return growth(bits == 8 ? ARCH_INT8 : bits == 4 ? ARCH_INT4 : kept(b, stored), stored);
 }
 
 /* Of one step's weights, for n tokens of which `samples` need logits. */
@@ -171,21 +220,27 @@ static double weight_bytes(const struct bench *b, double n, double samples)
     double bytes = 0;
     for (int i = 0; i < a->n_layers; i++) {
         const struct sizes_layer l = sizes_layer(a, i);
-        bytes += l.common_bytes * growth(b, a->linear_dtype);
+        bytes += l.common_bytes * layer_growth(b, a->linear_dtype);
         if (l.expert_bytes > 0) {
-            bytes += sizes_distinct_experts(a, n) * l.expert_bytes * growth(b, a->expert_dtype);
+            bytes +=
+                sizes_distinct_experts(a, n) * l.expert_bytes * layer_growth(b, a->expert_dtype);
         }
     }
-    const double head =
-        b->cfg.weight_bits ? sizes_value_bytes(ARCH_INT8) / sizes_value_bytes(a->dtype) : 1;
-    return bytes + (samples > 0 ? sizes_head_bytes(a) * head : 0);
+    const enum arch_dtype head = integer_bits(b) ? ARCH_INT8 : kept(b, a->dtype);
+    return bytes + (samples > 0 ? sizes_head_bytes(a) * growth(head, a->dtype) : 0);
 }
 
 double bench_weight_bytes(const struct bench *b)
 {
     const struct arch *a = &b->arch;
     const double all = weight_bytes(b, 1e9, 1); // enough tokens for every expert
-    return all + (a->tied_embedding ? 0 : sizes_embed_bytes(a));
+    return all +
+           (a->tied_embedding ? 0 : sizes_embed_bytes(a) * growth(kept(b, a->dtype), a->dtype));
+}
+
+double bench_kv_bytes(const struct bench *b)
+{
+    return cache_token_bytes(&b->cache, &b->arch);
 }
 
 /* Pairs of a token and a position that it sees, of a step of n tokens from `pos` on, in a layer. */
@@ -236,7 +291,7 @@ static struct work case_work(const struct bench *b, const struct bench_case *c)
 double bench_peak(const struct bench *b, const char **name)
 {
     const struct ceilings *c = ceilings_best(b->meter);
-    const enum arch_dtype dtype = b->cfg.weight_bits ? ARCH_INT8 : b->arch.linear_dtype;
+    const enum arch_dtype dtype = integer_bits(b) ? ARCH_INT8 : kept(b, b->arch.linear_dtype);
     const bool floats = dtype == ARCH_F32 || dtype == ARCH_F16;
     if (matrix_is_grouped(dtype) && c->int8_per_s > 0) {
         *name = c->int8_name;
@@ -256,7 +311,8 @@ double bench_peak(const struct bench *b, const char **name)
 
 /* --- running ---------------------------------------------------------------------------------- */
 
-static void add_row(struct bench *b, uint32_t slot, uint32_t pos, uint32_t n, bool sample)
+/* The slot's next n tokens, which the caller fills in. */
+static int32_t *add_row(struct bench *b, uint32_t slot, uint32_t pos, uint32_t n, bool sample)
 {
     struct batch *batch = b->batch;
     struct batch_row *r = &batch->rows[batch->n_rows++];
@@ -273,9 +329,16 @@ static void add_row(struct bench *b, uint32_t slot, uint32_t pos, uint32_t n, bo
     for (uint32_t i = had; i < need; i++) {
         batch->blocks[batch->n_blocks++] = slot * b->slot_blocks + i;
     }
+    batch->n_tokens += n;
+    return batch->tokens + r->first;
+}
+
+static void add_made_up_row(struct bench *b, uint32_t slot, uint32_t pos, uint32_t n, bool sample)
+{
+    int32_t *tokens = add_row(b, slot, pos, n, sample);
     for (uint32_t i = 0; i < n; i++) {
         const uint32_t id = (pos + i) * 37 + slot * 101 + 11;
-        batch->tokens[batch->n_tokens++] = (int32_t)(id % (uint32_t)b->arch.vocab);
+        tokens[i] = (int32_t)(id % (uint32_t)b->arch.vocab);
     }
 }
 
@@ -299,16 +362,40 @@ double bench_once(struct bench *b, const struct bench_case *c)
     for (uint32_t at = 0, n; at < c->n; at += n) {
         n = c->is_prompt ? least(c->n - at, MAX_STEP_TOKENS) : 1;
         for (uint32_t row = 0; row < c->batch; row++) {
-            add_row(b, row, at, n, !c->is_prompt || at + n == c->n);
+            add_made_up_row(b, row, at, n, !c->is_prompt || at + n == c->n);
         }
         took_s += step(b);
     }
     return took_s;
 }
 
+void bench_read(struct bench *b, const int32_t *text, uint32_t pos, uint32_t n)
+{
+    for (uint32_t end = pos + n; pos < end; pos += n) {
+        n = least(end - pos, b->max_tokens);
+        memcpy(add_row(b, 0, pos, n, false), text + pos, n * sizeof *text);
+        step(b);
+    }
+}
+
+/* Logits come of a row's last token: each token is a row of its own, of the same request. */
+const float *bench_logits(struct bench *b, const int32_t *text, uint32_t pos, uint32_t n)
+{
+    CHECK(n <= b->text_rows);
+    for (uint32_t i = 0; i < n; i++) {
+        *add_row(b, 0, pos + i, 1, true) = text[pos + i];
+    }
+    backend_cpu_logits(b->backend, b->logits);
+    step(b);
+    backend_cpu_logits(b->backend, NULL);
+    return b->logits;
+}
+
 void bench_look(struct bench *b)
 {
-    ceilings_look(b->meter);
+    if (b->meter) {
+        ceilings_look(b->meter);
+    }
 }
 
 void bench_sum(const struct bench *b, const struct bench_case *c, const double *runs_s,
@@ -325,8 +412,6 @@ void bench_sum(const struct bench *b, const struct bench_case *c, const double *
     for (int i = 0; i < c->n_repeats; i++) {
         squares += (tokens / runs_s[i] - mean) * (tokens / runs_s[i] - mean);
     }
-    const char *name;
-    const double read = ceilings_best(b->meter)->read_bytes_per_s, peak = bench_peak(b, &name);
     *out = (struct bench_result){
         .mean = mean,
         .sd = c->n_repeats > 1 ? sqrt(squares / (c->n_repeats - 1)) : 0,
@@ -335,8 +420,12 @@ void bench_sum(const struct bench *b, const struct bench_case *c, const double *
         .flops = w.flops,
         .read_bytes_per_s = w.bytes / best_s,
         .flops_per_s = w.flops / best_s,
-        .read_share = w.bytes / best_s / read,
-        .peak_share = w.flops / best_s / peak,
-        .roofline_share = fmax(w.bytes / read, w.flops / peak) / best_s,
     };
+    if (b->meter) {
+        const char *name;
+        const double read = ceilings_best(b->meter)->read_bytes_per_s, peak = bench_peak(b, &name);
+        out->read_share = w.bytes / best_s / read;
+        out->peak_share = w.flops / best_s / peak;
+        out->roofline_share = fmax(w.bytes / read, w.flops / peak) / best_s;
+    }
 }

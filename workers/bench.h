@@ -1,7 +1,8 @@
 /*
- * How fast one stage with a whole model is, without scheduler or transport: prompts and decoding at
+ * One stage with a whole model, without scheduler or transport. How fast it is: prompts and decoding at
  * given lengths and batches, beside what this machine can do at most, measured in between by as many
- * threads (workers/cpu/ceilings.h). The numbers behind `tidemark bench`.
+ * threads (workers/cpu/ceilings.h). And what it says of a text: the logits that quality is judged by
+ * (workers/quality.h). The numbers behind `tidemark bench`.
  *
  * Inside the timing: a step from backend_submit to its end, greedy ids included. Outside: loading and
  * building batches. A run is all steps of a case; it is repeated, every time from position 0.
@@ -15,6 +16,7 @@
 #include "workers/cpu/ceilings.h"
 
 #define BENCH_MAX_REPEATS 1000
+#define BENCH_TEXT_ROWS   128u // positions of a text whose logits are had at once
 
 struct bench_config {
     const char *model, *kernels; // as in struct backend_config
@@ -22,6 +24,8 @@ struct bench_config {
     enum arch_dtype kv_dtype;    // same
     int n_threads;
     uint32_t max_prompt, max_gen, max_batch; // of all cases
+    uint32_t max_text;                       // tokens of a text; 0: none
+    bool has_ceilings;                       // to be measured
 };
 
 /* One prompt of n tokens, or `batch` requests of n output tokens each that begin together. */
@@ -31,7 +35,7 @@ struct bench_case {
     int n_repeats;     // 1 .. BENCH_MAX_REPEATS
 };
 
-/* Shares are of what was measured in this process and are, like it, the best of the repeats. */
+/* Shares are of the ceilings and are, like them, the best of the repeats; zeros without ceilings. */
 struct bench_result {
     double mean, sd, best; // tokens per second
     double bytes, flops;   // of a run: weights and cache read; two per multiply-add
@@ -50,6 +54,7 @@ void bench_close(struct bench *b);
 const struct arch *bench_arch(const struct bench *b);
 const char *bench_kernels(const struct bench *b);
 double bench_weight_bytes(const struct bench *b); // as kept in memory, without pads
+double bench_kv_bytes(const struct bench *b);     // of one token in the cache, pads included
 double bench_load_s(const struct bench *b);
 const struct ceilings *bench_ceilings(const struct bench *b);
 
@@ -58,6 +63,14 @@ double bench_peak(const struct bench *b, const char **name);
 
 /* One run; returns its seconds. */
 double bench_once(struct bench *b, const struct bench_case *c);
+
+/*
+ * Put tokens pos .. pos + n - 1 of a text behind those before, in one request's cache; pos 0 begins a
+ * text. bench_logits also returns the logits behind each of them: (n <= BENCH_TEXT_ROWS, vocab), valid
+ * until the next call.
+ */
+void bench_read(struct bench *b, const int32_t *text, uint32_t pos, uint32_t n);
+const float *bench_logits(struct bench *b, const int32_t *text, uint32_t pos, uint32_t n);
 
 /* Look at the ceilings once more: between cases. */
 void bench_look(struct bench *b);

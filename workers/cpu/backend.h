@@ -1,4 +1,4 @@
-/* The backend that computes on this host's cores, and what tests may ask of it beyond backend.h. */
+/* The backend that computes on this host's cores, and what measurements and tests ask beyond backend.h. */
 #pragma once
 
 struct backend;

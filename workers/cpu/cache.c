@@ -42,6 +42,21 @@ int cache_init(struct cache *c, enum arch_dtype dtype, int key_dim, int value_di
     return 0;
 }
 
+int cache_init_for(struct cache *c, const struct arch *a, enum arch_dtype dtype, struct err *e)
+{
+    if (!arch_is_latent(a)) {
+        return cache_init(c, dtype, a->head_dim, a->v_dim, false, e);
+    }
+    const int rank = a->latent.kv_rank;
+    return cache_init(c, dtype, matrix_padded(rank) + a->rope_dim, rank, true, e);
+}
+
+double cache_token_bytes(const struct cache *c, const struct arch *a)
+{
+    const int n_heads = arch_is_latent(a) ? 1 : a->n_kv_heads;
+    return (double)a->n_layers * n_heads * (double)c->block_bytes / BLOCK;
+}
+
 /* --- codes ------------------------------------------------------------------------------------ */
 
 static float from_bits(uint32_t u)

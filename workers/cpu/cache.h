@@ -29,6 +29,13 @@ struct cache {
 int cache_init(struct cache *c, enum arch_dtype dtype, int key_dim, int value_dim, bool shared,
                struct err *e) ERR_CHECKED;
 
+/* The same, as a's layers need it: of one KV head, with latent attention of all heads. */
+int cache_init_for(struct cache *c, const struct arch *a, enum arch_dtype dtype,
+                   struct err *e) ERR_CHECKED;
+
+/* Bytes of one token in all of a's layers. */
+double cache_token_bytes(const struct cache *c, const struct arch *a);
+
 /* Put one position's key (key_dim), value (value_dim) at `at` (0..15) of a block. */
 void cache_store_key(const struct cache *c, void *block, int at, const float *key);
 void cache_store_value(const struct cache *c, void *block, int at, const float *value);

@@ -55,28 +55,30 @@ struct loader {
 
 /* --- what there is to load -------------------------------------------------------------------- */
 
-/* What a matrix is kept in: a format that no kernel reads becomes bfloat16. */
-static enum arch_dtype kept(enum arch_dtype stored)
+/* What a matrix is kept in: a format that no kernel reads becomes bfloat16, as all do on request. */
+static enum arch_dtype kept(const struct loader *l, enum arch_dtype stored)
 {
-    return stored == ARCH_FP8 || stored == ARCH_MXFP4 ? ARCH_BF16 : stored;
+    const bool is_read = stored != ARCH_FP8 && stored != ARCH_MXFP4;
+    return is_read && l->weight_bits != 16 ? stored : ARCH_BF16;
 }
 
 /* Likewise, of a layer's matrix, where integers may have been asked for. */
 static enum arch_dtype kept_in_layer(const struct loader *l, enum arch_dtype stored)
 {
-    return l->weight_bits == 8 ? ARCH_INT8 : l->weight_bits == 4 ? ARCH_INT4 : kept(stored);
+    return l->weight_bits == 8 ? ARCH_INT8 : l->weight_bits == 4 ? ARCH_INT4 : kept(l, stored);
 }
 
 /* Logits want no less than 8 bits. */
 static enum arch_dtype kept_in_head(const struct loader *l)
 {
-    return l->weight_bits ? ARCH_INT8 : l->arch->dtype;
+    const bool as_integers = l->weight_bits == 8 || l->weight_bits == 4;
+    return as_integers ? ARCH_INT8 : kept(l, l->arch->dtype);
 }
 
 /* Likewise, of a matrix whose inputs are parts of wider rows. */
-static enum arch_dtype kept_as_floats(enum arch_dtype stored)
+static enum arch_dtype kept_as_floats(const struct loader *l, enum arch_dtype stored)
 {
-    return matrix_is_grouped(kept(stored)) ? ARCH_BF16 : kept(stored);
+    return matrix_is_grouped(kept(l, stored)) ? ARCH_BF16 : kept(l, stored);
 }
 
 static int find(struct loader *l, enum weights_id id, int layer, int expert,
@@ -253,7 +255,7 @@ static int add_latent(struct loader *l, int layer, struct packed_latent *p)
     const int rank = a->latent.kv_rank, r = matrix_padded(rank), v = matrix_padded(a->v_dim);
     const int q_rank = a->latent.q_rank, q = matrix_padded(q_rank), n = l->shard->heads.n;
     const enum arch_dtype dtype = kept_in_layer(l, a->linear_dtype),
-                          floats = kept_as_floats(a->linear_dtype);
+                          floats = kept_as_floats(l, a->linear_dtype);
     if (new_matrix(l, &p->down, q + r + a->rope_dim, a->hidden, dtype) ||
         new_matrix(l, &p->queries, n * a->head_dim, q_rank > 0 ? q_rank : a->hidden, dtype) ||
         new_matrix(l, &p->keys_up, n * r, a->latent.nope_dim, floats) ||
@@ -444,7 +446,8 @@ static int add_ends(struct loader *l, const struct layers_part *part)
 {
     struct packed *p = l->packed;
     // A table that the head shares is as the head's.
-    const enum arch_dtype embed = l->arch->tied_embedding ? kept_in_head(l) : kept(l->arch->dtype);
+    const enum arch_dtype embed =
+        l->arch->tied_embedding ? kept_in_head(l) : kept(l, l->arch->dtype);
     if (part->has_embed && add_vocab(l, WEIGHTS_EMBED, embed, &p->embed)) {
         return -1;
     }

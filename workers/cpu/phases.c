@@ -146,10 +146,8 @@ static int take_found(struct phases *p, struct err *e)
 static int take_cache(struct phases *p, struct err *e)
 {
     const struct arch *a = p->cfg.arch;
-    const bool latent = arch_is_latent(a);
-    const int rank = a->latent.kv_rank, n_kv_heads = latent ? 1 : a->n_kv_heads;
-    const int key_dim = latent ? matrix_padded(rank) + a->rope_dim : a->head_dim;
-    if (cache_init(&p->cache, p->cfg.kv_dtype, key_dim, latent ? rank : a->v_dim, latent, e)) {
+    const int n_kv_heads = arch_is_latent(a) ? 1 : a->n_kv_heads;
+    if (cache_init_for(&p->cache, a, p->cfg.kv_dtype, e)) {
         return -1;
     }
     p->kv_bytes = (size_t)n_kv_heads * p->cache.block_bytes;
