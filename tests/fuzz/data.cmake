@@ -1,3 +1,4 @@
+tm_fuzz_test(token_ids LIBS tm_model)
 tm_fuzz_test(tokenizer LIBS tm_model)
 tm_fuzz_test(sharegpt LIBS tm_datasets)
 tm_fuzz_test(trace LIBS tm_datasets)
