@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -149,6 +150,21 @@ static int judge(struct reading *r, struct bench *b, bool is_baseline,
     return read_text(r, b, e);
 }
 
+static int summarise(const struct bench_quality *q, const struct quality_position *positions,
+                     struct bench_quality_row *row, struct err *e)
+{
+    if (quality_summarise(positions, bench_text_all_judged(&q->text), &row->quality, e)) {
+        return -1;
+    }
+    if (isnan(row->quality.perplexity.value) || isnan(row->quality.kl.value)) {
+        return err_set(e, ERR_ENV,
+                       "weights %s, cache %s: logits are not finite numbers: the weights or their "
+                       "arithmetic (kernels %s) are broken",
+                       row->form.weights, row->form.kv, q->kernels);
+    }
+    return 0;
+}
+
 static int measure(struct bench_quality *q, int i, const struct bench_config *cfg,
                    struct reading *r, struct quality_position *positions, struct err *e)
 {
@@ -172,7 +188,7 @@ static int measure(struct bench_quality *q, int i, const struct bench_config *cf
     q->kernels = bench_kernels(b); // static
     int rc = judge(r, b, i == 0, positions, e);
     if (rc == 0) {
-        rc = quality_summarise(positions, bench_text_all_judged(&q->text), &row->quality, e);
+        rc = summarise(q, positions, row, e);
     }
     if (rc == 0) {
         bench_cases_run(q->cases, b, whose, row->speeds);

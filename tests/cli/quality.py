@@ -4,6 +4,7 @@ threads, chunks of files and lists ask for; speeds beside it; a bad text costs o
 
 import json
 import re
+import shutil
 
 import tidemark_cli as cli
 
@@ -202,6 +203,15 @@ class Quality(cli.TestCase):
         self.refused([*model, "--quality", self.text("broken.txt", b"Once upon \xff a time")], "broken.txt",
                      "not UTF-8", "byte 10")
         self.refused([*model, "--quality", self.text("empty.txt", "")], "empty.txt", "tokens; one chunk")
+
+    def test_broken_weights(self):
+        header, data = cli.read_safetensors(GOLDEN / "llama_tiny_bf16" / "model.safetensors")
+        begin, end = header["model.norm.weight"]["data_offsets"]
+        shutil.copy(GOLDEN / "llama_tiny_bf16" / "config.json", self.folder)
+        cli.write_safetensors(self.folder / "model.safetensors", header,
+                              data[:begin] + b"\xc0\x7f" * ((end - begin) // 2) + data[end:])
+        self.refused(["bench", "--model", self.folder, "--quality", self.ids, "--context", "32", *QUICK],
+                     "weights bf16, cache bf16", "not finite", code=1)
 
     def test_bad_options(self):
         model = ["bench", "--model", TINY, *QUICK]
