@@ -9,6 +9,7 @@
 #define SMALL_BYTES (512u << 10) // of inputs: half of them at most stay in the second cache
 #define MANY_ROWS   512          // computed together at most
 #define MANY_PANELS 32           // same
+#define SOON_BYTES  4096         // from a load of a panel to the fetch
 
 /* --- sets ------------------------------------------------------------------------------------- */
 
@@ -191,17 +192,21 @@ static const void *at_column(const void *panel, enum arch_dtype dtype, int k)
     return (const char *)panel + matrix_offset(dtype, k);
 }
 
-/* Panels of the part and what will be read after them. */
+/*
+ * Panels of the part, and what is fetched meanwhile: of a tile that has its panels alone, and so waits
+ * for memory, what it needs itself a little later; of others what is read after them.
+ */
 static void aim(const struct kernels_tile *whole, const struct part *part, bool by_panels,
-                const void **panels, const void **ahead)
+                bool alone, const void **panels, const void **ahead)
 {
     const int next = by_panels ? part->from + part->n : whole->k;
     for (int i = 0; i < part->width; i++) {
         const void *panel = whole->panels[part->panel + i];
         const void *after = whole->ahead[part->panel + i];
         panels[i] = at_column(panel, whole->dtype, part->from);
-        ahead[i] = next < whole->k ? at_column(panel, whole->dtype, next)
-                                   : at_column(after, whole->dtype, by_panels ? 0 : part->from);
+        ahead[i] = alone             ? (const char *)panels[i] + SOON_BYTES
+                   : next < whole->k ? at_column(panel, whole->dtype, next)
+                                     : at_column(after, whole->dtype, by_panels ? 0 : part->from);
     }
 }
 
@@ -216,7 +221,8 @@ static void all_rows(const struct kernels *k, const struct kernels_tile *whole,
     t.y = whole->y + (size_t)part->panel * MATRIX_PANEL;
     t.mode = part->from > 0 ? KERNELS_ADD : whole->mode;
     if (whole->n_segments == 1) {
-        aim(whole, part, by_panels, panels, ahead);
+        t.soon = cut->n_tiles == 1;
+        aim(whole, part, by_panels, t.soon, panels, ahead);
         t.panels = panels;
         t.ahead = ahead;
     } else {
@@ -224,8 +230,10 @@ static void all_rows(const struct kernels *k, const struct kernels_tile *whole,
         t.ahead = whole->ahead + part->panel;
     }
     const int unit = k->shapes[t.x.form].unit;
-    for (int i = 0, row = 0; row < whole->m; i++, row += t.m) {
-        const int left = whole->m - row, tiles_left = cut->n_tiles - i;
+    t.n_turns = cut->n_tiles;
+    t.turn = 0;
+    for (int row = 0; row < whole->m; t.turn++, row += t.m) {
+        const int left = whole->m - row, tiles_left = cut->n_tiles - t.turn;
         t.m = least(left, round_up((left + tiles_left - 1) / tiles_left, unit));
         k->tile(&t);
         t.x.data = (const char *)t.x.data + (size_t)t.m * t.x.stride;

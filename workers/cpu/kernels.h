@@ -55,14 +55,18 @@ struct kernels_rows {
 
 /*
  * y (m, 16 * n_panels) from x (m, n_segments * k) and panels of (k, 16). Most products have one
- * segment; the values of a paged cache have one per block, and float32 inputs. `ahead` are what will be read next: as
- * much of them is fetched on the way, so that arithmetic hides the memory. Inputs in float32 go with
- * panels of F32, F16 and BF16, those in bfloat16 with BF16, integers with INT8 and INT4.
+ * segment; the values of a paged cache have one per block, and float32 inputs. `ahead` are what will be
+ * read later: as much of them is fetched on the way, so that arithmetic hides the memory; to the second
+ * cache, or, if it is read `soon`, to the first. Tiles that share their panels may each fetch a part.
+ * Inputs in float32 go with panels of F32, F16 and BF16, those in bfloat16 with BF16, integers with INT8
+ * and INT4.
  */
 struct kernels_tile {
     const void *const *panels; // (n_segments, step), the first n_panels of each
     const void *const *ahead;  // same shape
     size_t step;
+    bool soon;
+    int turn, n_turns;     // which of the tiles that share their panels this is
     enum arch_dtype dtype; // of the panels
     int n_panels, n_segments, m, k;
     struct kernels_rows x;

@@ -74,6 +74,16 @@ INLINE void k512_end(__m512 acc[K512_ROWS][K512_PANELS], const size_t m, const s
     }
 }
 
+/* A line of `ahead`. */
+INLINE void k512_fetch(const char *line, bool soon)
+{
+    if (soon) {
+        _mm_prefetch(line, _MM_HINT_T0);
+    } else {
+        _mm_prefetch(line, _MM_HINT_T1);
+    }
+}
+
 /* --- which tile ------------------------------------------------------------------------------- */
 
 #define K512_SHAPE(m, n) (8 * (m) + (n))

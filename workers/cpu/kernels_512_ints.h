@@ -60,7 +60,7 @@ INLINE void k512_group(__m512 acc[K512_ROWS][K512_PANELS], const size_t m, const
         for (size_t p = 0; p < n; p++) {
             w[p] = k512_quad(wide, (const char *)t->panels[p] + at, q);
             if (wide || q < 4) {
-                _mm_prefetch((const char *)t->ahead[p] + at + q * 64, _MM_HINT_T1);
+                k512_fetch((const char *)t->ahead[p] + at + q * 64, t->soon);
             }
         }
         UNROLL

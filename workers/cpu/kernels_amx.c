@@ -34,7 +34,7 @@ static void configure(int m)
     for (int i = 0; i < 8; i++) {
         c.line_bytes[i] = TILE_LINE;
     }
-    _tile_loadconfig(&c);
+    __asm__ volatile("ldtilecfg %0" ::"m"(c)); // the intrinsic names but a part of what it reads
 }
 
 /* Columns `k` on of a panel and of the inputs; the last ones padded with zeros in `pad`. */
@@ -70,11 +70,19 @@ static void pad_tail(struct operands *o, struct pad *pad, const struct kernels_t
     o->x_stride = TILE_LINE;
 }
 
-INLINE void fetch(const char *ahead)
+/* Lines first .. end - 1 of a tile of weights, for later; or all of one that is read soon. */
+INLINE void fetch(const char *ahead, size_t first, size_t end)
+{
+    for (size_t line = first; line < end; line++) {
+        _mm_prefetch(ahead + line * TILE_LINE, _MM_HINT_T1);
+    }
+}
+
+INLINE void fetch_soon(const char *ahead)
 {
     UNROLL
     for (size_t line = 0; line < TILE_ROWS; line++) {
-        _mm_prefetch(ahead + line * TILE_LINE, _MM_HINT_T1);
+        _mm_prefetch(ahead + line * TILE_LINE, _MM_HINT_T0);
     }
 }
 
@@ -121,10 +129,17 @@ INLINE void add_all(const struct kernels_tile *t, const int n, const bool high)
         o.w[p] = t->panels[p];
         ahead[p] = t->ahead[p];
     }
+    // A loaded tile brings no more than itself: here everything is fetched by hand.
+    const size_t first = (size_t)(TILE_ROWS * t->turn / t->n_turns),
+                 end = (size_t)(TILE_ROWS * (t->turn + 1) / t->n_turns);
     for (int k = 0; k + TILE_K <= t->k; k += TILE_K) {
         UNROLL
         for (int p = 0; p < n; p++) {
-            fetch(ahead[p]);
+            if (t->soon) {
+                fetch_soon(ahead[p]);
+            } else {
+                fetch(ahead[p], first, end);
+            }
             ahead[p] += TILE_ROWS * TILE_LINE;
         }
         if (high) {

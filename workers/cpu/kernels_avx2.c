@@ -91,15 +91,26 @@ INLINE void add_column(struct pair acc[MAX_ROWS][MAX_PANELS], const size_t m, co
     }
 }
 
+/* A line of `ahead`. */
+INLINE void fetch_line(const char *line, bool soon)
+{
+    if (soon) {
+        _mm_prefetch(line, _MM_HINT_T0);
+    } else {
+        _mm_prefetch(line, _MM_HINT_T1);
+    }
+}
+
 /* Two columns of 16 values: what is fetched ahead at a time. */
-INLINE void fetch(const size_t n, const enum arch_dtype dtype, const void *const *ahead, size_t k)
+INLINE void fetch(const size_t n, const enum arch_dtype dtype, const void *const *ahead, bool soon,
+                  size_t k)
 {
     const size_t bytes = MATRIX_PANEL * (dtype == ARCH_F32 ? 4 : 2);
     UNROLL
     for (size_t p = 0; p < n; p++) {
-        _mm_prefetch((const char *)ahead[p] + k * bytes, _MM_HINT_T1);
+        fetch_line((const char *)ahead[p] + k * bytes, soon);
         if (dtype == ARCH_F32) {
-            _mm_prefetch((const char *)ahead[p] + (k + 1) * bytes, _MM_HINT_T1);
+            fetch_line((const char *)ahead[p] + (k + 1) * bytes, soon);
         }
     }
 }
@@ -123,7 +134,7 @@ INLINE void tile_of(const size_t m, const size_t n, const enum arch_dtype dtype,
         const void *const *panels = t->panels + s * t->step, *const *ahead = t->ahead + s * t->step;
         size_t k = 0;
         for (; k + 2 <= n_k; k += 2) {
-            fetch(n, dtype, ahead, k);
+            fetch(n, dtype, ahead, t->soon, k);
             add_column(acc, m, n, dtype, panels, x, ldx, k);
             add_column(acc, m, n, dtype, panels, x, ldx, k + 1);
         }
@@ -261,8 +272,7 @@ INLINE void ints_of(const size_t m, const size_t n, const bool wide, const struc
             groups[p] = (const char *)t->panels[p] + span + g % 2 * group_bytes;
             factors[p] = (const char *)t->panels[p] + span + 2 * group_bytes + g % 2 * 32;
             for (size_t at = 0; at < group_bytes; at += 64) {
-                _mm_prefetch((const char *)t->ahead[p] + span + g % 2 * group_bytes + at,
-                             _MM_HINT_T1);
+                fetch_line((const char *)t->ahead[p] + span + g % 2 * group_bytes + at, t->soon);
             }
         }
         add_group(acc, m, n, wide, groups, factors, x);

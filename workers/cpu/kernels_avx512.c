@@ -46,14 +46,15 @@ INLINE void add_column(__m512 acc[K512_ROWS][K512_PANELS], const size_t m, const
 }
 
 /* What two columns further is fetched for later. */
-INLINE void fetch(const size_t n, const enum arch_dtype dtype, const void *const *ahead, size_t k)
+INLINE void fetch(const size_t n, const enum arch_dtype dtype, const void *const *ahead, bool soon,
+                  size_t k)
 {
     UNROLL
     for (size_t p = 0; p < n; p++) {
         const char *at = (const char *)ahead[p] + k * (dtype == ARCH_F32 ? 64 : 32);
-        _mm_prefetch(at, _MM_HINT_T1);
+        k512_fetch(at, soon);
         if (dtype == ARCH_F32) {
-            _mm_prefetch(at + 64, _MM_HINT_T1);
+            k512_fetch(at + 64, soon);
         }
     }
 }
@@ -69,7 +70,7 @@ INLINE void floats_of(const size_t m, const size_t n, const enum arch_dtype dtyp
         struct k512_rows x = k512_rows(t, m, s * n_k * sizeof(float));
         size_t k = 0;
         for (; k + 2 <= n_k; k += 2) {
-            fetch(n, dtype, ahead, k);
+            fetch(n, dtype, ahead, t->soon, k);
             add_column(acc, m, n, dtype, panels, &x, k, 0);
             add_column(acc, m, n, dtype, panels, &x, k + 1, sizeof(float));
             k512_advance(&x, m, 2 * sizeof(float));

@@ -16,7 +16,7 @@ INLINE __m512 dot_pairs(__m512 sum, __m512i w, int x)
 
 /* Two columns, or with `single` the first of them: what lies behind the last counts for nothing. */
 INLINE void add_columns(__m512 acc[K512_ROWS][K512_PANELS], const size_t m, const size_t n,
-                        const void *const *panels, const void *const *ahead,
+                        const void *const *panels, const void *const *ahead, bool soon,
                         const struct k512_rows *x, size_t pair, size_t at, const bool single)
 {
     __m512i w[K512_PANELS];
@@ -26,7 +26,7 @@ INLINE void add_columns(__m512 acc[K512_ROWS][K512_PANELS], const size_t m, cons
         if (single) {
             w[p] = _mm512_and_si512(w[p], _mm512_set1_epi32(0xffff));
         }
-        _mm_prefetch((const char *)ahead[p] + pair * 64, _MM_HINT_T1);
+        k512_fetch((const char *)ahead[p] + pair * 64, soon);
     }
     UNROLL
     for (size_t i = 0; i < m; i++) {
@@ -54,16 +54,16 @@ INLINE void pairs_of(const size_t m, const size_t n, const struct kernels_tile *
         for (; pair + AT_ONCE <= n_pairs; pair += AT_ONCE) {
             UNROLL
             for (size_t j = 0; j < AT_ONCE; j++) {
-                add_columns(acc, m, n, panels, ahead, &x, pair + j, 4 * j, false);
+                add_columns(acc, m, n, panels, ahead, t->soon, &x, pair + j, 4 * j, false);
             }
             k512_advance(&x, m, 4 * AT_ONCE);
         }
         for (; pair < n_pairs; pair++) {
-            add_columns(acc, m, n, panels, ahead, &x, pair, 0, false);
+            add_columns(acc, m, n, panels, ahead, t->soon, &x, pair, 0, false);
             k512_advance(&x, m, 4);
         }
         if (n_k % 2) {
-            add_columns(acc, m, n, panels, ahead, &x, pair, 0, true);
+            add_columns(acc, m, n, panels, ahead, t->soon, &x, pair, 0, true);
         }
     }
     k512_end(acc, m, n, t);
