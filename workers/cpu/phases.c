@@ -44,12 +44,19 @@ static size_t padded(int n)
     return (size_t)matrix_padded(n);
 }
 
+/* Rows that stand apart in the caches. */
+static size_t apart(int n)
+{
+    return (size_t)kernels_ld(n);
+}
+
 static struct phases_widths widths(const struct arch *a, const struct packed *weights)
 {
-    struct phases_widths ld = {.hidden = padded(a->hidden), .experts = padded(a->moe.n_experts)};
+    struct phases_widths ld = {.hidden = apart(a->hidden), .experts = padded(a->moe.n_experts)};
     for (int i = 0; i < weights->n_layers; i++) {
         const struct packed_layer *l = &weights->layers[i];
-        ld.mlp = most(ld.mlp, padded(l->down.n_cols));
+        ld.mlp = most(ld.mlp, apart(l->down.n_cols));
+        ld.gate_up = most(ld.gate_up, apart(2 * matrix_padded(l->down.n_cols)));
         ld.expert = most(ld.expert, l->experts.down ? padded(l->experts.down[0].n_cols) : 0);
     }
     if (arch_is_latent(a)) {
@@ -60,8 +67,8 @@ static struct phases_widths widths(const struct arch *a, const struct packed *we
         ld.attended = n * r;
         ld.heads = n * padded(a->v_dim);
     } else {
-        ld.qkv = padded(a->n_heads * a->head_dim + a->n_kv_heads * (a->head_dim + a->v_dim));
-        ld.attended = padded(a->n_heads * a->v_dim);
+        ld.qkv = apart(a->n_heads * a->head_dim + a->n_kv_heads * (a->head_dim + a->v_dim));
+        ld.attended = apart(a->n_heads * a->v_dim);
     }
     return ld;
 }
@@ -76,7 +83,7 @@ static int take_activations(struct phases *p, struct err *e)
     } floats[] = {
         {&p->x, ld->hidden},          {&p->branch, ld->hidden}, {&p->normed, ld->hidden},
         {&p->qkv, ld->qkv},           {&p->latent, ld->latent}, {&p->absorbed, ld->absorbed},
-        {&p->attended, ld->attended}, {&p->heads, ld->heads},   {&p->gate_up, 2 * ld->mlp},
+        {&p->attended, ld->attended}, {&p->heads, ld->heads},   {&p->gate_up, ld->gate_up},
         {&p->act, ld->mlp},
     };
     for (size_t i = 0; i < sizeof floats / sizeof *floats; i++) {

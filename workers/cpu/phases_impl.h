@@ -42,7 +42,7 @@ struct phases_jobs {
 
 /* Sizes of rows, in floats. */
 struct phases_widths {
-    size_t hidden, qkv, latent, absorbed, attended, heads, mlp, expert, experts;
+    size_t hidden, qkv, latent, absorbed, attended, heads, mlp, gate_up, expert, experts;
 };
 
 struct phases {
@@ -62,7 +62,7 @@ struct phases {
     float *absorbed;        // (max_tokens, ld.absorbed) queries that meet the latents
     float *attended;        // (max_tokens, ld.attended) by heads: of values or of latents
     float *heads;           // (max_tokens, ld.heads) input of o; `attended` but with latents
-    float *gate_up;         // (max_tokens, 2 * ld.mlp)
+    float *gate_up;         // (max_tokens, ld.gate_up)
     float *act;             // (max_tokens, ld.mlp)
     char *narrowed;         // (rows, narrow_bytes) the inputs of a product in a narrow form
     char *kv;               // (n_layers, n_blocks, n_kv_heads, cache.block_bytes)

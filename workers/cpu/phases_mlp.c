@@ -10,7 +10,7 @@ void phases_mlp_in(void *ctx, int layer)
     const float *x = phases_impl_normed(w, weights->mlp_norm, NULL, p->n_tokens);
     const struct kernels_rows rows = phases_impl_input(w, m, x, p->ld.hidden, p->n_tokens);
     const struct phases_range r = phases_impl_share(w, m->n_panels / 2);
-    const size_t column = (size_t)r.from * MATRIX_PANEL, ld = 2 * p->ld.mlp;
+    const size_t column = (size_t)r.from * MATRIX_PANEL, ld = p->ld.gate_up;
     phases_impl_product(p, m, (struct phases_range){2 * r.from, 2 * r.to}, &rows, p->n_tokens, NULL,
                         p->gate_up, ld);
     for (size_t i = 0; i < (size_t)p->n_tokens; i++) {

@@ -142,7 +142,9 @@ static void expert_out(const struct phases_walk *w, int layer, int expert,
     const size_t first = (size_t)panels.from * MATRIX_PANEL;
     const size_t ld = (size_t)(panels.to - panels.from) * MATRIX_PANEL;
     const float *bias =
-        weights->down_bias ? weights->down_bias + (size_t)expert * p->ld.hidden + first : NULL;
+        weights->down_bias
+            ? weights->down_bias + (size_t)(expert * matrix_padded(p->cfg.arch->hidden)) + first
+            : NULL;
     const int end = p->expert_first[expert + 1];
     for (int i = p->expert_first[expert], n; i < end; i += n) {
         n = least(end - i, PHASES_EXPERT_ROWS);
