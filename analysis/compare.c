@@ -281,8 +281,8 @@ static const char *value_text(const json_t *o, const char *key, char *buf, size_
 static void note_engines(struct comparing *c)
 {
     static const char *const keys[] = {
-        "backend",          "device",   "kernels",     "threads",  "weights",  "weights_stored",
-        "bytes_per_weight", "kv_cache", "moe_routing", "moe_zipf", "transport"};
+        "backend",          "device",   "kernels",     "threads",  "weights",   "weights_stored",
+        "bytes_per_weight", "kv_cache", "moe_routing", "moe_zipf", "placement", "transport"};
     const json_t *a = run_part(c->a, "engine"), *b = run_part(c->b, "engine");
     if (!json_is_object(a) || !json_is_object(b)) {
         return;
@@ -294,9 +294,6 @@ static void note_engines(struct comparing *c)
                        value_text(a, keys[i], of_a, sizeof of_a),
                        value_text(b, keys[i], of_b, sizeof of_b));
         }
-    }
-    if (json_is_true(json_object_get(a, "pinned")) != json_is_true(json_object_get(b, "pinned"))) {
-        value_note(c->notes, "engine threads are pinned in one of the two only");
     }
 }
 

@@ -14,50 +14,51 @@
 static bool is_among(const struct str *list, const char *word, size_t n)
 {
     for (const char *at = list->data; at != NULL && *at != '\0';) {
-        size_t len = strcspn(at, "+,");
+        size_t len = strcspn(at, "+");
         if (len == n && memcmp(at, word, n) == 0) {
             return true;
         }
-        at += len + strspn(at + len, "+, ");
+        at += len + (at[len] == '+');
     }
     return false;
 }
 
 /* The words of TEXT, which a '+' parts, that the list does not have yet. */
-static void add_words(struct str *list, const char *text, const char *separator)
+static void add_words(struct str *list, const char *text)
 {
     for (const char *at = text; *at != '\0';) {
         size_t n = strcspn(at, "+");
         if (n > 0 && !is_among(list, at, n)) {
-            str_printf(list, "%s%.*s", list->len > 0 ? separator : "", (int)n, at);
+            str_printf(list, "%s%.*s", list->len > 0 ? "+" : "", (int)n, at);
         }
         at += n + (at[n] == '+');
     }
 }
 
-/* Texts of width `offset` on of all rows, as one. */
-static json_t *together(const struct store_meta *m, size_t offset, const char *separator)
+/* Lists of formats of all rows, as one. */
+static json_t *formats(const struct store_meta *m, size_t offset)
 {
     struct str list = {0};
     for (size_t i = 0; i < m->n_engines; i++) {
-        add_words(&list, (const char *)&m->engines[i] + offset, separator);
+        add_words(&list, (const char *)&m->engines[i] + offset);
     }
     json_t *text = list.len > 0 ? json_string(list.data) : NULL;
     str_free(&list);
     return text ? text : json_null();
 }
 
-/* A name, whatever is in it: each one once. */
-static json_t *devices(const struct store_meta *m)
+/* Texts of all rows, whatever is in them, each once. */
+static json_t *distinct(const struct store_meta *m, size_t offset)
 {
     struct str list = {0};
     for (size_t i = 0; i < m->n_engines; i++) {
-        bool seen = m->engines[i].device[0] == '\0';
+        const char *text = (const char *)&m->engines[i] + offset;
+        bool seen = text[0] == '\0';
         for (size_t k = 0; k < i; k++) {
-            seen |= strcmp(m->engines[k].device, m->engines[i].device) == 0;
+            seen |= strcmp((const char *)&m->engines[k] + offset, text) == 0;
         }
         if (!seen) {
-            str_printf(&list, "%s%s", list.len > 0 ? ", " : "", m->engines[i].device);
+            str_printf(&list, "%s%s", list.len > 0 ? ", " : "", text);
         }
     }
     json_t *text = list.len > 0 ? json_string(list.data) : NULL;
@@ -80,7 +81,6 @@ static void set_sums(json_t *o, const struct store_meta *m)
 {
     double bytes = 0, weights = 0, kv = 0, room = (double)INFINITY, least = (double)INFINITY;
     double most = 0, zipf = STATS_NONE;
-    bool pinned = true;
     for (size_t i = 0; i < m->n_engines; i++) {
         const struct engine *x = &m->engines[i];
         const struct store_rank *r = rank_of(m, x->rank);
@@ -92,10 +92,8 @@ static void set_sums(json_t *o, const struct store_meta *m)
         least = fmin(least, x->n_threads);
         most = fmax(most, x->n_threads);
         zipf = isnan(x->moe_zipf) ? zipf : x->moe_zipf;
-        pinned = pinned && x->cores[0] != '\0';
     }
     value_set(o, "threads", least == most ? most : STATS_NONE);
-    json_object_set_new(o, "pinned", json_boolean(pinned));
     value_set(o, "weight_bytes", bytes);
     value_set(o, "n_weights", weights);
     value_set(o, "bytes_per_weight", weights > 0 ? bytes / weights : STATS_NONE);
@@ -128,15 +126,15 @@ json_t *engine_json(const struct store_meta *m)
         return json_null();
     }
     json_t *o = json_object(), *ranks = json_array();
-    json_object_set_new(o, "backend", together(m, offsetof(struct engine, backend), ", "));
-    json_object_set_new(o, "device", devices(m));
-    json_object_set_new(o, "kernels", together(m, offsetof(struct engine, kernels), ", "));
-    json_object_set_new(o, "weights", together(m, offsetof(struct engine, weights), "+"));
-    json_object_set_new(o, "weights_stored",
-                        together(m, offsetof(struct engine, weights_stored), "+"));
-    json_object_set_new(o, "kv_cache", together(m, offsetof(struct engine, kv_cache), ", "));
-    json_object_set_new(o, "moe_routing", together(m, offsetof(struct engine, moe_routing), ", "));
-    json_object_set_new(o, "transport", together(m, offsetof(struct engine, transport), ", "));
+    json_object_set_new(o, "backend", distinct(m, offsetof(struct engine, backend)));
+    json_object_set_new(o, "device", distinct(m, offsetof(struct engine, device)));
+    json_object_set_new(o, "kernels", distinct(m, offsetof(struct engine, kernels)));
+    json_object_set_new(o, "weights", formats(m, offsetof(struct engine, weights)));
+    json_object_set_new(o, "weights_stored", formats(m, offsetof(struct engine, weights_stored)));
+    json_object_set_new(o, "kv_cache", distinct(m, offsetof(struct engine, kv_cache)));
+    json_object_set_new(o, "moe_routing", distinct(m, offsetof(struct engine, moe_routing)));
+    json_object_set_new(o, "placement", distinct(m, offsetof(struct engine, placement)));
+    json_object_set_new(o, "transport", distinct(m, offsetof(struct engine, transport)));
     set_sums(o, m);
     for (size_t i = 0; i < m->n_engines; i++) {
         json_array_append_new(ranks, row_json(m, &m->engines[i]));
@@ -169,9 +167,10 @@ static void put_computing(struct str *out, const json_t *engine)
 {
     str_printf(out, "%s", text(engine, "backend"));
     if (value_get(engine, "threads") > 0) {
-        str_printf(out, ", kernels %s, %.0f thread(s) a rank%s", text(engine, "kernels"),
+        const char *placement = text(engine, "placement");
+        str_printf(out, ", kernels %s, %.0f thread(s) a rank, %s%s", text(engine, "kernels"),
                    value_get(engine, "threads"),
-                   json_is_true(json_object_get(engine, "pinned")) ? ", pinned" : ", not pinned");
+                   strcmp(placement, "pinned") == 0 ? "" : "not pinned: ", placement);
     }
     if (json_is_string(json_object_get(engine, "device"))) {
         str_printf(out, " (%s)", text(engine, "device"));

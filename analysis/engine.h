@@ -13,7 +13,7 @@ struct json_t;
  * New reference, null without workers. Texts in which ranks differ name all of them; bytes are of one
  * replica, weight_bytes and n_weights as held by its ranks together.
  *
- *   {backend, device, kernels, threads, pinned, weights, weights_stored, weight_bytes, n_weights,
+ *   {backend, device, kernels, threads, placement, weights, weights_stored, weight_bytes, n_weights,
  *    bytes_per_weight, kv_cache, kv_bytes_per_token, kv_tokens, moe_routing, moe_zipf, transport,
  *    ranks[]{rank, replica, stage, tensor, first_layer, n_layers, threads, cores, kernels, weights,
  *            weight_bytes, bytes_per_weight, kv_bytes_per_token}}

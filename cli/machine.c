@@ -1,15 +1,14 @@
 #include "cli/machine.h"
 
-#include <sched.h>
 #include <unistd.h>
 
+#include "core/cores.h"
 #include "core/pool.h"
 #include "workers/cpu/ceilings.h"
 
 int machine_cores(void)
 {
-    cpu_set_t set;
-    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    return cores_self(true).n_cpus;
 }
 
 /* Where no unit multiplies bf16, float32 does. */

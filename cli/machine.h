@@ -4,7 +4,7 @@
 #include "core/err.h"
 #include "workers/sim/hardware.h"
 
-/* Cores that this process may use. */
+/* Cores that this process may use, or the time of so many. */
 int machine_cores(void);
 
 /* Measured by all of them, in about a second (workers/cpu/ceilings.h). ERR_ENV: no memory for it. */

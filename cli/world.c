@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cli/placement.h"
 #include "cli/signals.h"
 #include "cli/text_model.h"
 #include "core/clock.h"
@@ -235,25 +236,23 @@ int world_end_service(struct world *w, struct err *e)
 
 struct load_job {
     struct world *w;
+    struct placement placement; // of a worker
     bool with_dataset;
     int rc;
     struct err e;
 };
 
-/* Compute threads of this worker: its share of the host's cores, at least one. */
-static int worker_threads(const struct world *w)
+static int create_worker(struct world *w, struct placement *p, struct err *e)
 {
-    if (w->config.target.threads > 0) {
-        return (int)w->config.target.threads;
+    if (placement_plan(p, e)) {
+        return -1;
     }
-    cpu_set_t set;
-    int cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-    int here = 0;
-    for (int r = 0; r < comm_size(w->comm); r++) {
-        here += !layout_is_load(&w->layout, r) &&
-                strcmp(comm_host(w->comm, r), comm_host(w->comm, w->rank)) == 0;
-    }
-    return cores / here > 1 ? cores / here : 1;
+    const struct worker_cores cores = {
+        .n_threads = p->part.n_threads,
+        .cpus = p->cpus,
+        .placement = cores_placement_text(p->part.placement),
+    };
+    return worker_create(&w->worker, &w->layout, w->rank, &cores, &w->config.target, &w->arch, e);
 }
 
 static void load_job_run(void *arg)
@@ -262,8 +261,7 @@ static void load_job_run(void *arg)
     struct world *w = job->w;
     const struct run_config *c = &w->config;
     if (!w->is_load) {
-        job->rc = worker_create(&w->worker, &w->layout, w->rank, worker_threads(w), &c->target,
-                                &w->arch, &job->e);
+        job->rc = create_worker(w, &job->placement, &job->e);
         return;
     }
     job->rc = text_model_tokenizer(c, &w->arch, &w->tokenizer, &job->e);
@@ -279,9 +277,12 @@ static void load_job_run(void *arg)
 int world_load(struct world *w, bool with_dataset, struct err *e)
 {
     struct load_job job = {.w = w, .with_dataset = with_dataset};
-    if (world_wait(w, load_job_run, &job, e)) {
+    const struct target_config *t = &w->config.target;
+    if (placement_share(&job.placement, w->comm, &w->layout, (int)t->threads, t->pin, e) ||
+        world_wait(w, load_job_run, &job, e)) {
         return -1;
     }
+    placement_free(&job.placement);
     *e = job.e;
     if (world_agree(w, e) || world_measure_clocks(w, e)) {
         return -1;
@@ -301,28 +302,6 @@ const char *world_describe_rank(const struct layout *l, int rank, char *buf, siz
         snprintf(buf, cap, "worker, replica %d stage %d", p.replica, p.stage);
     }
     return buf;
-}
-
-static void cpuset_text(char *buf, size_t cap)
-{
-    cpu_set_t set;
-    size_t len = 0;
-    buf[0] = '\0';
-    if (sched_getaffinity(0, sizeof set, &set)) {
-        return;
-    }
-    for (int cpu = 0; cpu < CPU_SETSIZE && len + 16 < cap; cpu++) {
-        if (!CPU_ISSET(cpu, &set)) {
-            continue;
-        }
-        int last = cpu;
-        while (last + 1 < CPU_SETSIZE && CPU_ISSET(last + 1, &set)) {
-            last++;
-        }
-        len += (size_t)snprintf(buf + len, cap - len, last > cpu ? "%s%d-%d" : "%s%d",
-                                len ? "," : "", cpu, last);
-        cpu = last;
-    }
 }
 
 static const char *class_name(void)
@@ -361,7 +340,7 @@ static struct store_rank own_row(const struct world *w)
         memcpy(r.kernels, mine.kernels, sizeof r.kernels);
     }
     snprintf(r.host, sizeof r.host, "%s", comm_host(w->comm, w->rank));
-    cpuset_text(r.cpuset, sizeof r.cpuset);
+    cores_text_self(r.cpuset, sizeof r.cpuset);
     const char *compute = !w->worker ? "-" : worker_idle_class(w->worker) ? "idle" : "other";
     snprintf(r.sched_class, sizeof r.sched_class, "%s/%s", class_name(), compute);
     return r;

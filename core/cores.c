@@ -1,9 +1,16 @@
 #include "core/cores.h"
 
 #include "core/mem.h"
+#include "core/quota.h"
 
 #include <hwloc.h>
+#include <math.h>
+#include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+
+#define KEEPERS_SHARE 4 // ranks that keep time keep CPUs while they are at most one in so many
 
 static int compare(const void *a, const void *b)
 {
@@ -75,4 +82,158 @@ int cores_plan(int *cpus, int first, int n, int total, bool *pinned, struct err 
     }
     free(all);
     return 0;
+}
+
+/* --- several ranks on one host ------------------------------------------------------------------ */
+
+int cores_count(const struct cores_set *s)
+{
+    int n = 0;
+    for (size_t i = 0; i < sizeof s->words / sizeof *s->words; i++) {
+        n += __builtin_popcountll(s->words[i]);
+    }
+    return n;
+}
+
+static struct cores_set own_set(void)
+{
+    cpu_set_t mine;
+    struct cores_set s = {0};
+    if (sched_getaffinity(0, sizeof mine, &mine)) {
+        s.words[0] = 1;
+        return s;
+    }
+    for (int cpu = 0; cpu < CORES_MAX_CPUS && cpu < CPU_SETSIZE; cpu++) {
+        s.words[cpu / 64] |= (uint64_t)(CPU_ISSET(cpu, &mine) != 0) << cpu % 64;
+    }
+    return s;
+}
+
+struct cores_rank cores_self(bool computes)
+{
+    struct cores_rank r = {.set = own_set(), .computes = computes};
+    r.n_cpus = (int32_t)fmax(1, fmin(cores_count(&r.set), floor(quota_cpus())));
+    return r;
+}
+
+const char *cores_placement_text(enum cores_placement p)
+{
+    static const char *const texts[] = {
+        [CORES_PINNED] = "pinned",
+        [CORES_OFF] = "not asked for",
+        [CORES_CROWDED] = "more ranks or threads than CPUs",
+        [CORES_QUOTA] = "a quota, not CPUs of its own",
+        [CORES_OVERLAP] = "ranks with partly the same CPUs",
+    };
+    return texts[p];
+}
+
+static bool is_same(const struct cores_set *a, const struct cores_set *b)
+{
+    return memcmp(a, b, sizeof *a) == 0;
+}
+
+static bool meets(const struct cores_set *a, const struct cores_set *b)
+{
+    uint64_t both = 0;
+    for (size_t i = 0; i < sizeof a->words / sizeof *a->words; i++) {
+        both |= a->words[i] & b->words[i];
+    }
+    return both != 0;
+}
+
+struct cores_part cores_divide(const struct cores_rank *ranks, int n, int mine, int n_threads)
+{
+    const struct cores_rank *own = &ranks[mine];
+    int n_compute = 0, n_keep = 0, before = 0;
+    bool overlaps = false;
+    CHECK(mine >= 0 && mine < n && own->computes);
+    for (int i = 0; i < n; i++) {
+        const bool same = is_same(&ranks[i].set, &own->set);
+        const bool meet = meets(&ranks[i].set, &own->set);
+        before += same && ranks[i].computes && i < mine;
+        n_compute += same && ranks[i].computes;
+        n_keep += meet && !ranks[i].computes;
+        overlaps |= meet && !same && ranks[i].computes;
+    }
+    const int n_cpus = own->n_cpus, all = cores_count(&own->set);
+    const int kept = n_keep * KEEPERS_SHARE <= n_cpus ? n_keep : 0;
+    const int share = (n_cpus - kept) / n_compute;
+    struct cores_part part = {.n_threads = n_threads > 0 ? n_threads : share > 1 ? share : 1};
+    part.first = before * part.n_threads;
+    part.total = n_compute * part.n_threads;
+    const bool crowded = n_compute + n_keep > all || part.total > all;
+    part.placement = overlaps       ? CORES_OVERLAP
+                     : n_cpus < all ? CORES_QUOTA
+                     : crowded      ? CORES_CROWDED
+                                    : CORES_PINNED;
+    return part;
+}
+
+/* --- as text -------------------------------------------------------------------------------------- */
+
+static int ascending(const void *a, const void *b)
+{
+    return *(const int *)a - *(const int *)b;
+}
+
+/* How many of v (n) from the first on are equally far apart; a pair counts only as neighbours. */
+static int run_length(const int *v, int n)
+{
+    int len = n > 1 ? 2 : 1;
+    while (len < n && v[len] - v[len - 1] == v[1] - v[0]) {
+        len++;
+    }
+    return len == 2 && v[1] - v[0] != 1 ? 1 : len;
+}
+
+static int put_run(char *buf, size_t cap, const int *v, int len)
+{
+    const int step = len > 1 ? v[1] - v[0] : 0;
+    if (step == 0) {
+        return snprintf(buf, cap, "%d", v[0]);
+    }
+    if (step == 1) {
+        return snprintf(buf, cap, "%d-%d", v[0], v[len - 1]);
+    }
+    return snprintf(buf, cap, "%d-%d:%d", v[0], v[len - 1], step);
+}
+
+const char *cores_text(const int *cpus, int n, char *buf, size_t cap)
+{
+    static const char rest[] = "...";
+    int *v = xcalloc((size_t)n + 1, sizeof *v);
+    size_t len = 0;
+    CHECK(cap > sizeof rest);
+    buf[0] = '\0';
+    for (int i = 0; i < n; i++) {
+        v[i] = cpus[i];
+    }
+    qsort(v, (size_t)n, sizeof *v, ascending);
+    for (int i = 0, run; i < n; i += run) {
+        char word[48];
+        run = run_length(v + i, n - i);
+        word[0] = ',';
+        put_run(word + 1, sizeof word - 1, v + i, run);
+        const char *text = len > 0 ? word : word + 1;
+        if (len + strlen(text) + sizeof rest > cap) {
+            strcpy(buf + len, rest);
+            break;
+        }
+        len += (size_t)snprintf(buf + len, cap - len, "%s", text);
+    }
+    free(v);
+    return buf;
+}
+
+const char *cores_text_self(char *buf, size_t cap)
+{
+    const struct cores_set s = own_set();
+    int cpus[CORES_MAX_CPUS], n = 0;
+    for (int cpu = 0; cpu < CORES_MAX_CPUS; cpu++) {
+        if (s.words[cpu / 64] >> cpu % 64 & 1) {
+            cpus[n++] = cpu;
+        }
+    }
+    return cores_text(cpus, n, buf, cap);
 }

@@ -7,8 +7,12 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
 #include "core/err.h"
+
+#define CORES_MAX_CPUS 1024 // CPUs of higher numbers are not seen
 
 /* A CPU as the system numbers it; index: which hardware thread of its core, which core of the host. */
 struct cores_cpu {
@@ -24,3 +28,51 @@ void cores_order(struct cores_cpu *cpus, int n);
  * are better left to the system. ERR_ENV: the host's topology cannot be read.
  */
 int cores_plan(int *cpus, int first, int n, int total, bool *pinned, struct err *e) ERR_CHECKED;
+
+/* --- several ranks on one host ------------------------------------------------------------------ */
+
+/* CPUs, by bits. */
+struct cores_set {
+    uint64_t words[CORES_MAX_CPUS / 64];
+};
+
+int cores_count(const struct cores_set *s);
+
+/* What a rank tells the others of its host. */
+struct cores_rank {
+    struct cores_set set; // that it may run on
+    int32_t n_cpus;       // whose time it gets: fewer than these under a quota
+    int32_t computes;     // else it keeps time
+};
+
+struct cores_rank cores_self(bool computes);
+
+enum cores_placement {
+    CORES_PINNED,
+    CORES_OFF,     // nobody asked for it
+    CORES_CROWDED, // more ranks or threads than CPUs
+    CORES_QUOTA,   // others compute on the same CPUs
+    CORES_OVERLAP, // ranks whose CPUs are partly the same
+};
+
+/* "pinned", "more ranks or threads than CPUs": for the results. */
+const char *cores_placement_text(enum cores_placement p);
+
+struct cores_part {
+    enum cores_placement placement;
+    int n_threads;    // to compute with, at least 1
+    int first, total; // which of all threads that compute on the same CPUs they are: for cores_plan
+};
+
+/*
+ * The part of rank `mine` of a host's ranks (n), which computes: CPUs are divided evenly between those
+ * that compute on the same ones; ranks that keep time keep one each, as long as that is at most a quarter.
+ * n_threads 0: as many as its part has. Pure.
+ */
+struct cores_part cores_divide(const struct cores_rank *ranks, int n, int mine, int n_threads);
+
+/* "0-3,8-14:2": CPUs (n) in ascending order, into buf; what does not fit is "...". Returns buf. */
+const char *cores_text(const int *cpus, int n, char *buf, size_t cap);
+
+/* The same of all CPUs that this process may run on. */
+const char *cores_text_self(char *buf, size_t cap);

@@ -33,7 +33,7 @@ struct member {
 
 struct pool {
     int n_members;
-    bool idle_class;
+    bool idle_class, pinned;
     struct member *members; // (n_members)
 
     pool_fn fn; // NULL ends the members; published by `submitted`
@@ -94,18 +94,25 @@ static void *member_main(void *arg)
     }
 }
 
+/* Whether it could be. */
+static bool pin(const struct member *m, int cpu)
+{
+    cpu_set_t set;
+    if (cpu < 0 || cpu >= CPU_SETSIZE) {
+        return false;
+    }
+    CPU_ZERO(&set);
+    CPU_SET(cpu, &set);
+    int rc = pthread_setaffinity_np(m->thread, sizeof set, &set);
+    if (rc) {
+        log_warn("pool", "cannot pin thread %d to CPU %d: %s", m->index, cpu, strerror(rc));
+    }
+    return rc == 0;
+}
+
 static void place(struct pool *p, struct member *m, const int *cpus, bool idle_class)
 {
-    if (cpus && cpus[m->index] >= 0 && cpus[m->index] < CPU_SETSIZE) {
-        cpu_set_t set;
-        CPU_ZERO(&set);
-        CPU_SET(cpus[m->index], &set);
-        int rc = pthread_setaffinity_np(m->thread, sizeof set, &set);
-        if (rc) {
-            log_warn("pool", "cannot pin thread %d to CPU %d: %s", m->index, cpus[m->index],
-                     strerror(rc));
-        }
-    }
+    p->pinned = cpus && pin(m, cpus[m->index]) && p->pinned;
     struct sched_param none = {0};
     if (idle_class && pthread_setschedparam(m->thread, SCHED_IDLE, &none)) {
         p->idle_class = false;
@@ -122,6 +129,7 @@ struct pool *pool_create(int n_members, const int *cpus, bool idle_class)
     }
     p->n_members = n_members;
     p->idle_class = idle_class;
+    p->pinned = true; // so far
     p->members = xcalloc((size_t)n_members, sizeof *p->members);
     for (int i = 0; i < n_members; i++) {
         struct member *m = &p->members[i];
@@ -201,6 +209,11 @@ void pool_barrier(struct pool *p)
 bool pool_is_idle_class(const struct pool *p)
 {
     return p->idle_class;
+}
+
+bool pool_is_pinned(const struct pool *p)
+{
+    return p->pinned;
 }
 
 void pool_destroy(struct pool *p)

@@ -26,7 +26,8 @@ bool pool_poll(struct pool *p);
 /* Inside fn: wait for all members (spin, then yield). */
 void pool_barrier(struct pool *p);
 
-/* Whether SCHED_IDLE is in force (asked for and granted). */
+/* Whether SCHED_IDLE, and a CPU for every member, are in force (asked for and granted). */
 bool pool_is_idle_class(const struct pool *p);
+bool pool_is_pinned(const struct pool *p);
 
 void pool_destroy(struct pool *p);

@@ -143,15 +143,16 @@ struct engine {
     int32_t first_layer, n_layers; // of the model, in its stage
     int32_t n_threads;             // that compute; 0: none does
     char backend[16];
-    char device[112];        // what computes, or what is simulated
-    char kernels[16];        // the set in use
-    char cores[64];          // CPUs that its threads are pinned to, in their order; "": not pinned
-    char weights[32];        // formats of its matrices in memory, most bytes first: "bf16+f32"
-    char weights_stored[32]; // as the model has them
-    int64_t weight_bytes;    // in memory: its part, vectors and pads included
-    int64_t n_weights;       // that are in them
-    double bytes_per_weight; // NAN: none are
-    char kv_cache[16];       // format of keys and values
+    char device[112];          // what computes, or what is simulated
+    char kernels[16];          // the set in use
+    char cores[64];            // CPUs that its threads are pinned to, "0-3"; empty: none
+    char placement[40];        // "pinned", or why not
+    char weights[32];          // formats of its matrices in memory, most bytes first: "bf16+f32"
+    char weights_stored[32];   // as the model has them
+    int64_t weight_bytes;      // in memory: its part, vectors and pads included
+    int64_t n_weights;         // that are in them
+    double bytes_per_weight;   // NAN: none are
+    char kv_cache[16];         // format of keys and values
     double kv_bytes_per_token; // in this rank, factors and pads included
     int64_t kv_blocks;         // of 16 tokens: room
     char moe_routing[16]; // who chooses experts: "model", "uniform", "zipf"; "none": it has none

@@ -32,7 +32,7 @@ struct backend_config {
     int weight_bits; // 0: as stored; 16: bfloat16; 8, 4: the layers' as integers, made at load
     struct shard_group group; // the ranks that share the stage's layers; zeros: one
     int n_threads;
-    const int *cpus; // (n_threads) or NULL
+    const int *cpus; // (n_threads) that they are pinned to, or NULL; -1: none
     bool idle_class;
     const char *kernels;        // as kernels_select takes them; "sim" takes none
     const struct costs *timing; // "sim" only: borrowed, outlives the backend

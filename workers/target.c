@@ -42,7 +42,14 @@ static const struct opt rows[] = {
     {ROW("target.layer_split", OPT_NUMBERS, NULL, 1, 100000,
          "layers of each stage, e.g. 9,9,8,6; empty: by cost", layer_split)},
     {ROW("target.threads", OPT_INT, "0", 0, 1024,
-         "compute threads per worker; 0: this host's cores over the workers on it", threads)},
+         "compute threads per worker; 0: this host's CPUs, or their time under a quota, over the "
+         "workers on it; load ranks keep one each where that is at most a quarter",
+         threads)},
+    {ROW(
+        "target.pin", OPT_BOOL, "true", 0, 0,
+        "compute threads are pinned to CPUs of their own, where ranks and threads are no more than "
+        "these; false where others compute on the same host",
+        pin)},
     {ROW("target.max_running", OPT_INT, "64", 1, MAX_ROWS,
          "requests that hold KV blocks at a time, per replica", max_running)},
     {ROW("target.max_waiting", OPT_INT, "4096", 0, 1 << 20,

@@ -57,6 +57,7 @@ struct target_config {
     int routing;       // enum routing_kind of model/routing.h
     int weights;       // enum target_weights
     int kv_cache;      // enum target_kv_cache
+    bool pin;          // compute threads to CPUs of their own, where there are enough
     int kernels;       // index of target_kernels' names; 0: auto
     int moe_routing;   // enum router_kind of workers/router.h
     double moe_zipf;   // exponent of ROUTER_ZIPF

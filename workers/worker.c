@@ -42,6 +42,8 @@ struct worker {
     struct comm *comm;
     int rank;
     int first_layer, n_layers; // of the stage
+    const char *placement;     // of its threads
+    bool cpus_given;           // that they were to be pinned to
 
     enum phase phase;
     bool shutdown;
@@ -114,8 +116,8 @@ static void gather(void *ctx, const void *mine, size_t n_bytes, void *all)
     tp_group_gather(ctx, mine, n_bytes, all);
 }
 
-static int create_backend(struct worker *w, const struct target_config *t, int threads,
-                          struct err *e)
+static int create_backend(struct worker *w, const struct target_config *t,
+                          const struct worker_cores *cores, struct err *e)
 {
     int first[RECORD_MAX_STAGES + 1];
     struct costs costs;
@@ -148,7 +150,8 @@ static int create_backend(struct worker *w, const struct target_config *t, int t
                   .ctx = w->tp,
                   .sum = sum,
                   .gather = gather},
-        .n_threads = threads,
+        .n_threads = cores->n_threads,
+        .cpus = cores->cpus,
         .idle_class = t->idle_class,
         .kernels = target_kernels(t),
     };
@@ -169,8 +172,9 @@ static int create_stage(struct worker *w, const struct target_config *t, struct 
     return stage_create(&w->stage, &cfg, e);
 }
 
-int worker_create(struct worker **out, const struct layout *layout, int rank, int threads,
-                  const struct target_config *t, const struct arch *a, struct err *e)
+int worker_create(struct worker **out, const struct layout *layout, int rank,
+                  const struct worker_cores *cores, const struct target_config *t,
+                  const struct arch *a, struct err *e)
 {
     CHECK(layout->pipeline <= RECORD_MAX_STAGES);
     struct worker *w = xcalloc(1, sizeof *w);
@@ -178,11 +182,13 @@ int worker_create(struct worker **out, const struct layout *layout, int rank, in
     w->place = layout_worker(layout, rank);
     w->arch = *a;
     w->rank = rank;
+    w->placement = cores->placement;
+    w->cpus_given = cores->cpus != NULL;
     w->spans = xcalloc(1, sizeof *w->spans);
     w->gaps = xcalloc(1, sizeof *w->gaps);
     struct sched_config cfg = target_sched(t, &w->arch);
     bool is_leader = rank == layout_leader(layout, w->place.replica);
-    if (create_group(w, t, e) != 0 || create_backend(w, t, threads, e) != 0 ||
+    if (create_group(w, t, e) != 0 || create_backend(w, t, cores, e) != 0 ||
         create_stage(w, t, e) != 0 || (is_leader && sched_create(&w->sched, &cfg, e) != 0)) {
         worker_destroy(w);
         return -1;
@@ -213,6 +219,11 @@ void worker_about(const struct worker *w, struct engine *out)
     out->rank = w->rank;
     out->first_layer = w->first_layer;
     out->n_layers = w->n_layers;
+    const bool refused = w->cpus_given && out->cores[0] == '\0';
+    snprintf(out->placement, sizeof out->placement, "%s",
+             out->n_threads == 0 ? "none"
+             : refused           ? "not permitted"
+                                 : w->placement);
     const bool alone = w->layout.pipeline == 1 && w->layout.tensor == 1;
     snprintf(out->transport, sizeof out->transport, "%s", alone ? "none" : "mpi");
 }

@@ -20,9 +20,17 @@ struct worker;
 /* Largest message that workers and their clients exchange: for comm_start. */
 size_t worker_max_message_bytes(const struct target_config *t, const struct arch *a);
 
+/* What computes. */
+struct worker_cores {
+    int n_threads;
+    const int *cpus;       // (n_threads) that they are pinned to, or NULL
+    const char *placement; // why so, for the results; static
+};
+
 /* Weights, KV pool, buffers. Uses no comm: safe in a helper thread while the main thread waits. */
-int worker_create(struct worker **out, const struct layout *layout, int rank, int threads,
-                  const struct target_config *t, const struct arch *a, struct err *e) ERR_CHECKED;
+int worker_create(struct worker **out, const struct layout *layout, int rank,
+                  const struct worker_cores *cores, const struct target_config *t,
+                  const struct arch *a, struct err *e) ERR_CHECKED;
 
 /*
  * Serve until WIRE_SHUTDOWN from rank 0. On WIRE_STEP statistics restart; on WIRE_STEP_END everything

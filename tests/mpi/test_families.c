@@ -210,7 +210,9 @@ static void run(const struct fixture *f, const struct mode *mode)
     if (rank == 0) {
         lead(f, mode);
     } else {
-        must(worker_create(&w, &layout, rank, 1, &target, &arch, &e), &e);
+        must(worker_create(&w, &layout, rank, &(struct worker_cores){1, NULL, "test"}, &target,
+                           &arch, &e),
+             &e);
         must(worker_serve(w, c, &e), &e);
         worker_destroy(w);
     }

@@ -654,7 +654,9 @@ static void run_once(bool prefix_cache, int64_t soak_ns)
     struct worker *w = NULL;
     target.prefix_cache = prefix_cache;
     if (rank > 0) {
-        must(worker_create(&w, &layout, rank, 1, &target, &arch, &e), &e);
+        must(worker_create(&w, &layout, rank, &(struct worker_cores){1, NULL, "test"}, &target,
+                           &arch, &e),
+             &e);
     }
     must(comm_barrier(c, 20 * NS_PER_S, &e), &e);
     if (rank == 0) {

@@ -432,6 +432,7 @@ static struct engine *make_engines(unsigned n_stages)
                                      .kv_blocks = 1024,
                                      .moe_routing = "none",
                                      .moe_zipf = NAN,
+                                     .placement = "none",
                                      .transport = "mpi"};
     }
     return engines;

@@ -1,6 +1,7 @@
 #include "workers/cpu/backend.h"
 
 #include "core/clock.h"
+#include "core/cores.h"
 #include "core/mem.h"
 #include "core/pool.h"
 #include "workers/backend.h"
@@ -17,6 +18,7 @@ struct cpu {
     struct packed weights;
     struct phases *phases;
     struct pool *pool;
+    int *cpus; // (threads) that they are pinned to, or NULL
     enum arch_dtype kv_dtype;
     struct moe_routing routing;
     uint32_t n_blocks;
@@ -32,6 +34,18 @@ static struct cpu *cpu_of(struct backend *b)
 static const struct cpu *cpu_of_const(const struct backend *b)
 {
     return (const struct cpu *)(const void *)b;
+}
+
+/* Where the threads are, if each has its place. */
+static void keep_cpus(struct cpu *b, const struct backend_config *cfg)
+{
+    if (!pool_is_pinned(b->pool)) {
+        return;
+    }
+    b->cpus = xcalloc((size_t)cfg->n_threads, sizeof *b->cpus);
+    for (int i = 0; i < cfg->n_threads; i++) {
+        b->cpus[i] = cfg->cpus[i];
+    }
 }
 
 static int create(struct backend **out, const struct backend_config *cfg, struct err *e)
@@ -57,6 +71,7 @@ static int create(struct backend **out, const struct backend_config *cfg, struct
         goto free_backend;
     }
     b->pool = pool_create(cfg->n_threads, cfg->cpus, cfg->idle_class);
+    keep_cpus(b, cfg);
     if (packed_load(&b->weights, cfg->model, &b->arch, &part, &shard, cfg->weight_bits, b->pool,
                     e)) {
         goto free_pool;
@@ -84,6 +99,7 @@ free_weights:
     packed_free(&b->weights);
 free_pool:
     pool_destroy(b->pool);
+    free(b->cpus);
 free_backend:
     free(b);
     return -1;
@@ -149,6 +165,9 @@ static void about(const struct backend *base, struct engine *out)
     out->weight_bytes = tally_bytes(&w->kept) + w->vector_bytes;
     out->n_weights = w->n_weights;
     out->n_threads = pool_size(b->pool);
+    if (b->cpus) {
+        cores_text(b->cpus, out->n_threads, out->cores, sizeof out->cores);
+    }
     snprintf(out->kv_cache, sizeof out->kv_cache, "%s", arch_dtype_name(b->kv_dtype));
     out->kv_bytes_per_token = phases_kv_bytes_per_token(b->phases);
     out->kv_blocks = b->n_blocks;
@@ -170,6 +189,7 @@ static void destroy(struct backend *base)
     pool_destroy(b->pool);
     phases_destroy(b->phases);
     packed_free(&b->weights);
+    free(b->cpus);
     free(b);
 }
 
