@@ -118,7 +118,8 @@ static int on_message(void *arg, const struct comm_msg *m, struct err *e)
         c->shutdown = true;
         return 0;
     }
-    if (m->tag == WIRE_TOKENS || m->tag == WIRE_TRACE || m->tag == WIRE_REJECT) {
+    if (m->tag == WIRE_TOKENS || m->tag == WIRE_TRACE || m->tag == WIRE_REJECT ||
+        m->tag == WIRE_LOAD) {
         return 0; // of a request that the step's end has cancelled
     }
     return bad_message(m, e);

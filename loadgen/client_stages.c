@@ -18,6 +18,7 @@ struct client_stages {
     struct wire_sampling how; // with the run's seed
     uint32_t context;
     struct routing routing;
+    uint32_t step; // under way
 };
 
 static struct client_stages *stages_of(struct client *c)
@@ -179,6 +180,24 @@ static int take_tokens(struct client_stages *s, const struct comm_msg *m, int64_
     return 1;
 }
 
+/* Of another step it says nothing about this one. */
+static int take_load(struct client_stages *s, const struct comm_msg *m, struct err *e)
+{
+    struct wire_load load;
+    if (m->n_bytes != sizeof load) {
+        return bad_message(m, "load", e);
+    }
+    memcpy(&load, m->data, sizeof load);
+    if (load.replica >= (uint32_t)s->layout.replicas ||
+        m->src != layout_leader(&s->layout, (int)load.replica)) {
+        return bad_message(m, "load of a replica that is not its own", e);
+    }
+    if (load.step == s->step) {
+        routing_tell(&s->routing, (int)load.replica, load.n_tokens);
+    }
+    return 1;
+}
+
 static int stages_message(struct client *c, const struct comm_msg *m, struct err *e)
 {
     int64_t now_ns = clock_now_ns(); // first of all: it is the arrival of what the message brings
@@ -189,9 +208,18 @@ static int stages_message(struct client *c, const struct comm_msg *m, struct err
         return take_trace(stages_of(c), m, now_ns, e);
     case WIRE_REJECT:
         return take_reject(stages_of(c), m, now_ns, e);
+    case WIRE_LOAD:
+        return take_load(stages_of(c), m, e);
     default:
         return 0;
     }
+}
+
+static void stages_begin_step(struct client *c, const struct wire_step *step)
+{
+    struct client_stages *s = stages_of(c);
+    s->step = step->index;
+    routing_tell_none(&s->routing);
 }
 
 static void stages_cancel(struct client *c, struct live *l)
@@ -218,6 +246,7 @@ static const struct client_ops stages_ops = {
     .prepare = stages_prepare,
     .submit = stages_submit,
     .message = stages_message,
+    .begin_step = stages_begin_step,
     .cancel = stages_cancel,
     .destroy = stages_destroy,
 };
@@ -234,7 +263,7 @@ struct client *client_stages_create(struct comm *comm, const struct layout *layo
     s->table = t;
     s->context = (uint32_t)context;
     s->ignore_eos = ignore_eos;
-    routing_init(&s->routing, routing, layout->replicas);
+    routing_init(&s->routing, routing, layout->replicas, comm_rank(comm));
     return &s->base;
 }
 

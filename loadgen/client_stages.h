@@ -1,7 +1,7 @@
 /*
  * The target inside this job: prompt ids go to the leader of a replica, tokens come back from its
- * last stage (model/wire.h). Requests are spread over the replicas by what this load rank has outstanding
- * there (model/routing.h).
+ * last stage (model/wire.h). Requests are spread over the replicas by what is outstanding there
+ * (model/routing.h): leaders say what other load ranks have.
  *
  * Messages are checked: one that does not parse is an error (the peer is broken); one for a request
  * that has ended meanwhile is dropped; tokens that contradict the request end it as bad_stream.

@@ -6,7 +6,7 @@
  *
  *   rank 0 -> all        WIRE_STEP, WIRE_STEP_END, WIRE_SHUTDOWN
  *   load -> leader       WIRE_REQUEST, WIRE_CANCEL
- *   leader -> load       WIRE_REJECT
+ *   leader -> load       WIRE_REJECT, WIRE_LOAD
  *   last stage -> load   WIRE_TRACE, WIRE_LOGPROBS, WIRE_TOKENS (in this order for one token)
  *   any -> rank 0        WIRE_JOURNAL, WIRE_STEP_DONE
  *   load -> rank 0       WIRE_WAITING, while a step may stop early
@@ -30,6 +30,7 @@ enum wire_tag {
     WIRE_WAITING,
     WIRE_STEP_STOP,
     WIRE_LOGPROBS,
+    WIRE_LOAD,
     WIRE_WORKERS = 100,
 };
 
@@ -128,6 +129,13 @@ struct wire_cancel {
 /* The leader's queue is full (target.max_waiting), or the request cannot ever fit. */
 struct wire_reject {
     struct wire_ticket ticket;
+};
+
+/* What a leader has to do for other load ranks than the one that is told. */
+struct wire_load {
+    uint32_t step;
+    uint32_t replica;
+    uint64_t n_tokens; // prompt and output tokens outstanding
 };
 
 enum wire_token_flags {

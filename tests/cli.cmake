@@ -43,7 +43,7 @@ tm_cli_test(tls TIMEOUT 120)
 tm_cli_test(search TIMEOUT 240)
 set_property(TEST cli.search APPEND PROPERTY ENVIRONMENT
   "FAULT_SERVER=$<TARGET_FILE:fault_server>")
-tm_cli_test(simulated TIMEOUT 180)
+tm_cli_test(simulated TIMEOUT 300)
 tm_cli_test(model TIMEOUT 180 PROCESSORS 1)
 tm_cli_test(signals TIMEOUT 180 PROCESSORS 1)
 tm_cli_test(crash TIMEOUT 420 PROCESSORS 1 LABELS crash)

@@ -72,6 +72,7 @@ struct sched {
     uint32_t step;
     uint64_t seq, n_submitted;
     uint64_t n_preempted, n_queried_tokens, n_cached_tokens;
+    uint64_t *outstanding; // (cfg.n_load_ranks) tokens
 };
 
 /* --- lanes and KV blocks ------------------------------------------------------------------------ */
@@ -162,6 +163,19 @@ static uint32_t promised(const struct request *r)
 }
 
 /* The last blocks are the least worth finding again: they are freed first, and reused first. */
+static uint64_t tokens_left(const struct request *r)
+{
+    return (r->n_done == 0 ? (uint64_t)r->n_in : 0) + r->n_out - r->n_done;
+}
+
+/* A request's outstanding tokens were so many and now are others. */
+static void count_outstanding(struct sched *s, int32_t load_rank, uint64_t before, uint64_t now)
+{
+    if (load_rank >= 0 && load_rank < s->cfg.n_load_ranks) {
+        s->outstanding[load_rank] += now - before;
+    }
+}
+
 static void free_blocks(struct sched *s, struct request *r)
 {
     while (r->n_blocks > 0) {
@@ -189,6 +203,7 @@ static void stop_running(struct sched *s, uint32_t i)
 static void forget(struct sched *s, uint32_t i)
 {
     struct request *r = &s->requests[i];
+    count_outstanding(s, r->load_rank, tokens_left(r), 0);
     tickets_remove(&s->tickets, i);
     if (r->state != WAITING) {
         stop_running(s, i);
@@ -342,6 +357,7 @@ bool sched_submit(struct sched *s, const struct sched_request *q, int64_t now_ns
         return false;
     }
     s->n_free_requests--;
+    count_outstanding(s, r->load_rank, 0, tokens_left(r));
     tickets_add(&s->tickets, i, r->load_rank, r->ticket);
     if (at_once) {
         admit(s, i, now_ns);
@@ -637,7 +653,9 @@ static void advance(struct sched *s, uint32_t i, uint32_t flags, int32_t id)
         r->state = DECODE;
         age_list_insert(lane_list(s, r), s->links, i);
     }
+    const uint64_t before = tokens_left(r);
     ids_of(s, i)[r->n_in + r->n_done++] = id;
+    count_outstanding(s, r->load_rank, before, tokens_left(r));
 }
 
 int sched_complete(struct sched *s, uint32_t lane, uint64_t seq, const int32_t *ids,
@@ -722,6 +740,7 @@ int sched_create(struct sched **out, const struct sched_config *cfg, struct err 
     s->blocks = calloc(cfg->max_running, s->slot_blocks * sizeof *s->blocks);
     s->free_requests = calloc(s->max_requests, sizeof *s->free_requests);
     s->free_slots = calloc(cfg->max_running, sizeof *s->free_slots);
+    s->outstanding = xcalloc((size_t)cfg->n_load_ranks + 1, sizeof *s->outstanding);
     s->found = xcalloc(s->slot_blocks, sizeof *s->found);
     init_lanes(s);
     if (!s->requests || !s->links || !s->ids || !s->params || !s->blocks || !s->free_requests ||
@@ -759,6 +778,7 @@ void sched_destroy(struct sched *s)
     free(s->ids);
     free(s->params);
     free(s->found);
+    free(s->outstanding);
     free(s->requests);
     free(s->links);
     kv_pool_destroy(s->pool);
@@ -789,6 +809,12 @@ struct sched_counts sched_counts(const struct sched *s)
         .n_cached_tokens = s->n_cached_tokens,
     };
     return c;
+}
+
+uint64_t sched_outstanding(const struct sched *s, int load_rank)
+{
+    CHECK(load_rank >= 0 && load_rank < s->cfg.n_load_ranks);
+    return s->outstanding[load_rank];
 }
 
 uint32_t sched_lane_running(const struct sched *s, uint32_t lane)

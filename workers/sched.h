@@ -43,6 +43,7 @@ struct sched_config {
     uint32_t vocab;
     const int *eos_ids; // (n_eos) borrowed
     int n_eos;
+    int n_load_ranks; // whose outstanding tokens are counted; 0: nobody's
 };
 
 struct sched_request {
@@ -97,5 +98,7 @@ int sched_complete(struct sched *s, uint32_t lane, uint64_t seq, const int32_t *
                    uint32_t n_rows, int64_t now_ns, struct err *e) ERR_CHECKED;
 
 struct sched_counts sched_counts(const struct sched *s);
+/* Prompt and output tokens still to come of a load rank's requests; a prompt is through with its first token. */
+uint64_t sched_outstanding(const struct sched *s, int load_rank);
 /* Requests running in a lane: for tests and displays. */
 uint32_t sched_lane_running(const struct sched *s, uint32_t lane);

@@ -591,7 +591,7 @@ void stages_server_open(struct stages_server **out, const struct stages_server_c
     struct stages_server *s = xcalloc(1, sizeof *s);
     s->cfg = *cfg;
     s->form = chat_form_of(cfg->tokenizer);
-    routing_init(&s->routing, cfg->routing, cfg->layout.replicas);
+    routing_init(&s->routing, cfg->routing, cfg->layout.replicas, 0);
     s->loads = xcalloc((size_t)cfg->layout.replicas, sizeof *s->loads);
     s->front.server = (struct openai_front_server){
         .arg = s,

@@ -64,9 +64,9 @@ static const struct opt rows[] = {
          prefix_cache)},
     {ROW("target.routing", OPT_CHOICE, "least_tokens", 0, 0,
          "which replica gets a request; least_tokens: the one with the fewest prompt and output "
-         "tokens still to come, by what the load rank has sent itself",
+         "tokens still to come, of all load ranks; own_tokens: of the load rank that sends",
          routing),
-     .choices = "least_tokens|round_robin"},
+     .choices = "least_tokens|round_robin|own_tokens"},
     {ROW("target.idle_class", OPT_BOOL, "true", 0, 0,
          "compute threads run SCHED_IDLE where ranks share cores", idle_class)},
     {ROW("target.weights", OPT_CHOICE, "stored", 0, 0,

@@ -3,8 +3,10 @@
 #include "core/clock.h"
 #include "core/hist.h"
 #include "core/mem.h"
+#include "model/routing.h"
 #include "model/wire.h"
 #include "workers/backend.h"
+#include "workers/load_teller.h"
 #include "workers/sampler.h"
 #include "workers/sched.h"
 #include "workers/sim/costs.h"
@@ -37,7 +39,8 @@ struct worker {
     struct tp_group *tp; // NULL where a stage is one rank
     struct backend *backend;
     struct stage *stage;
-    struct sched *sched; // leader only
+    struct sched *sched;       // leader only
+    struct load_teller teller; // same
     struct spans *spans;
     struct comm *comm;
     int rank;
@@ -187,7 +190,11 @@ int worker_create(struct worker **out, const struct layout *layout, int rank,
     w->spans = xcalloc(1, sizeof *w->spans);
     w->gaps = xcalloc(1, sizeof *w->gaps);
     struct sched_config cfg = target_sched(t, &w->arch);
+    cfg.n_load_ranks = layout->load_ranks;
     bool is_leader = rank == layout_leader(layout, w->place.replica);
+    if (is_leader && t->routing == ROUTING_LEAST_TOKENS) {
+        load_teller_init(&w->teller, layout, w->place.replica);
+    }
     if (create_group(w, t, e) != 0 || create_backend(w, t, cores, e) != 0 ||
         create_stage(w, t, e) != 0 || (is_leader && sched_create(&w->sched, &cfg, e) != 0)) {
         worker_destroy(w);
@@ -203,6 +210,7 @@ void worker_destroy(struct worker *w)
         return;
     }
     sched_destroy(w->sched);
+    load_teller_free(&w->teller);
     stage_destroy(w->stage);
     if (w->backend != NULL) {
         backend_destroy(w->backend);
@@ -273,6 +281,7 @@ static int begin_step(struct worker *w, const struct comm_msg *m, struct err *e)
     stage_begin_step(w->stage, w->step, w->spans, now_ns);
     if (w->sched != NULL) {
         sched_begin_step(w->sched, w->step);
+        load_teller_begin_step(&w->teller, w->step, now_ns);
     }
     return 0;
 }
@@ -539,7 +548,8 @@ static int check_deadline(struct worker *w, int64_t now_ns, int64_t gap_ns, stru
 
 static int lead(struct worker *w, int64_t now_ns, int64_t gap_ns, struct err *e)
 {
-    if (check_deadline(w, now_ns, gap_ns, e) != 0 || sample(w, now_ns, e) != 0) {
+    if (check_deadline(w, now_ns, gap_ns, e) != 0 || sample(w, now_ns, e) != 0 ||
+        (w->phase == IN_STEP && load_teller_turn(&w->teller, w->comm, w->sched, now_ns, e) != 0)) {
         return -1;
     }
     return build(w, now_ns, e);

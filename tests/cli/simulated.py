@@ -63,6 +63,43 @@ class Timeline:
         return float(self.spans["dur_ns"][mine].mean())
 
 
+class TwoReplicas(cli.TestCase):
+    """Two load ranks of one user each share two replicas. Told by the leaders where the other is, each
+    takes the free replica; else each goes in turn, for it has nothing outstanding itself."""
+
+    def imbalance(self, routing):
+        """Mean |difference| of requests in the replicas / mean sum."""
+        import h5py  # noqa: PLC0415
+
+        path = self.folder / f"{routing}.h5"
+        config = cli.small_run(
+            self.folder, results=str(path), target__model="preset:llama-3.1-8b",
+            target__backend="sim", target__sim={"hardware": "l4", "scale": 0.3},
+            target__pipeline=1, target__replicas=2, target__routing=routing, load__ranks=2,
+            load__arrival="closed", load__users=2, load__rates=None,
+            load__output_tokens={"kind": "lognormal", "mean": 30, "sd": 20, "max": 120},
+            load__step="8s", load__drain="2s")
+        self.good("run", config, "--quiet", "--force")
+        with h5py.File(path, "r") as f:
+            step = f["steps/0000"]
+            replica, sent, last = (step["requests"][key][()] for key in
+                                   ("replica", "t_send_ns", "t_last_ns"))
+            begin, end = int(step.attrs["t_warm_ns"]), int(step.attrs["t_end_ns"])
+        at = np.arange(begin, end, 2_000_000)
+        n = np.zeros((2, len(at)))
+        for where, first, until in zip(replica, sent, np.where(last > 0, last, end)):
+            n[where] += (at >= first) & (at < until)
+        return float(np.mean(np.abs(n[0] - n[1])) / np.mean(n.sum(axis=0)))
+
+    def test_whole_loads_are_better_balanced_than_own_ones(self):
+        for _ in range(3):  # on a busy machine what is told comes late
+            own, told = self.imbalance("own_tokens"), self.imbalance("least_tokens")
+            print(f"imbalance of two replicas: {told:.3f}, {own:.3f} where nobody tells")
+            if told < 0.5 * own:
+                break
+        self.assertLess(told, 0.5 * own)
+
+
 class Simulated(cli.TestCase):
     def keys(self, **more):
         keys = dict(target__model=MODEL, target__backend="sim", target__pipeline=STAGES,

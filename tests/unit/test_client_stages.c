@@ -294,12 +294,18 @@ static void test_malformed_messages_are_errors(void **state)
         assert_true(n == sizeof tokens[0] || n >= sizeof tokens ||
                     deliver(WIRE_TOKENS, tokens, n) == -1);
         assert_true(n == sizeof(struct wire_reject) || deliver(WIRE_REJECT, &t, n) == -1);
+        assert_true(n == sizeof(struct wire_load) || deliver(WIRE_LOAD, &t, n) == -1);
     }
     const uint32_t n_stages[] = {0, RECORD_MAX_STAGES + 1, UINT32_MAX, UINT32_MAX / 4};
     for (int i = 0; i < 4; i++) {
         t.head.n_stages = n_stages[i];
         assert_int_equal(deliver(WIRE_TRACE, &t, TRACE_BYTES), -1);
     }
+    const struct wire_load elsewhere = {.replica = 1}; // there is one
+    assert_int_equal(deliver(WIRE_LOAD, &elsewhere, sizeof elsewhere), -1);
+    const struct wire_load load = {.n_tokens = 1000}, of_another_step = {.step = 7};
+    assert_int_equal(deliver(WIRE_LOAD, &load, sizeof load), 1);
+    assert_int_equal(deliver(WIRE_LOAD, &of_another_step, sizeof of_another_step), 1);
     make_trace(&t, l->ticket, 3); // of no phase
     assert_int_equal(deliver(WIRE_TRACE, &t, TRACE_BYTES), -1);
     assert_int_equal(deliver_trace(l->ticket, WIRE_LAST), -1); // without its first

@@ -23,7 +23,8 @@ enum {
     EOS = 17,
     MAX_LANES = 8,
     MAX_CONTEXT = 256,
-    N_GROUPS = 5,                     // of requests whose prompts begin alike ...
+    N_GROUPS = 5, // of requests whose prompts begin alike ...
+    N_LOAD_RANKS = 3,
     N_ALIKE = 3 * BATCH_KV_BLOCK + 5, // ... in so many tokens
 };
 
@@ -118,6 +119,21 @@ static void check_lanes(const struct sim *w)
     assert_true(c.waiting <= w->cfg.max_waiting + w->cfg.max_running - c.running);
     assert_true(c.kv_taken <= c.kv_size);
     assert_int_equal(c.in_flight, w->n_fly);
+}
+
+/* What load ranks are told is what requests that arrived still have to come. */
+static void check_outstanding(const struct sim *w)
+{
+    uint64_t want[N_LOAD_RANKS] = {0};
+    for (uint32_t i = 0; i < w->n_arrived; i++) {
+        const struct mirror *m = &w->m[i];
+        if (!m->rejected && !m->cancelled && !m->ended) {
+            want[i % N_LOAD_RANKS] += (m->n_done == 0 ? m->n_in : 0) + m->n_out - m->n_done;
+        }
+    }
+    for (int r = 0; r < N_LOAD_RANKS; r++) {
+        assert_int_equal(sched_outstanding(w->s, r), want[r]);
+    }
 }
 
 static void check_row_flags(const struct mirror *m, const struct batch_row *r)
@@ -349,7 +365,8 @@ static void cancel_one(struct sim *w)
     uint32_t i = (uint32_t)draw(w, w->n_arrived, 5, w->n_batches);
     struct mirror *m = &w->m[i];
     bool was_live = !m->ended && !m->cancelled && !m->rejected;
-    assert_int_equal(sched_cancel(w->s, (int32_t)(i % 3), ticket_of(i), w->now_ns), was_live);
+    assert_int_equal(sched_cancel(w->s, (int32_t)(i % N_LOAD_RANKS), ticket_of(i), w->now_ns),
+                     was_live);
     m->cancelled |= was_live;
 }
 
@@ -384,6 +401,7 @@ static void sim_open(struct sim *w)
     struct err e;
     w->cfg.vocab = VOCAB;
     w->cfg.eos_ids = eos_ids;
+    w->cfg.n_load_ranks = N_LOAD_RANKS;
     w->cfg.n_eos = 1;
     struct batch_limits lim = sched_batch_limits(&w->cfg);
     lim.n_stages = w->n_stages;
@@ -442,6 +460,9 @@ static void sim_run(struct sim *w)
             cancel_one(w);
         }
         check_lanes(w);
+        if (w->n_batches % 16 == 0) {
+            check_outstanding(w);
+        }
     }
     check_end(w);
     struct sched_counts c = sched_counts(w->s);
