@@ -66,7 +66,10 @@ static double best_split(struct problem *p, double (*fold)(double, double))
         int *taken = p->taken + (size_t)s * width;
         for (int l = s; l <= n_layers - (p->n_stages - s); l++) {
             for (int n = 1; n <= l - (s - 1); n++) {
-                double total = fold(from[l - n], stage_cost(p, s - 1, l - n, l));
+                double cost = stage_cost(p, s - 1, l - n, l), total = fold(from[l - n], cost);
+                if (fold(0, cost) >= to[l]) {
+                    break; // and more layers cost no less
+                }
                 if (total < to[l]) {
                     to[l] = total;
                     taken[l] = n;

@@ -77,6 +77,36 @@ static void shards_make_their_own_parts(void **state)
     assert_in_range(same, 0, 5); // another name, other values
 }
 
+/* Each instruction set's loops, for lengths that leave every remainder of its vectors. */
+static void every_set_gives_the_same_bits(void **state)
+{
+    (void)state;
+    enum {
+        N = 700
+    };
+    const struct fill_set *set;
+    int n_sets = 0;
+    float want[N], got[N];
+    uint16_t want_halves[N], halves[N];
+    for (; (set = fill_set(n_sets)) != NULL; n_sets++) {
+        for (uint64_t n = 0; n < N; n += n < 70 ? 1 : 61) {
+            const uint64_t from = fill_key(NAME) + n * n * 0x9e3779b97f4a7c15u;
+            for (uint64_t i = 0; i < n; i++) { // one by one
+                fill_f32(from, i, 1, &want[i]);
+                want_halves[i] = bf16_from_f32(want[i]);
+            }
+            got[n] = 7;
+            halves[n] = 7;
+            set->f32(from, n, got);
+            set->bf16(from, n, halves);
+            assert_memory_equal(got, want, n * sizeof *got);
+            assert_memory_equal(halves, want_halves, n * sizeof *halves);
+            assert_true(got[n] == 7 && halves[n] == 7);
+        }
+    }
+    assert_true(n_sets >= 1 && strcmp(fill_set(n_sets - 1)->name, "portable") == 0);
+}
+
 static void bfloat16_rounds_to_nearest_even(void **state)
 {
     (void)state;
@@ -102,6 +132,7 @@ int main(void)
         cmocka_unit_test(known_values),
         cmocka_unit_test(spread_is_that_of_trained_models),
         cmocka_unit_test(shards_make_their_own_parts),
+        cmocka_unit_test(every_set_gives_the_same_bits),
         cmocka_unit_test(bfloat16_rounds_to_nearest_even),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

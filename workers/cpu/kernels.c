@@ -1,9 +1,9 @@
 #include "workers/cpu/kernels.h"
 
+#include "core/cpuid.h"
+
 #include <stdio.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #define MAX_WIDTH   8            // panels of a tile, of any set
 #define SMALL_BYTES (512u << 10) // of inputs: half of them at most stay in the second cache
@@ -12,42 +12,6 @@
 #define SOON_BYTES  4096         // from a load of a panel to the fetch
 
 /* --- sets ------------------------------------------------------------------------------------- */
-
-#ifdef TIDEMARK_X86_64
-static bool runs_avx2(void)
-{
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-           __builtin_cpu_supports("f16c");
-}
-
-static bool runs_avx512(void)
-{
-    return runs_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-}
-
-/* The kernel gives a process the tiles' registers when it asks for them; once is enough. */
-static bool amx_permitted(void)
-{
-    enum {
-        ARCH_REQ_XCOMP_PERM = 0x1023,
-        XFEATURE_XTILEDATA = 18,
-    };
-    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
-}
-
-static bool runs_avx512_bf16(void)
-{
-    return runs_avx512() && __builtin_cpu_supports("avx512bf16") &&
-           __builtin_cpu_supports("avx512vnni");
-}
-
-static bool runs_amx(void)
-{
-    return runs_avx512_bf16() && __builtin_cpu_supports("amx-tile") &&
-           __builtin_cpu_supports("amx-bf16") && amx_permitted();
-}
-#endif
 
 static bool runs_anywhere(void)
 {
@@ -60,10 +24,10 @@ static const struct {
     const char *needs;
 } sets[] = {
 #ifdef TIDEMARK_X86_64
-    {&kernels_amx, runs_amx, "AMX_BF16, or the system does not permit it"},
-    {&kernels_avx512_bf16, runs_avx512_bf16, "AVX512_BF16 and AVX512_VNNI"},
-    {&kernels_avx512, runs_avx512, "AVX-512 (F, BW, DQ, VL)"},
-    {&kernels_avx2, runs_avx2, "AVX2, FMA and F16C"},
+    {&kernels_amx, cpuid_has_amx, "AMX_BF16, or the system does not permit it"},
+    {&kernels_avx512_bf16, cpuid_has_avx512_bf16, "AVX512_BF16 and AVX512_VNNI"},
+    {&kernels_avx512, cpuid_has_avx512, "AVX-512 (F, BW, DQ, VL)"},
+    {&kernels_avx2, cpuid_has_avx2, "AVX2, FMA and F16C"},
 #endif
     {&kernels_portable, runs_anywhere, ""},
 };

@@ -1,11 +1,8 @@
 #include "workers/weights/fill.h"
 
-#include "workers/weights/bf16.h"
+#include "core/cpuid.h"
+#include "workers/weights/fill_loops.h"
 #include "workers/weights/formats.h"
-
-#define FILL_MEAN  131070   // of the sum of four fields
-#define FILL_SCALE 0x1p-21f // exact: the sum has 18 bits
-#define GOLDEN     0x9e3779b97f4a7c15u
 
 uint64_t fill_key(const char *name)
 {
@@ -16,40 +13,57 @@ uint64_t fill_key(const char *name)
     return h;
 }
 
-static float value(uint64_t key, uint64_t i)
+/* --- sets ------------------------------------------------------------------------------------- */
+
+static void f32(uint64_t state, size_t n, float *out)
 {
-    uint64_t h = key + (i + 1) * GOLDEN;
-    h = (h ^ h >> 30) * 0xbf58476d1ce4e5b9u;
-    h = (h ^ h >> 27) * 0x94d049bb133111ebu;
-    h ^= h >> 31;
-    int32_t sum = (int32_t)((h & 0xffff) + (h >> 16 & 0xffff) + (h >> 32 & 0xffff) + (h >> 48));
-    return (float)(sum - FILL_MEAN) * FILL_SCALE;
+    fill_loop_f32(state, n, out);
 }
+
+static void bf16(uint64_t state, size_t n, uint16_t *out)
+{
+    fill_loop_bf16(state, n, out);
+}
+
+static const struct fill_set portable = {"portable", f32, bf16};
+
+const struct fill_set *fill_set(int i)
+{
+#ifdef TIDEMARK_X86_64
+    if (cpuid_has_avx512() && i-- == 0) {
+        return &fill_avx512;
+    }
+    if (cpuid_has_avx2() && i-- == 0) {
+        return &fill_avx2;
+    }
+#endif
+    return i == 0 ? &portable : NULL;
+}
+
+/* --- values ----------------------------------------------------------------------------------- */
 
 void fill_f32(uint64_t key, uint64_t first, size_t n, float *out)
 {
-    for (size_t i = 0; i < n; i++) {
-        out[i] = value(key, first + i);
-    }
+    fill_set(0)->f32(key + first * FILL_GOLDEN, n, out);
 }
 
 void fill_bf16(uint64_t key, uint64_t first, size_t n, uint16_t *out)
 {
-    for (size_t i = 0; i < n; i++) {
-        out[i] = bf16_from_f32(value(key, first + i));
-    }
+    fill_set(0)->bf16(key + first * FILL_GOLDEN, n, out);
 }
 
 void fill_fp8(uint64_t key, uint64_t first, size_t n, float *out)
 {
+    fill_f32(key, first, n, out);
     for (size_t i = 0; i < n; i++) {
-        out[i] = formats_e4m3(formats_to_e4m3(value(key, first + i) * 0x1p12f)) * 0x1p-12f;
+        out[i] = formats_e4m3(formats_to_e4m3(out[i] * 0x1p12f)) * 0x1p-12f;
     }
 }
 
 void fill_mxfp4(uint64_t key, uint64_t first, size_t n, float *out)
 {
+    fill_f32(key, first, n, out);
     for (size_t i = 0; i < n; i++) {
-        out[i] = formats_e2m1(formats_to_e2m1(value(key, first + i) * 0x1p7f)) * 0x1p-7f;
+        out[i] = formats_e2m1(formats_to_e2m1(out[i] * 0x1p7f)) * 0x1p-7f;
     }
 }

@@ -22,7 +22,21 @@ uint64_t fill_key(const char *name);
 
 /* Elements first .. first + n - 1 of the tensor, row-major. */
 void fill_f32(uint64_t key, uint64_t first, size_t n, float *out);
+void fill_bf16(uint64_t key, uint64_t first, size_t n, uint16_t *out);
 /* The nearest that FP8 and MXFP4 have, as values. */
 void fill_fp8(uint64_t key, uint64_t first, size_t n, float *out);
 void fill_mxfp4(uint64_t key, uint64_t first, size_t n, float *out);
-void fill_bf16(uint64_t key, uint64_t first, size_t n, uint16_t *out);
+
+/* How an instruction set makes them: n values from state key + first * g on. Each gives the same bits. */
+struct fill_set {
+    const char *name;
+    void (*f32)(uint64_t state, size_t n, float *out);
+    void (*bf16)(uint64_t state, size_t n, uint16_t *out);
+};
+
+#ifdef TIDEMARK_X86_64
+extern const struct fill_set fill_avx2, fill_avx512;
+#endif
+
+/* The sets that can run here: the fastest, which the above take, first; NULL behind the last. */
+const struct fill_set *fill_set(int i);

@@ -437,12 +437,36 @@ static void put_span(const struct weights_tensor *t, const float *values, size_t
     }
 }
 
+/* Values that are made as they are given, all of them in a row. */
+static bool is_made_in_place(const struct weights_tensor *t)
+{
+    return !t->data && !t->is_norm && t->stored == t->dtype && t->col_step == 1 &&
+           t->row_step == t->n_cols && t->rotary_head == 0 && !(t->add != 0) &&
+           (t->dtype == ARCH_F32 || t->dtype == ARCH_BF16);
+}
+
+static const void *made_rows(const struct weights_tensor *t, int64_t first, int64_t n,
+                             void *scratch)
+{
+    const uint64_t at = (uint64_t)(t->first + first * t->row_step);
+    const size_t n_values = (size_t)(n * t->n_cols);
+    if (t->dtype == ARCH_F32) {
+        fill_f32(t->key, at, n_values, scratch);
+    } else {
+        fill_bf16(t->key, at, n_values, scratch);
+    }
+    return scratch;
+}
+
 const void *weights_rows(const struct weights_tensor *t, int64_t first, int64_t n, void *scratch)
 {
     CHECK(first >= 0 && n >= 0 && first + n <= t->n_rows);
     if (t->data && t->stored == t->dtype && t->col_step == 1 && t->row_step == t->n_cols &&
         !(t->add != 0)) {
         return as_stored(t, first, n, scratch);
+    }
+    if (is_made_in_place(t)) {
+        return made_rows(t, first, n, scratch);
     }
     CHECK(t->dtype == ARCH_F32 || t->dtype == ARCH_F16 || t->dtype == ARCH_BF16);
     for (int64_t col = 0; col < t->n_cols; col += DECODE_SPAN) {
