@@ -17,10 +17,11 @@ static bool ends_with(const char *path, const char *ending)
     return n >= k && strcmp(path + n - k, ending) == 0;
 }
 
+/* A folder may be a tiny model without one. */
 static bool has_tokenizer(const char *model)
 {
     if (!arch_is_folder(model)) {
-        return false;
+        return tokenizer_is_there(model);
     }
     char *path = xasprintf("%s/tokenizer.json", model);
     const bool is_there = access(path, F_OK) == 0;

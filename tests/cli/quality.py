@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 
+import gguf_model
 import tidemark_cli as cli
 
 GOLDEN = cli.ROOT / "tests" / "golden"
@@ -152,6 +153,16 @@ class Quality(cli.TestCase):
                                      ("as-is", "int8")})
         for f in one["forms"]:
             self.close(auto[f["weights"], f["kv"]]["perplexity"]["value"], f["perplexity"]["value"], 0.05, f)
+
+    def test_gguf(self):
+        """The same model as one file, tokenizer and all, says the same."""
+        stories, file = cli.shared("models/stories260K"), self.folder / "stories.gguf"
+        gguf_model.write(stories, file)
+        some = ["--weights", "int8", "--kv", "bf16"]
+        a, b = (without_clock(self.judge(*some, model=model, text=GOLDEN / "quality.txt", context=128))
+                for model in (stories, file))
+        self.assertEqual(a["forms"], b["forms"])
+        self.assertEqual(a["text"], b["text"])
 
     def test_a_part_of_the_text(self):
         """The first chunks only, and what lies behind the last whole one is not read."""
