@@ -232,6 +232,31 @@ static void long_and_high_products(void **state)
     }
 }
 
+/* Where inputs or products are denormals, or vanish, a row alone still gets what it gets among others. */
+static void products_near_nothing(void **state)
+{
+    (void)state;
+    const int ms[] = {2, 16, 20}, sizes[][2] = {{10, -130}, {-70, -60}, {-63, -63}};
+    for (int i = 0; i < 9; i++) {
+        struct product p;
+        open_product(&p, ms[i / 3], 40, 200, ARCH_BF16);
+        for (int k = 0; k < p.m * p.k; k++) {
+            p.x[k] = ldexpf(p.x[k], sizes[i % 3][0] + k % 3);
+        }
+        for (int k = 0; k < p.n * p.k; k++) {
+            p.wide[k] = ldexpf(p.wide[k], sizes[i % 3][1]);
+        }
+        matrix_pack(&p.w, 0, p.n, ARCH_F32, p.wide);
+        for (int s = 0; s < n_sets; s++) {
+            struct inputs in;
+            open_inputs(&in, sets[s], &p, kernels_form(sets[s], ARCH_BF16));
+            check_alone(sets[s], &p, &in.rows);
+            close_inputs(&in);
+        }
+        close_product(&p);
+    }
+}
+
 /* Integer sums are exact and floats are taken in one order: vector sets agree to the bit. */
 static void vector_sets_agree_on_integers(void **state)
 {
@@ -515,6 +540,7 @@ int main(void)
         cmocka_unit_test(halves_round_as_hardware_does),
         cmocka_unit_test(products),
         cmocka_unit_test(long_and_high_products),
+        cmocka_unit_test(products_near_nothing),
         cmocka_unit_test(vector_sets_agree_on_integers),
         cmocka_unit_test(rows_of_a_packed_matrix_come_back),
         cmocka_unit_test(integers_are_the_nearest),
