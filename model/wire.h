@@ -133,8 +133,7 @@ struct wire_reject {
 
 /* What a leader has to do for other load ranks than the one that is told. */
 struct wire_load {
-    uint32_t step;
-    uint32_t replica;
+    uint32_t step, replica;
     uint64_t n_tokens; // prompt and output tokens outstanding
 };
 

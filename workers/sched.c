@@ -6,6 +6,7 @@
 #include "core/mem.h"
 #include "workers/age_list.h"
 #include "workers/kv.h"
+#include "workers/outstanding.h"
 #include "workers/tickets.h"
 
 #define NONE AGE_LIST_NONE
@@ -72,7 +73,7 @@ struct sched {
     uint32_t step;
     uint64_t seq, n_submitted;
     uint64_t n_preempted, n_queried_tokens, n_cached_tokens;
-    uint64_t *outstanding; // (cfg.n_load_ranks) tokens
+    struct outstanding outstanding;
 };
 
 /* --- lanes and KV blocks ------------------------------------------------------------------------ */
@@ -98,24 +99,13 @@ static uint32_t lane_running(const struct lane *l)
     return l->decode.n + l->prefill.n;
 }
 
-static uint32_t emptiest_lane(const struct sched *s)
+/* The first of those with the fewest, or the most. */
+static uint32_t lane_with(const struct sched *s, bool fewest)
 {
     uint32_t best = 0;
     for (uint32_t i = 1; i < s->cfg.lanes; i++) {
-        if (lane_running(&s->lanes[i]) < lane_running(&s->lanes[best])) {
-            best = i;
-        }
-    }
-    return best;
-}
-
-static uint32_t fullest_lane(const struct sched *s)
-{
-    uint32_t best = 0;
-    for (uint32_t i = 1; i < s->cfg.lanes; i++) {
-        if (lane_running(&s->lanes[i]) > lane_running(&s->lanes[best])) {
-            best = i;
-        }
+        const uint32_t n = lane_running(&s->lanes[i]), of_best = lane_running(&s->lanes[best]);
+        best = (fewest ? n < of_best : n > of_best) ? i : best;
     }
     return best;
 }
@@ -124,8 +114,8 @@ static uint32_t fullest_lane(const struct sched *s)
 static void rebalance(struct sched *s)
 {
     for (;;) {
-        struct lane *from = &s->lanes[fullest_lane(s)];
-        uint32_t to = emptiest_lane(s);
+        struct lane *from = &s->lanes[lane_with(s, false)];
+        uint32_t to = lane_with(s, true);
         if (lane_running(from) <= lane_running(&s->lanes[to]) + 1) {
             return;
         }
@@ -163,19 +153,6 @@ static uint32_t promised(const struct request *r)
 }
 
 /* The last blocks are the least worth finding again: they are freed first, and reused first. */
-static uint64_t tokens_left(const struct request *r)
-{
-    return (r->n_done == 0 ? (uint64_t)r->n_in : 0) + r->n_out - r->n_done;
-}
-
-/* A request's outstanding tokens were so many and now are others. */
-static void count_outstanding(struct sched *s, int32_t load_rank, uint64_t before, uint64_t now)
-{
-    if (load_rank >= 0 && load_rank < s->cfg.n_load_ranks) {
-        s->outstanding[load_rank] += now - before;
-    }
-}
-
 static void free_blocks(struct sched *s, struct request *r)
 {
     while (r->n_blocks > 0) {
@@ -203,7 +180,7 @@ static void stop_running(struct sched *s, uint32_t i)
 static void forget(struct sched *s, uint32_t i)
 {
     struct request *r = &s->requests[i];
-    count_outstanding(s, r->load_rank, tokens_left(r), 0);
+    outstanding_end(&s->outstanding, r->load_rank, r->n_in, r->n_out, r->n_done);
     tickets_remove(&s->tickets, i);
     if (r->state != WAITING) {
         stop_running(s, i);
@@ -305,7 +282,7 @@ static void admit(struct sched *s, uint32_t i, int64_t now_ns)
         share_cached(s, i);
     }
     r->state = PREFILL;
-    r->lane = emptiest_lane(s);
+    r->lane = lane_with(s, true);
     r->t_admit_ns = now_ns;
     s->n_promised += promised(r);
     s->n_running++;
@@ -357,7 +334,7 @@ bool sched_submit(struct sched *s, const struct sched_request *q, int64_t now_ns
         return false;
     }
     s->n_free_requests--;
-    count_outstanding(s, r->load_rank, 0, tokens_left(r));
+    outstanding_add(&s->outstanding, r->load_rank, r->n_in, r->n_out);
     tickets_add(&s->tickets, i, r->load_rank, r->ticket);
     if (at_once) {
         admit(s, i, now_ns);
@@ -653,9 +630,8 @@ static void advance(struct sched *s, uint32_t i, uint32_t flags, int32_t id)
         r->state = DECODE;
         age_list_insert(lane_list(s, r), s->links, i);
     }
-    const uint64_t before = tokens_left(r);
+    outstanding_token(&s->outstanding, r->load_rank, r->n_in, r->n_done);
     ids_of(s, i)[r->n_in + r->n_done++] = id;
-    count_outstanding(s, r->load_rank, before, tokens_left(r));
 }
 
 int sched_complete(struct sched *s, uint32_t lane, uint64_t seq, const int32_t *ids,
@@ -740,7 +716,7 @@ int sched_create(struct sched **out, const struct sched_config *cfg, struct err 
     s->blocks = calloc(cfg->max_running, s->slot_blocks * sizeof *s->blocks);
     s->free_requests = calloc(s->max_requests, sizeof *s->free_requests);
     s->free_slots = calloc(cfg->max_running, sizeof *s->free_slots);
-    s->outstanding = xcalloc((size_t)cfg->n_load_ranks + 1, sizeof *s->outstanding);
+    outstanding_init(&s->outstanding, cfg->n_load_ranks);
     s->found = xcalloc(s->slot_blocks, sizeof *s->found);
     init_lanes(s);
     if (!s->requests || !s->links || !s->ids || !s->params || !s->blocks || !s->free_requests ||
@@ -778,7 +754,7 @@ void sched_destroy(struct sched *s)
     free(s->ids);
     free(s->params);
     free(s->found);
-    free(s->outstanding);
+    outstanding_free(&s->outstanding);
     free(s->requests);
     free(s->links);
     kv_pool_destroy(s->pool);
@@ -798,7 +774,7 @@ void sched_begin_step(struct sched *s, uint32_t step)
 
 struct sched_counts sched_counts(const struct sched *s)
 {
-    struct sched_counts c = {
+    return (struct sched_counts){
         .waiting = s->waiting.n + s->preempted.n,
         .running = s->n_running,
         .in_flight = s->n_in_flight,
@@ -808,13 +784,12 @@ struct sched_counts sched_counts(const struct sched *s)
         .n_queried_tokens = s->n_queried_tokens,
         .n_cached_tokens = s->n_cached_tokens,
     };
-    return c;
 }
 
 uint64_t sched_outstanding(const struct sched *s, int load_rank)
 {
     CHECK(load_rank >= 0 && load_rank < s->cfg.n_load_ranks);
-    return s->outstanding[load_rank];
+    return s->outstanding.tokens[load_rank];
 }
 
 uint32_t sched_lane_running(const struct sched *s, uint32_t lane)
