@@ -7,6 +7,14 @@ function(tm_full_test name timeout environment) # command...
 endfunction()
 
 tm_full_test(family_oracle 7200 "TIDEMARK_FULL=1" test_family_oracle)
+foreach(place "1 1 2" "1 2 3" "2 1 3" "3 1 4" "2 2 5")
+  separate_arguments(place)
+  list(GET place 0 p)
+  list(GET place 1 t)
+  list(GET place 2 n)
+  tm_full_test(families.p${p}t${t} 3600 "TIDEMARK_FULL=1;${TM_MPI_ENVIRONMENT}"
+    ${TM_MPIRUN} -np ${n} $<TARGET_FILE:mpi_families> ${p} ${t})
+endforeach()
 tm_full_test(fit 3600 "TIDEMARK_SOAK=1" test_fit)
 tm_full_test(search_queues 3600 "TIDEMARK_SOAK=1" test_search_queues)
 # An hour of requests that come and go at random, with preemptions, cancellations and two replicas.

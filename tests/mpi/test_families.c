@@ -3,6 +3,7 @@
  * turn: 128 greedy ids must be those of Hugging Face transformers, whether the request is alone and its
  * prompt goes in one batch, or in chunks among strangers, or in a KV pool so small that requests are
  * preempted and computed again. Weights of fewer bits than float32 must give one answer in all three cases.
+ * TIDEMARK_FULL=1: with every kernel set of the machine, not only the best.
  *
  *     mpirun -np 1+P*T mpi_families P T
  */
@@ -12,6 +13,7 @@
 #include "core/str.h"
 #include "model/layout.h"
 #include "model/wire.h"
+#include "workers/cpu/kernels.h"
 #include "workers/target.h"
 #include "workers/worker.h"
 
@@ -26,6 +28,7 @@ enum {
     N_OUT = 128,
     N_REQUESTS = 5, // the golden one is the third
     GOLDEN = 2,
+    N_SETS = 5, // of kernels
 };
 
 #define DEADLINE_NS (100 * NS_PER_S)
@@ -232,6 +235,26 @@ static void configure(char **argv)
                                     .moe_zipf = 1};
 }
 
+static void run_all(const struct fixture *f)
+{
+    for (size_t k = 0; k < sizeof modes / sizeof *modes; k++) {
+        run(f, &modes[k]);
+    }
+}
+
+/* As the `target.kernels` option counts them: auto first. */
+static void run_every_set(const struct fixture *f)
+{
+    struct target_config *t = &target;
+    struct err e = {0};
+    for (t->kernels = 1; t->kernels <= N_SETS; t->kernels++) {
+        const struct kernels *set;
+        if (kernels_select(&set, target_kernels(t), &e) == 0) {
+            run_all(f);
+        }
+    }
+}
+
 int main(int argc, char **argv)
 {
     struct err e = {0};
@@ -249,9 +272,7 @@ int main(int argc, char **argv)
         target.model = folder;
         must(arch_open(folder, &arch, &e), &e);
         read_golden(folder);
-        for (size_t k = 0; k < sizeof modes / sizeof *modes; k++) {
-            run(&fixtures[i], &modes[k]);
-        }
+        (getenv("TIDEMARK_FULL") ? run_every_set : run_all)(&fixtures[i]);
         free(folder);
     }
     comm_close(c);
