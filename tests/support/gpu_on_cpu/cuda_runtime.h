@@ -1,0 +1,233 @@
+/*
+ * As much of the CUDA runtime as workers/cuda uses, on the CPU: what a test without a GPU puts in place of
+ * CUDA's header of this name, so that kernels and the code around them run as they are written, slowly, and
+ * under sanitizers. It says nothing of speed, and of races only what an unlucky order shows.
+ *
+ * One block runs at a time; its threads are fibers that take turns at barriers and warp operations, in an
+ * order that is drawn anew for each launch. It is stricter than a GPU: a barrier that not all threads of
+ * a block (or lanes of a warp) reach, or a mask that is not whole, ends the test; memory comes
+ * filled with NaN, dynamic shared memory too; streams do everything at once, unless they are captured.
+ *
+ * GPU_ON_CPU_BYTES is the size of the device's memory (default 4 GB). gpu_on_cpu_fail makes a call fail.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define GPU_ON_CPU 1
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum cudaError {
+    cudaSuccess = 0,
+    cudaErrorInvalidValue = 1,
+    cudaErrorMemoryAllocation = 2,
+    cudaErrorInvalidConfiguration = 9,
+    cudaErrorInsufficientDriver = 35,
+    cudaErrorNoDevice = 100,
+    cudaErrorInvalidDevice = 101,
+    cudaErrorNotReady = 600,
+    cudaErrorLaunchFailure = 719,
+} cudaError_t;
+
+enum cudaMemcpyKind {
+    cudaMemcpyHostToHost = 0,
+    cudaMemcpyHostToDevice = 1,
+    cudaMemcpyDeviceToHost = 2,
+    cudaMemcpyDeviceToDevice = 3,
+    cudaMemcpyDefault = 4,
+};
+
+typedef struct CUstream_st *cudaStream_t;
+typedef struct CUevent_st *cudaEvent_t;
+typedef struct CUgraph_st *cudaGraph_t;
+typedef struct CUgraphExec_st *cudaGraphExec_t;
+
+enum { cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2, cudaHostAllocDefault = 0 };
+enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+enum cudaDeviceAttr {
+    cudaDevAttrMaxSharedMemoryPerBlockOptin = 97,
+    cudaDevAttrMultiProcessorCount = 16,
+    cudaDevAttrComputeCapabilityMajor = 75,
+    cudaDevAttrComputeCapabilityMinor = 76,
+    cudaDevAttrL2CacheSize = 38,
+};
+
+struct cudaDeviceProp {
+    char name[256];
+    size_t totalGlobalMem;
+    size_t sharedMemPerBlockOptin;
+    int major, minor, multiProcessorCount, l2CacheSize, pciBusID, pciDeviceID, pciDomainID;
+};
+
+const char *cudaGetErrorString(cudaError_t e);
+const char *cudaGetErrorName(cudaError_t e);
+cudaError_t cudaGetLastError(void);
+cudaError_t cudaPeekAtLastError(void);
+cudaError_t cudaDriverGetVersion(int *v);
+cudaError_t cudaRuntimeGetVersion(int *v);
+cudaError_t cudaGetDeviceCount(int *n);
+cudaError_t cudaSetDevice(int device);
+cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int device);
+cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr a, int device);
+cudaError_t cudaDeviceSynchronize(void);
+cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total);
+
+cudaError_t cudaMalloc(void **p, size_t n);
+cudaError_t cudaFree(void *p);
+cudaError_t cudaHostAlloc(void **p, size_t n, unsigned flags);
+cudaError_t cudaFreeHost(void *p);
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, enum cudaMemcpyKind kind,
+                            cudaStream_t s);
+cudaError_t cudaMemsetAsync(void *p, int value, size_t n, cudaStream_t s);
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned flags);
+cudaError_t cudaStreamDestroy(cudaStream_t s);
+cudaError_t cudaStreamQuery(cudaStream_t s);
+cudaError_t cudaStreamSynchronize(cudaStream_t s);
+cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned flags);
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned flags);
+cudaError_t cudaEventDestroy(cudaEvent_t e);
+cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s);
+cudaError_t cudaEventQuery(cudaEvent_t e);
+cudaError_t cudaEventSynchronize(cudaEvent_t e);
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to);
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t s, enum cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *x, cudaGraph_t g, unsigned long long flags);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t s);
+cudaError_t cudaGraphDestroy(cudaGraph_t g);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t x);
+
+/* The call of this name fails with `e` once, after `skip` that succeed; NULL: none does. */
+void gpu_on_cpu_fail(const char *call, int skip, cudaError_t e);
+size_t gpu_on_cpu_allocated(void); // bytes of device memory in use
+
+#ifdef __cplusplus
+}
+
+#include <functional>
+
+#include <math.h>
+#include <string.h>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline __attribute__((always_inline))
+#define __launch_bounds__(...)
+#define __shared__ static
+#define __align__(n) alignas(n)
+
+struct dim3 {
+    unsigned x, y, z;
+    dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+};
+
+struct uint2 { unsigned x, y; };
+struct alignas(16) uint4 { unsigned x, y, z, w; };
+struct alignas(8) float2 { float x, y; };
+struct alignas(16) float4 { float x, y, z, w; };
+static inline float2 make_float2(float x, float y) { return {x, y}; }
+static inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+static inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
+static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
+
+extern thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
+enum { warpSize = 32 };
+
+void __syncthreads();
+void __syncwarp(unsigned mask = 0xffffffffu);
+static inline void __threadfence() {}
+
+/* What each lane of the warp brings (up to 32 bytes), for all to read until its next operation. */
+struct gpu_on_cpu_lanes { unsigned char bytes[32][32]; };
+const gpu_on_cpu_lanes *gpu_on_cpu_exchange(unsigned mask, const void *mine, size_t n);
+unsigned gpu_on_cpu_lane();
+
+template <class T> static inline T gpu_on_cpu_from(unsigned mask, T v, unsigned lane)
+{
+    T out;
+    memcpy(&out, gpu_on_cpu_exchange(mask, &v, sizeof v)->bytes[lane & 31u], sizeof out);
+    return out;
+}
+
+template <class T> static inline T __shfl_sync(unsigned mask, T v, int lane, int width = 32)
+{
+    const unsigned me = gpu_on_cpu_lane(), w = (unsigned)width;
+    return gpu_on_cpu_from(mask, v, (me & ~(w - 1)) | ((unsigned)lane & (w - 1)));
+}
+
+template <class T> static inline T __shfl_xor_sync(unsigned mask, T v, int bits, int width = 32)
+{
+    (void)width; // of powers of two above `bits`
+    return gpu_on_cpu_from(mask, v, gpu_on_cpu_lane() ^ (unsigned)bits);
+}
+
+template <class T> static inline T __shfl_down_sync(unsigned mask, T v, unsigned n, int width = 32)
+{
+    const unsigned me = gpu_on_cpu_lane(), w = (unsigned)width;
+    return gpu_on_cpu_from(mask, v, (me & (w - 1)) + n < w ? me + n : me);
+}
+
+template <class T> static inline T __shfl_up_sync(unsigned mask, T v, unsigned n, int width = 32)
+{
+    const unsigned me = gpu_on_cpu_lane(), w = (unsigned)width;
+    return gpu_on_cpu_from(mask, v, (me & (w - 1)) >= n ? me - n : me);
+}
+
+static inline unsigned __ballot_sync(unsigned mask, int predicate)
+{
+    unsigned char mine = predicate != 0;
+    const gpu_on_cpu_lanes *all = gpu_on_cpu_exchange(mask, &mine, 1);
+    unsigned out = 0;
+    for (unsigned i = 0; i < 32; i++) {
+        out |= (unsigned)all->bytes[i][0] << i;
+    }
+    return out;
+}
+
+static inline int __any_sync(unsigned mask, int p) { return __ballot_sync(mask, p) != 0; }
+static inline int __all_sync(unsigned mask, int p) { return __ballot_sync(mask, p) == 0xffffffffu; }
+
+template <class T> static inline T gpu_on_cpu_swap(T *p, T v) { T old = *p; *p = v; return old; }
+template <class T> static inline T atomicAdd(T *p, T v) { return gpu_on_cpu_swap(p, (T)(*p + v)); }
+template <class T> static inline T atomicMax(T *p, T v) { return gpu_on_cpu_swap(p, *p < v ? v : *p); }
+template <class T> static inline T atomicMin(T *p, T v) { return gpu_on_cpu_swap(p, v < *p ? v : *p); }
+template <class T> static inline T atomicExch(T *p, T v) { return gpu_on_cpu_swap(p, v); }
+template <class T> static inline T atomicOr(T *p, T v) { return gpu_on_cpu_swap(p, (T)(*p | v)); }
+template <class T> static inline T atomicCAS(T *p, T old, T v) { return gpu_on_cpu_swap(p, *p == old ? v : *p); }
+
+template <class T> static inline T __ldg(const T *p) { return *p; }
+template <class T> static inline T __ldcs(const T *p) { return *p; }
+#define __expf(x) expf(x) // glibc has declarations of these names
+#define __logf(x) logf(x)
+static inline float __fdividef(float a, float b) { return a / b; }
+static inline float __frcp_rn(float x) { return 1 / x; }
+static inline float rsqrtf(float x) { return 1 / sqrtf(x); }
+static inline float __int_as_float(int v) { float f; memcpy(&f, &v, 4); return f; }
+static inline int __float_as_int(float f) { int v; memcpy(&v, &f, 4); return v; }
+static inline float __uint_as_float(unsigned v) { float f; memcpy(&f, &v, 4); return f; }
+static inline unsigned __float_as_uint(float f) { unsigned v; memcpy(&v, &f, 4); return v; }
+static inline int __popc(unsigned v) { return __builtin_popcount(v); }
+static inline int __clz(int v) { return v ? __builtin_clz((unsigned)v) : 32; }
+static inline int __ffs(int v) { return __builtin_ffs(v); }
+template <class T> static inline T min(T a, T b) { return b < a ? b : a; }
+template <class T> static inline T max(T a, T b) { return a < b ? b : a; }
+
+/* The block's dynamic shared memory. */
+unsigned char *gpu_on_cpu_shared();
+
+cudaError_t gpu_on_cpu_launch(dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t s,
+                              std::function<void()> body);
+
+template <class F> static inline cudaError_t cudaFuncSetAttribute(F *, cudaFuncAttribute, int)
+{
+    return cudaSuccess;
+}
+#endif

@@ -1,0 +1,135 @@
+/*
+ * What kernels are written with: launching, sums over warps and blocks, bfloat16, the tensor cores' one
+ * instruction that is used. Everything that nvcc and the CPU stand-in of the tests do differently
+ * (GPU_ON_CPU) is in this file.
+ */
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <stdint.h>
+
+#ifndef GPU_ON_CPU
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#endif
+
+#define FULL_WARP 0xffffffffu
+
+/* --- launching ---------------------------------------------------------------------------------- */
+
+/* Queue kernel<<<grid, block, shared_bytes, stream>>>(args...). */
+template <class... P, class... A>
+static inline cudaError_t launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes,
+                                 cudaStream_t stream, A... args)
+{
+#ifdef GPU_ON_CPU
+    return gpu_on_cpu_launch(grid, block, shared_bytes, stream,
+                             [=] { kernel(static_cast<P>(args)...); });
+#else
+    cudaLaunchConfig_t c = {};
+    c.gridDim = grid;
+    c.blockDim = block;
+    c.dynamicSmemBytes = shared_bytes;
+    c.stream = stream;
+    return cudaLaunchKernelEx(&c, kernel, static_cast<P>(args)...);
+#endif
+}
+
+/* The block's dynamic shared memory, aligned to 16 bytes. */
+#ifdef GPU_ON_CPU
+#define SHARED_BYTES(name) unsigned char *name = gpu_on_cpu_shared()
+#else
+#define SHARED_BYTES(name) extern __shared__ __align__(16) unsigned char name[]
+#endif
+
+/* --- sums and maxima ---------------------------------------------------------------------------- */
+
+__device__ __forceinline__ float warp_sum(float v)
+{
+    for (int bits = 16; bits > 0; bits /= 2) {
+        v += __shfl_xor_sync(FULL_WARP, v, bits);
+    }
+    return v;
+}
+
+__device__ __forceinline__ float warp_max(float v)
+{
+    for (int bits = 16; bits > 0; bits /= 2) {
+        v = fmaxf(v, __shfl_xor_sync(FULL_WARP, v, bits));
+    }
+    return v;
+}
+
+/* --- bfloat16, as its 16 bits ------------------------------------------------------------------- */
+
+typedef uint16_t bf16;
+
+__device__ __forceinline__ float float_of(bf16 v)
+{
+    return __uint_as_float((uint32_t)v << 16);
+}
+
+/* To nearest, ties to even. */
+__device__ __forceinline__ bf16 bf16_of(float v)
+{
+#ifdef GPU_ON_CPU
+    const uint32_t bits = __float_as_uint(v);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) {
+        return (bf16)(bits >> 16 | 0x40);
+    }
+    return (bf16)((bits + 0x7fffu + (bits >> 16 & 1)) >> 16);
+#else
+    return __bfloat16_as_ushort(__float2bfloat16_rn(v));
+#endif
+}
+
+/* Two in a register, the first one in the low half. */
+__device__ __forceinline__ uint32_t bf16_pair(float lo, float hi)
+{
+    return (uint32_t)bf16_of(lo) | (uint32_t)bf16_of(hi) << 16;
+}
+
+__device__ __forceinline__ float low_half(uint32_t pair)
+{
+    return __uint_as_float(pair << 16);
+}
+
+__device__ __forceinline__ float high_half(uint32_t pair)
+{
+    return __uint_as_float(pair & 0xffff0000u);
+}
+
+/* --- tensor cores ------------------------------------------------------------------------------- */
+
+/*
+ * d (16, 8) += a (16, 16) . b (16, 8) in float32, a and b bfloat16: mma.sync m16n8k16 (PTX ISA 9.7.14). With
+ * g = lane / 4 and t = lane % 4 a lane holds
+ *
+ *   a  rows g, g + 8, g, g + 8 at columns 2t, 2t, 2t + 8, 2t + 8, each with the column after it
+ *   b  rows 2t, 2t + 8, each with the row after it, of column g
+ *   d  row g at columns 2t, 2t + 1, row g + 8 at the same
+ */
+__device__ __forceinline__ void mma_bf16(float d[4], const uint32_t a[4], const uint32_t b[2])
+{
+#ifdef GPU_ON_CPU
+    const uint32_t mine[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
+    const gpu_on_cpu_lanes *all = gpu_on_cpu_exchange(FULL_WARP, mine, sizeof mine);
+    const unsigned lane = gpu_on_cpu_lane(), g = lane / 4, t = lane % 4;
+    for (unsigned i = 0; i < 4; i++) {
+        const unsigned row = g + i / 2 * 8, column = 2 * t + i % 2;
+        for (unsigned k = 0; k < 16; k++) {
+            uint32_t x[6], w[6];
+            memcpy(x, all->bytes[row % 8 * 4 + k % 8 / 2], sizeof x);
+            memcpy(w, all->bytes[column * 4 + k % 8 / 2], sizeof w);
+            const uint32_t xa = x[row / 8 + k / 8 * 2], wb = w[4 + k / 8];
+            d[i] += (k % 2 ? high_half(xa) : low_half(xa)) * (k % 2 ? high_half(wb) : low_half(wb));
+        }
+    }
+#else
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
+                 "{%8,%9}, {%0,%1,%2,%3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#endif
+}
