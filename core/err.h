@@ -40,4 +40,4 @@ int err_wrap(struct err *e, const char *fmt, ...) __attribute__((format(printf, 
         }                                                                                          \
     } while (0)
 
-_Noreturn void err_check_failed(const char *file, int line, const char *what);
+__attribute__((noreturn)) void err_check_failed(const char *file, int line, const char *what);

@@ -36,4 +36,5 @@ function(tm_device_test name)
 endfunction()
 
 tm_device_test(device)
+tm_device_test(matmul)
 tm_device_test(norm)

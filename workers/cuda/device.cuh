@@ -8,6 +8,7 @@
 #include <cuda_runtime.h>
 
 #include <stdint.h>
+#include <stdlib.h>
 
 #ifndef GPU_ON_CPU
 #include <cuda_bf16.h>
@@ -15,6 +16,16 @@
 #endif
 
 #define FULL_WARP 0xffffffffu
+
+/* Before a loop over registers: its rounds are all written out (or so many of them at a time). */
+#ifdef GPU_ON_CPU
+#define UNROLLED
+#define UNROLLED_BY(n)
+#else
+#define DEVICE_PRAGMA(text) _Pragma(#text)
+#define UNROLLED            DEVICE_PRAGMA(unroll)
+#define UNROLLED_BY(n)      DEVICE_PRAGMA(unroll(n))
+#endif
 
 /* --- launching ---------------------------------------------------------------------------------- */
 
@@ -98,6 +109,60 @@ __device__ __forceinline__ float low_half(uint32_t pair)
 __device__ __forceinline__ float high_half(uint32_t pair)
 {
     return __uint_as_float(pair & 0xffff0000u);
+}
+
+__device__ __forceinline__ uint32_t bf16_mul2(uint32_t a, uint32_t b)
+{
+#ifdef GPU_ON_CPU
+    return bf16_pair(low_half(a) * low_half(b), high_half(a) * high_half(b));
+#else
+    uint32_t d; // -0 added; subnormal numbers are numbers here
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(0x80008000u));
+    return d;
+#endif
+}
+
+__device__ __forceinline__ uint32_t bf16_add2(uint32_t a, uint32_t b)
+{
+#ifdef GPU_ON_CPU
+    return bf16_pair(low_half(a) + low_half(b), high_half(a) + high_half(b));
+#else
+    uint32_t d; // times 1
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(0x3f803f80u), "r"(b));
+    return d;
+#endif
+}
+
+/* Of float16's bits. */
+__device__ __forceinline__ float float_of_half(uint16_t v)
+{
+#ifdef GPU_ON_CPU
+    const uint32_t sign = (uint32_t)(v & 0x8000u) << 16, rest = v & 0x7fffu;
+    const float size = rest < 0x400u ? (float)rest * 0x1p-24f
+                                     : __uint_as_float((rest << 13) + ((rest < 0x7c00u ? 112u : 224u) << 23));
+    return __uint_as_float(__float_as_uint(size) | sign);
+#else
+    return __half2float(__ushort_as_half(v));
+#endif
+}
+
+/* --- memory ------------------------------------------------------------------------------------- */
+
+/* 16 bytes at a multiple of 16 that are read once, and by this thread alone: past the first-level cache. */
+__device__ __forceinline__ uint4 load_once(const void *p)
+{
+#ifdef GPU_ON_CPU
+    if ((uintptr_t)p % sizeof(uint4) != 0) {
+        abort();
+    }
+    return *(const uint4 *)p;
+#else
+    uint4 v;
+    asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "l"(p));
+    return v;
+#endif
 }
 
 /* --- tensor cores ------------------------------------------------------------------------------- */

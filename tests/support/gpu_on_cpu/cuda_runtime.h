@@ -214,6 +214,15 @@ static inline float __int_as_float(int v) { float f; memcpy(&f, &v, 4); return f
 static inline int __float_as_int(float f) { int v; memcpy(&v, &f, 4); return v; }
 static inline float __uint_as_float(unsigned v) { float f; memcpy(&f, &v, 4); return f; }
 static inline unsigned __float_as_uint(float f) { unsigned v; memcpy(&v, &f, 4); return v; }
+static inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector)
+{
+    unsigned out = 0;
+    for (unsigned i = 0; i < 4; i++) {
+        const unsigned at = selector >> 4 * i & 7u;
+        out |= ((at < 4 ? a : b) >> 8 * (at % 4) & 0xffu) << 8 * i;
+    }
+    return out;
+}
 static inline int __popc(unsigned v) { return __builtin_popcount(v); }
 static inline int __clz(int v) { return v ? __builtin_clz((unsigned)v) : 32; }
 static inline int __ffs(int v) { return __builtin_ffs(v); }
