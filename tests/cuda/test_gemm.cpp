@@ -6,13 +6,15 @@
 #include "tests/support/gpu_on_cpu/cublasLt.h"
 #endif
 
+#define SCRATCH_BYTES 6400 // few rows
+
 static struct gemm *gemm;
 
 static int up(void **state)
 {
     (void)state;
     struct err e = {};
-    return gemm_open(&gemm, &e);
+    return gemm_open(&gemm, SCRATCH_BYTES, &e);
 }
 
 static int down(void **state)
@@ -87,11 +89,13 @@ static void every_format(void **state)
     }
 }
 
-/* So wide that rows go through the scratch in several tiles. */
+/* Rows go through the scratch in several tiles: of 24 and of 1. */
 static void tiles_of_rows(void **state)
 {
     (void)state;
-    check(ARCH_INT4, {300, 120000, 65, 1, true, true, 0});
+    check(ARCH_INT4, {60, 128, 65, 1, true, true, 0});
+    check(ARCH_FP8, {3, 3100, 65, 1, true, false, 0});
+    check(ARCH_MXFP4, {30, 120, 66, 2, false, true, 0});
 }
 
 #ifdef GPU_ON_CPU
@@ -130,12 +134,12 @@ static void what_fails_says_so(void **state)
     struct err e = {};
     struct gemm *g = nullptr;
     cublaslt_on_cpu_fail("cublasLtCreate", CUBLAS_STATUS_NOT_INITIALIZED);
-    assert_int_equal(gemm_open(&g, &e), -1);
+    assert_int_equal(gemm_open(&g, GEMM_SCRATCH_BYTES, &e), -1);
     assert_non_null(strstr(e.msg, "cublasLtCreate"));
     cublaslt_on_cpu_fail(nullptr, CUBLAS_STATUS_SUCCESS);
     for (int skip = 0; skip < 2; skip++) {
         gpu_on_cpu_fail("cudaMalloc", skip, cudaErrorMemoryAllocation);
-        assert_int_equal(gemm_open(&g, &e), -1);
+        assert_int_equal(gemm_open(&g, GEMM_SCRATCH_BYTES, &e), -1);
         assert_int_equal(e.code, ERR_ENV);
         assert_non_null(strstr(e.msg, "64 MiB"));
     }

@@ -43,6 +43,7 @@ struct gemm {
     cublasLtHandle_t lt;
     void *workspace;
     uint16_t *scratch;
+    size_t scratch_bytes;
     struct choice *choices; // (n_choices)
     int n_choices, capacity;
 };
@@ -55,9 +56,10 @@ struct shape {
 
 /* --- life --------------------------------------------------------------------------------------- */
 
-int gemm_open(struct gemm **out, struct err *e)
+int gemm_open(struct gemm **out, size_t scratch_bytes, struct err *e)
 {
     struct gemm *g = xcalloc(1, sizeof *g);
+    g->scratch_bytes = scratch_bytes;
     const cublasStatus_t status = cublasLtCreate(&g->lt);
     if (status != CUBLAS_STATUS_SUCCESS) {
         g->lt = NULL;
@@ -66,11 +68,11 @@ int gemm_open(struct gemm **out, struct err *e)
     }
     cudaError_t error = cudaMalloc(&g->workspace, GEMM_WORKSPACE_BYTES);
     if (error == cudaSuccess) {
-        error = cudaMalloc((void **)&g->scratch, GEMM_SCRATCH_BYTES);
+        error = cudaMalloc((void **)&g->scratch, scratch_bytes);
     }
     if (error != cudaSuccess) {
         err_set(e, ERR_ENV, "cudaMalloc of %zu MiB for matrix products: %s",
-                (GEMM_WORKSPACE_BYTES + GEMM_SCRATCH_BYTES) >> 20, cudaGetErrorString(error));
+                (GEMM_WORKSPACE_BYTES + scratch_bytes) >> 20, cudaGetErrorString(error));
         goto fail;
     }
     *out = g;
@@ -350,14 +352,20 @@ static struct call call_of(const struct matmul *p)
     };
 }
 
+/* Rows that are widened at once; by eights, so that columns of y stay aligned. */
+static int rows_at_once(const struct gemm *g, int64_t ld)
+{
+    const int64_t fit = (int64_t)g->scratch_bytes / 2 / ld;
+    CHECK(fit > 0);
+    return fit > WIDEN_ROWS ? WIDEN_ROWS : (int)(fit < 8 ? fit : fit / 8 * 8);
+}
+
 /* One matrix of a batch, in tiles of rows that are widened one after the other. */
 static int widened(struct gemm *g, const struct matmul *p, int batch, cudaStream_t stream,
                    struct err *e)
 {
     const int64_t ld = ((int64_t)p->w.n_cols + 7) / 8 * 8;
-    const int64_t fit = (int64_t)GEMM_SCRATCH_BYTES / 2 / ld / 128 * 128;
-    const int most = fit < 128 ? 128 : fit > WIDEN_ROWS ? WIDEN_ROWS : (int)fit;
-    CHECK(most * ld * 2 <= (int64_t)GEMM_SCRATCH_BYTES);
+    const int most = rows_at_once(g, ld);
     struct call c = call_of(p);
     c.n_batch = 1;
     c.w = g->scratch;
