@@ -198,3 +198,63 @@ __device__ __forceinline__ void mma_bf16(float d[4], const uint32_t a[4], const 
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #endif
 }
+
+/*
+ * Two pairs of 8 x 8 matrices of bfloat16 in shared memory, each turned round: ldmatrix.x4.trans (PTX ISA
+ * 9.7.14). Lane l tells where row l % 8 of matrix l / 8 begins (16 bytes, aligned), and gets of each matrix the
+ * values of rows 2t, 2t + 1 in column g.
+ */
+__device__ __forceinline__ void turned_matrices(uint32_t out[4], const void *row)
+{
+#ifdef GPU_ON_CPU
+    const gpu_on_cpu_lanes *all = gpu_on_cpu_exchange(FULL_WARP, &row, sizeof row);
+    const unsigned lane = gpu_on_cpu_lane(), g = lane / 4, t = lane % 4;
+    for (unsigned i = 0; i < 4; i++) {
+        const bf16 *rows[2];
+        memcpy(&rows[0], all->bytes[i * 8 + 2 * t], sizeof rows[0]);
+        memcpy(&rows[1], all->bytes[i * 8 + 2 * t + 1], sizeof rows[1]);
+        out[i] = (uint32_t)rows[0][g] | (uint32_t)rows[1][g] << 16;
+    }
+#else
+    const uint32_t at = (uint32_t)__cvta_generic_to_shared(row);
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+                 : "r"(at)
+                 : "memory");
+#endif
+}
+
+/* --- copies into shared memory that go on beside what follows ------------------------------------ */
+
+/* 16 bytes, aligned, from global memory. */
+__device__ __forceinline__ void copy_later(void *to, const void *from)
+{
+#ifdef GPU_ON_CPU
+    gpu_on_cpu_copy_later(to, from);
+#else
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
+                 :
+                 : "r"((uint32_t)__cvta_generic_to_shared(to)), "l"(from)
+                 : "memory");
+#endif
+}
+
+/* This thread's copies since the last commit are a group. */
+__device__ __forceinline__ void copies_commit()
+{
+#ifdef GPU_ON_CPU
+    gpu_on_cpu_copies_commit();
+#else
+    asm volatile("cp.async.commit_group;" : : : "memory");
+#endif
+}
+
+/* Until all of this thread's groups but the last n are there. */
+template <int n> __device__ __forceinline__ void copies_wait()
+{
+#ifdef GPU_ON_CPU
+    gpu_on_cpu_copies_wait(n);
+#else
+    asm volatile("cp.async.wait_group %0;" : : "n"(n) : "memory");
+#endif
+}

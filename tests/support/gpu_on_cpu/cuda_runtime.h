@@ -232,6 +232,11 @@ template <class T> static inline T max(T a, T b) { return a < b ? b : a; }
 /* The block's dynamic shared memory. */
 unsigned char *gpu_on_cpu_shared();
 
+/* Copies of 16 bytes that arrive when they are waited for: all but the last n groups. */
+void gpu_on_cpu_copy_later(void *to, const void *from);
+void gpu_on_cpu_copies_commit();
+void gpu_on_cpu_copies_wait(size_t n);
+
 cudaError_t gpu_on_cpu_launch(dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t s,
                               std::function<void()> body);
 

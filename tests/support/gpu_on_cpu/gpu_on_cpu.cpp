@@ -27,12 +27,18 @@ namespace {
 
 enum state { READY, AT_WARP, AT_BLOCK, DONE };
 
+struct copy {
+    void *to;
+    const void *from;
+};
+
 struct fiber {
     void *sp;     // saved stack pointer
     char *stack;  // (STACK_BYTES)
     state at;
     unsigned turn; // of the warp's exchanges: which of the two boards is next
     dim3 index;
+    std::vector<std::vector<copy>> copies; // groups under way, the last one still open
 };
 
 struct warp {
@@ -105,6 +111,11 @@ void fiber_main()
     __sanitizer_finish_switch_fiber(nullptr, &m.home_bottom, &m.home_size);
 #endif
     (*m.body)();
+    for (const auto &group : m.now->copies) {
+        if (!group.empty()) {
+            fail("copies that were not waited for");
+        }
+    }
     go_home(DONE);
     abort();
 }
@@ -124,6 +135,7 @@ void fiber_start(fiber *f)
     memset(f->sp, 0, 6 * sizeof(void *));
     f->at = READY;
     f->turn = 0;
+    f->copies.assign(1, {});
 }
 
 void fiber_run(fiber *f)
@@ -259,6 +271,31 @@ const gpu_on_cpu_lanes *gpu_on_cpu_exchange(unsigned mask, const void *mine, siz
     memcpy(board->bytes[i % 32], mine, n);
     go_home(AT_WARP);
     return board;
+}
+
+void gpu_on_cpu_copy_later(void *to, const void *from)
+{
+    if ((reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from)) % 16 != 0) {
+        fail("a copy of 16 bytes that are not aligned");
+    }
+    memset(to, 0xff, 16);
+    m.now->copies.back().push_back({to, from});
+}
+
+void gpu_on_cpu_copies_commit()
+{
+    m.now->copies.emplace_back();
+}
+
+void gpu_on_cpu_copies_wait(size_t n)
+{
+    auto &groups = m.now->copies;
+    while (groups.size() > n + 1) {
+        for (const copy &c : groups.front()) {
+            memcpy(c.to, c.from, 16);
+        }
+        groups.erase(groups.begin());
+    }
 }
 
 unsigned char *gpu_on_cpu_shared()
