@@ -35,7 +35,7 @@ __device__ static float dot(const char *part, int pos, const float *q, int key_d
 __device__ static void add_value(wide_row &r, const cache_layout &c, const char *part, int pos, float weight)
 {
     const uint32_t at = (uint32_t)(pos % CACHE_BLOCK);
-    UNROLL
+    UNROLLED
     for (int i = 0; i < EACH; i++) {
         const uint32_t d = threadIdx.x % 32 + 32 * (uint32_t)i;
         if ((int)d < c.value_dim) {
@@ -57,7 +57,7 @@ __device__ static void meet(wide_row &r, const attention_layer &a, const attenti
     const float shrink = exp2f(r.most - base), weight = sees ? exp2f(s - base) : 0;
     r.sum = r.sum * shrink + warp_sum(weight);
     r.most = most;
-    UNROLL
+    UNROLLED
     for (int i = 0; i < EACH; i++) {
         r.acc[i] *= shrink;
     }

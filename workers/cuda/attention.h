@@ -50,7 +50,8 @@ struct attention_item {
     uint32_t row;      // of the tables
     uint32_t pos;      // of the first token
     uint32_t from, to; // positions of the context; `from` begins a block
-    uint32_t partial;  // where its first token's sums go; ATTENTION_WHOLE: the result itself goes to `out`
+    uint32_t
+        partial; // where its first token's sums go; ATTENTION_WHOLE: the result itself goes to `out`
     uint32_t partial_step; // from token to token
 };
 
@@ -116,18 +117,19 @@ void attention_work_pad(struct attention_work *w, uint32_t n_small, uint32_t n_l
 /* One layer. Pointers are the device's. */
 struct attention_layer {
     struct attention_shape shape;
-    float scale;               // of scores
-    float softcap;             // c tanh(s / c) on scaled scores, before the mask; 0: none
-    int window;                // positions that a token sees, its own included; 0: all before it
-    const float *sinks;        // (n_heads) or NULL
-    const void *kv;            // the layer's cache
-    const uint32_t *tables;    // (n_rows, max_blocks)
+    float scale;            // of scores
+    float softcap;          // c tanh(s / c) on scaled scores, before the mask; 0: none
+    int window;             // positions that a token sees, its own included; 0: all before it
+    const float *sinks;     // (n_heads) or NULL
+    const void *kv;         // the layer's cache
+    const uint32_t *tables; // (n_rows, max_blocks)
     uint32_t max_blocks;
-    const void *q;             // (tokens, n_heads, key_dim) bfloat16; float32 with an F32 cache
-    void *out;                 // (tokens, n_heads, value_dim); of tokens without items: untouched
-    bool wide;                 // `out` is float32, not bfloat16
+    const void *q;              // (tokens, n_heads, key_dim) bfloat16; float32 with an F32 cache
+    void *out;                  // (tokens, n_heads, value_dim); of tokens without items: untouched
+    bool wide;                  // `out` is float32, not bfloat16
     struct attention_work work; // its arrays on the device
-    float *partials; // (max_partials, n_heads, value_dim + 2): numbers 0, 1 are maximum and denominator
+    float *
+        partials; // (max_partials, n_heads, value_dim + 2): numbers 0, 1 are maximum and denominator
 };
 
 /* The error of a launch is the stream's (cudaGetLastError). */

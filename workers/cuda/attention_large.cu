@@ -119,17 +119,17 @@ __device__ __forceinline__ void products(scores<MT> &x, const unsigned char *que
 #endif
     for (int k = 0; k < (key_dim + 31) / 32; k++) {
         uint4 low[MT], high[MT];
-        UNROLL
+        UNROLLED
         for (int m = 0; m < MT; m++) {
             const unsigned char *at = queries + (unsigned)(16 * m + g) * row_bytes + (32 * k + 8 * t) * 2;
             low[m] = *(const uint4 *)at;
             high[m] = *(const uint4 *)(at + 8 * row_bytes);
         }
-        UNROLL
+        UNROLLED
         for (int j = 0; j < 2; j++) {
             const uint4 key = *(const uint4 *)key_unit(block, 4 * k + t, 8 * j + g);
             const uint32_t b[4] = {key.x, key.y, key.z, key.w};
-            UNROLL
+            UNROLLED
             for (int m = 0; m < MT; m++) {
                 const uint32_t first[4] = {low[m].x, high[m].x, low[m].y, high[m].y};
                 const uint32_t second[4] = {low[m].z, high[m].z, low[m].w, high[m].w};
@@ -153,12 +153,12 @@ __device__ __forceinline__ void shape(scores<MT> &x, const sums<MT, NT> &r, cons
                                       float *most, int step)
 {
     const int lane = (int)(threadIdx.x % 32), g = lane / 4, t = lane % 4;
-    UNROLL
+    UNROLLED
     for (int m = 0; m < MT; m++) {
-        UNROLL
+        UNROLLED
         for (int h = 0; h < 2; h++) {
             float largest = -INFINITY;
-            UNROLL
+            UNROLLED
             for (int i = 0; i < 4; i++) {
                 float &s = x.s[m][i / 2][2 * h + i % 2];
                 const int at = 8 * (i / 2) + 2 * t + i % 2;
@@ -183,17 +183,17 @@ __device__ __forceinline__ void soften(scores<MT> &x, const sums<MT, NT> &r, con
                                        float *sum, int step)
 {
     const int lane = (int)(threadIdx.x % 32), g = lane / 4, t = lane % 4;
-    UNROLL
+    UNROLLED
     for (int m = 0; m < MT; m++) {
         uint32_t pairs[4];
-        UNROLL
+        UNROLLED
         for (int h = 0; h < 2; h++) {
             const float base = attention_base(r.most[m][h]);
             float all = 0;
-            UNROLL
+            UNROLLED
             for (int j = 0; j < 2; j++) {
                 float w[2];
-                UNROLL
+                UNROLLED
                 for (int e = 0; e < 2; e++) {
                     w[e] = exp2f(x.s[m][j][2 * h + e] - base);
                     all += w[e];
@@ -216,13 +216,13 @@ template <int NB, int MT, int NT>
 __device__ __forceinline__ void rescale(sums<MT, NT> &r, const float *most)
 {
     const int g = (int)(threadIdx.x % 32 / 4);
-    UNROLL
+    UNROLLED
     for (int m = 0; m < MT; m++) {
         float shrink[2];
-        UNROLL
+        UNROLLED
         for (int h = 0; h < 2; h++) {
             float largest = r.most[m][h];
-            UNROLL
+            UNROLLED
             for (int b = 0; b < NB; b++) {
                 largest = fmaxf(largest, most[(16 * m + g + 8 * h) * NB + b]);
             }
@@ -231,7 +231,7 @@ __device__ __forceinline__ void rescale(sums<MT, NT> &r, const float *most)
             r.sum[m][h] *= shrink[h];
         }
         if (__any_sync(FULL_WARP, shrink[0] != 1 || shrink[1] != 1)) {
-            UNROLL
+            UNROLLED
             for (int n = 0; n < NT; n++) {
                 r.acc[m][n][0] *= shrink[0], r.acc[m][n][1] *= shrink[0];
                 r.acc[m][n][2] *= shrink[1], r.acc[m][n][3] *= shrink[1];
@@ -261,20 +261,20 @@ __device__ __forceinline__ void add_values(sums<MT, NT> &r, const plan &p, unsig
     const int lane = (int)(threadIdx.x % 32), t = lane % 4;
     const uint32_t mask[2] = {attention_pair_mask(2 * t, n_seen), attention_pair_mask(8 + 2 * t, n_seen)};
     uint32_t w[MT][4];
-    UNROLL
+    UNROLLED
     for (int m = 0; m < MT; m++) {
         const uint4 v = *(const uint4 *)(weights + m * weights_step + lane * 16);
         // (first 8 positions: rows g, g + 8), (the others: rows g, g + 8)
         w[m][0] = v.x, w[m][1] = v.y, w[m][2] = v.z, w[m][3] = v.w;
     }
-    UNROLL
+    UNROLLED
     for (int n = 0; n < NT; n += 2) {
         if ((first + n) * 8 >= value_dim) {
             break;
         }
         const uint4 v = value_pairs<LATENT>(p, block, first + n);
         const uint32_t low[2] = {v.x & mask[0], v.y & mask[1]}, high[2] = {v.z & mask[0], v.w & mask[1]};
-        UNROLL
+        UNROLLED
         for (int m = 0; m < MT; m++) {
             mma_bf16(r.acc[m][n], w[m], low);
             mma_bf16(r.acc[m][n + 1], w[m], high);
@@ -297,9 +297,9 @@ __device__ __forceinline__ void finish(const sums<MT, NT> &r, const attention_la
                                        int first_row, int first)
 {
     const int lane = (int)(threadIdx.x % 32), g = lane / 4, t = lane % 4;
-    UNROLL
+    UNROLLED
     for (int m = 0; m < MT; m++) {
-        UNROLL
+        UNROLLED
         for (int h = 0; h < 2; h++) {
             const attention_query q = attention_query_of(k, first_row + 16 * m + g + 8 * h);
             if (q.pos < 0) {
@@ -307,7 +307,7 @@ __device__ __forceinline__ void finish(const sums<MT, NT> &r, const attention_la
             }
             const attention_out o =
                 attention_out_of(a, k, q, r.most[m][h], r.sum[m][h], t == 0 && first == 0);
-            UNROLL
+            UNROLLED
             for (int n = 0; n < NT; n++) {
                 if ((first + n) * 8 < a.shape.layout.value_dim) {
                     attention_put(a, o, (first + n) * 8 + 2 * t, r.acc[m][n][2 * h], r.acc[m][n][2 * h + 1]);
@@ -321,16 +321,16 @@ template <int MT, int NT>
 __device__ __forceinline__ void begin(sums<MT, NT> &r, const attention_task &k, int first_row)
 {
     const int g = (int)(threadIdx.x % 32 / 4);
-    UNROLL
+    UNROLLED
     for (int m = 0; m < MT; m++) {
-        UNROLL
+        UNROLLED
         for (int h = 0; h < 2; h++) {
             r.pos[m][h] = attention_query_of(k, first_row + 16 * m + g + 8 * h).pos;
             r.most[m][h] = -INFINITY, r.sum[m][h] = 0;
         }
-        UNROLL
+        UNROLLED
         for (int n = 0; n < NT; n++) {
-            UNROLL
+            UNROLLED
             for (int i = 0; i < 4; i++) {
                 r.acc[m][n][i] = 0;
             }
@@ -375,7 +375,7 @@ __global__ static void __launch_bounds__(32 * WR * WC)
         }
         __syncthreads();
         scores<MT> x[EACH];
-        UNROLL
+        UNROLLED
         for (int e = 0; e < EACH; e++) {
             const int b = column + e * WC;
             if (b < NB) {
@@ -386,7 +386,7 @@ __global__ static void __launch_bounds__(32 * WR * WC)
         }
         meet<WC>();
         rescale<NB>(r, most);
-        UNROLL
+        UNROLLED
         for (int e = 0; e < EACH; e++) {
             const int b = column + e * WC;
             if (b < NB) {
@@ -394,15 +394,15 @@ __global__ static void __launch_bounds__(32 * WR * WC)
             }
         }
         meet<WC>();
-        UNROLL
+        UNROLLED
         for (int m = 0; m < MT; m++) {
-            UNROLL
+            UNROLLED
             for (int j = 0; j < 2 * NB; j++) {
                 const int g = (int)(threadIdx.x % 32 / 4);
                 r.sum[m][j / NB] += sum[(16 * m + g + 8 * (j / NB)) * NB + j % NB];
             }
         }
-        UNROLL
+        UNROLLED
         for (int b = 0; b < NB; b++) {
             add_values<LATENT>(r, p, at + (unsigned)b * p.block_bytes, weights + b * 512, NB * 512,
                                end - first - b * CACHE_BLOCK, column * NT, c.value_dim);

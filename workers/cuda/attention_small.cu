@@ -25,24 +25,24 @@ __device__ __forceinline__ scores products(const unsigned char *queries, uint32_
 {
     const unsigned lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     scores out = {};
-    UNROLL
+    UNROLLED
     for (int k = 0; k < KT; k++) {
         if (4 * k >= n_units) {
             break;
         }
         uint32_t low[C::UNIT / 2], high[C::UNIT / 2];
         const unsigned char *at = queries + g * row_bytes + (unsigned)(4 * k + (int)t) * C::UNIT * 2;
-        UNROLL
+        UNROLLED
         for (int i = 0; i < C::UNIT / 8; i++) {
             const uint4 a = ((const uint4 *)at)[i], b = ((const uint4 *)(at + 8 * row_bytes))[i];
             low[4 * i] = a.x, low[4 * i + 1] = a.y, low[4 * i + 2] = a.z, low[4 * i + 3] = a.w;
             high[4 * i] = b.x, high[4 * i + 1] = b.y, high[4 * i + 2] = b.z, high[4 * i + 3] = b.w;
         }
-        UNROLL
+        UNROLLED
         for (int j = 0; j < 2; j++) {
             uint32_t pairs[C::UNIT / 2];
             C::widen(pairs, keys[k][j]);
-            UNROLL
+            UNROLLED
             for (int s = 0; s < C::UNIT / 4; s++) {
                 const uint32_t a[4] = {low[2 * s], high[2 * s], low[2 * s + 1], high[2 * s + 1]};
                 mma_bf16(out.s[j], a, pairs + 2 * s);
@@ -55,7 +55,7 @@ __device__ __forceinline__ scores products(const unsigned char *queries, uint32_
 /* Factors of positions 8 j + 2t + e; 1 where there are none. */
 template <class C> __device__ __forceinline__ void load_factors(float out[2][2], const char *part, uint32_t at)
 {
-    UNROLL
+    UNROLLED
     for (int j = 0; j < 2; j++) {
         float2 f = make_float2(1, 1);
         if (C::HAS_FACTORS) {
@@ -72,10 +72,10 @@ __device__ __forceinline__ void soften(sums<NT> &r, scores &x, const attention_l
 {
     const int t = (int)(threadIdx.x % 4);
     float shrink[2];
-    UNROLL
+    UNROLLED
     for (int h = 0; h < 2; h++) {
         float most = -INFINITY;
-        UNROLL
+        UNROLLED
         for (int i = 0; i < 4; i++) {
             float &s = x.s[i / 2][2 * h + i % 2];
             const bool sees = attention_sees(a, item, pos[h], first + 8 * (i / 2) + 2 * t + i % 2);
@@ -87,7 +87,7 @@ __device__ __forceinline__ void soften(sums<NT> &r, scores &x, const attention_l
         shrink[h] = exp2f(r.most[h] - base);
         r.most[h] = most;
         r.sum[h] *= shrink[h];
-        UNROLL
+        UNROLLED
         for (int i = 0; i < 4; i++) {
             float &s = x.s[i / 2][2 * h + i % 2];
             s = exp2f(s - base);
@@ -95,7 +95,7 @@ __device__ __forceinline__ void soften(sums<NT> &r, scores &x, const attention_l
         }
     }
     if (__any_sync(FULL_WARP, shrink[0] != 1 || shrink[1] != 1)) {
-        UNROLL
+        UNROLLED
         for (int n = 0; n < NT; n++) {
             r.acc[n][0] *= shrink[0], r.acc[n][1] *= shrink[0];
             r.acc[n][2] *= shrink[1], r.acc[n][3] *= shrink[1];
@@ -120,9 +120,9 @@ __device__ __forceinline__ void block_of_positions(sums<NT> &r, const attention_
     const char *part = cache_part(c, a.kv, a.tables[(size_t)k.item.row * a.max_blocks + (size_t)block], k.kv_head);
     const int n_units = (c.key_dim + C::UNIT - 1) / C::UNIT;
     uint4 keys[KT][2], values[VT];
-    UNROLL
+    UNROLLED
     for (int i = 0; i < KT; i++) {
-        UNROLL
+        UNROLLED
         for (int j = 0; j < 2; j++) {
             const int unit = 4 * i + t;
             keys[i][j] = unit < n_units ? __ldg((const uint4 *)part + unit * CACHE_BLOCK + 8 * j + g)
@@ -130,7 +130,7 @@ __device__ __forceinline__ void block_of_positions(sums<NT> &r, const attention_
         }
     }
     const uint4 *at = (const uint4 *)(part + c.values_at) + lane;
-    UNROLL
+    UNROLLED
     for (int i = 0; ahead && i < VT; i++) {
         values[i] = i * 8 * W < c.value_dim ? __ldg(at + i * 32) : make_uint4(0, 0, 0, 0);
     }
@@ -140,21 +140,21 @@ __device__ __forceinline__ void block_of_positions(sums<NT> &r, const attention_
     scores x = products<KT, C>(queries, attention_query_bytes(c.key_dim), keys, n_units);
     soften(r, x, a, k.item, pos, first, key_factors);
     uint32_t p[4];
-    UNROLL
+    UNROLLED
     for (int i = 0; i < 4; i++) { // row g, g + 8 of the first 8 positions, then of the others
         const int j = i / 2, h = i % 2;
         p[i] = bf16_pair(weigh(x.s[j][2 * h], value_factors[j][0]), weigh(x.s[j][2 * h + 1], value_factors[j][1]));
     }
     const uint32_t mask[2] = {attention_pair_mask(first + 2 * t, (int)k.item.to),
                               attention_pair_mask(first + 8 + 2 * t, (int)k.item.to)};
-    UNROLL
+    UNROLLED
     for (int i = 0; i < VT; i++) {
         if (i * 8 * W >= c.value_dim) {
             break;
         }
         uint32_t pairs[2 * W];
         C::widen(pairs, ahead ? values[i] : __ldg(at + i * 32));
-        UNROLL
+        UNROLLED
         for (int n = 0; n < W; n++) {
             const uint32_t b[2] = {pairs[2 * n] & mask[0], pairs[2 * n + 1] & mask[1]};
             mma_bf16(r.acc[i * W + n], p, b);
@@ -171,7 +171,7 @@ struct shared_sums {
 template <int NT> __device__ __forceinline__ void join(sums<NT> &r, shared_sums *all, float *acc, int value_dim)
 {
     const int warp = (int)(threadIdx.x / 32), lane = (int)(threadIdx.x % 32), g = lane / 4, t = lane % 4;
-    UNROLL
+    UNROLLED
     for (int h = 0; h < 2; h++) {
         const float sum = attention_quad_sum(r.sum[h]);
         if (t == 0) {
@@ -181,7 +181,7 @@ template <int NT> __device__ __forceinline__ void join(sums<NT> &r, shared_sums 
     }
     __syncthreads();
     float scale[2];
-    UNROLL
+    UNROLLED
     for (int h = 0; h < 2; h++) {
         float most = -INFINITY;
         for (int w = 0; w < WARPS; w++) {
@@ -190,12 +190,12 @@ template <int NT> __device__ __forceinline__ void join(sums<NT> &r, shared_sums 
         scale[h] = exp2f(r.most[h] - attention_base(most));
     }
     for (int w = 0; w < WARPS; w++) {
-        UNROLL
+        UNROLLED
         for (int n = 0; n < NT; n++) {
             if (w != warp || n * 8 >= value_dim) {
                 break;
             }
-            UNROLL
+            UNROLLED
             for (int i = 0; i < 4; i++) {
                 float *to = acc + (g + i / 2 * 8) * (NT * 8 + 8) + n * 8 + 2 * t + i % 2;
                 *to = (w > 0 ? *to : 0) + r.acc[n][i] * scale[i / 2];
@@ -243,14 +243,14 @@ __global__ static void __launch_bounds__(THREADS) small_kernel(attention_layer a
     __syncthreads();
     sums<NT> r;
     int pos[2];
-    UNROLL
+    UNROLLED
     for (int h = 0; h < 2; h++) {
         pos[h] = attention_query_of(k, (int)(threadIdx.x % 32 / 4) + 8 * h).pos;
         r.most[h] = -INFINITY, r.sum[h] = 0;
     }
-    UNROLL
+    UNROLLED
     for (int n = 0; n < NT; n++) {
-        UNROLL
+        UNROLLED
         for (int i = 0; i < 4; i++) {
             r.acc[n][i] = 0;
         }

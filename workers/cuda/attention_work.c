@@ -69,8 +69,9 @@ static uint32_t least(uint32_t a, uint32_t b)
  * Of tiles that may be as many as there are rows, more with their tokens: items and, as only split tiles have
  * them, partials.
  */
-static uint32_t most_items(const struct attention_shape *s, const struct attention_tile *t, int per_sm,
-                           uint32_t max_rows, uint32_t max_tokens, struct attention_limits *l)
+static uint32_t most_items(const struct attention_shape *s, const struct attention_tile *t,
+                           int per_sm, uint32_t max_rows, uint32_t max_tokens,
+                           struct attention_limits *l)
 {
     if (t->rows == 0) {
         return 0;

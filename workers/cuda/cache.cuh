@@ -90,7 +90,7 @@ struct cache_fp8 {
     static __device__ __forceinline__ void widen(uint32_t out[8], uint4 raw)
     {
         const uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
-        UNROLL
+        UNROLLED
         for (int i = 0; i < 8; i++) {
             const uint32_t two = words[i / 2] >> i % 2 * 16;
             out[i] = cache_upper(cache_e4m3_value(two & 0xffu), cache_e4m3_value(two >> 8 & 0xffu));
@@ -109,7 +109,7 @@ struct cache_int8 {
     static __device__ __forceinline__ void widen(uint32_t out[8], uint4 raw)
     {
         const uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
-        UNROLL
+        UNROLLED
         for (int i = 0; i < 8; i++) {
             const uint32_t two = words[i / 2] >> i % 2 * 16;
             out[i] = cache_upper(value(two & 0xffu), value(two >> 8 & 0xffu));

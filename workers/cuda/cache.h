@@ -90,7 +90,7 @@ struct cache_latents {
     void *kv;
     int q_rank; // 0: queries have no latents
     float eps;
-    const float *latents; // (n, q_rank + key_dim)
+    const float *latents;          // (n, q_rank + key_dim)
     const float *q_norm, *kv_norm; // (q_rank), (value_dim)
     void *q_latents;               // (n, q_rank) bfloat16 or float32
     bool wide;                     // float32
