@@ -11,7 +11,7 @@ file(GLOB tm_device_host_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/workers
 set_source_files_properties(${tm_device_sources} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS -xc++)
 add_library(tm_gpu_on_cpu STATIC support/gpu_on_cpu/gpu_on_cpu.cpp support/gpu_on_cpu/cublasLt.cpp
             ${tm_device_sources} ${tm_device_host_sources})
-target_link_libraries(tm_gpu_on_cpu PUBLIC tm_core)
+target_link_libraries(tm_gpu_on_cpu INTERFACE $<LINK_ONLY:tm_core>)
 target_include_directories(tm_gpu_on_cpu BEFORE PUBLIC support/gpu_on_cpu ${PROJECT_SOURCE_DIR})
 target_compile_options(tm_gpu_on_cpu PUBLIC -Wall -Wextra -O1 -g -ffp-contract=off)
 if(TIDEMARK_WERROR)

@@ -52,6 +52,37 @@ static void a_product_of_16_by_16_by_8(void **state)
     }
 }
 
+/* --- matrices turned round, from shared memory that fills beside ------------------------------------- */
+
+__global__ static void turn_kernel(const bf16 *in, uint32_t *out)
+{
+    SHARED_BYTES(bytes);
+    bf16 *rows = (bf16 *)bytes; // 4 matrices of 8 rows
+    copy_later(rows + threadIdx.x * 8, in + threadIdx.x * 8);
+    copies_commit();
+    copy_later(rows + (32 + threadIdx.x) * 8, in + threadIdx.x * 8);
+    copies_commit();
+    copies_wait<1>();
+    __syncthreads();
+    turned_matrices(out + threadIdx.x * 4, rows + threadIdx.x * 8);
+    copies_wait<0>();
+}
+
+static void four_matrices_turned(void **state)
+{
+    (void)state;
+    device_array<uint16_t> in(4 * 64);
+    device_array<uint32_t> out(32 * 4);
+    in.draw(0, 60000);
+    launch(turn_kernel, dim3(1), dim3(32), 2 * 32 * 16, nullptr, in.device(), out.device());
+    device_finish();
+    out.fetch();
+    for (size_t i = 0; i < 32 * 4; i++) {
+        const size_t g = i / 4 / 4, t = i / 4 % 4, first = i % 4 * 64 + 2 * t * 8 + g;
+        assert_int_equal(out.host[i], in.host[first] | (uint32_t)in.host[first + 8] << 16);
+    }
+}
+
 /* --- warps and blocks ----------------------------------------------------------------------------- */
 
 __global__ static void warp_kernel(float *out)
@@ -115,6 +146,13 @@ __global__ static void half_a_warp_kernel(float *out)
     }
 }
 
+__global__ static void forgetful_kernel(float *out)
+{
+    SHARED_BYTES(bytes);
+    copy_later(bytes + threadIdx.x * 16, out);
+    copies_commit();
+}
+
 template <class... A> static void expect_abort(void (*kernel)(A...), A... args)
 {
     fflush(nullptr);
@@ -122,7 +160,7 @@ template <class... A> static void expect_abort(void (*kernel)(A...), A... args)
     if (child == 0) {
         fclose(stderr);
         signal(SIGABRT, SIG_DFL);
-        launch(kernel, dim3(1), dim3(64), 0, nullptr, args...);
+        launch(kernel, dim3(1), dim3(64), 64 * 16, nullptr, args...);
         _exit(0);
     }
     int status = 0;
@@ -133,9 +171,10 @@ template <class... A> static void expect_abort(void (*kernel)(A...), A... args)
 static void what_hangs_a_gpu_aborts(void **state)
 {
     (void)state;
-    static float out[64];
+    alignas(16) static float out[64];
     expect_abort(half_a_block_kernel);
     expect_abort<float *>(half_a_warp_kernel, out);
+    expect_abort<float *>(forgetful_kernel, out);
 }
 
 #endif
@@ -144,6 +183,7 @@ int main()
 {
     const CMUnitTest tests[] = {
         cmocka_unit_test(a_product_of_16_by_16_by_8),
+        cmocka_unit_test(four_matrices_turned),
         cmocka_unit_test(operations_of_a_warp),
         cmocka_unit_test(a_block_shares_memory),
 #ifdef GPU_ON_CPU
