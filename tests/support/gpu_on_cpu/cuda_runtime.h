@@ -195,6 +195,35 @@ static inline unsigned __ballot_sync(unsigned mask, int predicate)
 static inline int __any_sync(unsigned mask, int p) { return __ballot_sync(mask, p) != 0; }
 static inline int __all_sync(unsigned mask, int p) { return __ballot_sync(mask, p) == 0xffffffffu; }
 
+/* Of unsigned numbers: what sm_80 and later do in one instruction. */
+static inline unsigned gpu_on_cpu_reduce(unsigned mask, unsigned v, unsigned (*take)(unsigned, unsigned))
+{
+    const gpu_on_cpu_lanes *all = gpu_on_cpu_exchange(mask, &v, sizeof v);
+    unsigned out;
+    memcpy(&out, all->bytes[0], sizeof out);
+    for (unsigned i = 1; i < 32; i++) {
+        unsigned other;
+        memcpy(&other, all->bytes[i], sizeof other);
+        out = take(out, other);
+    }
+    return out;
+}
+
+static inline unsigned __reduce_add_sync(unsigned mask, unsigned v)
+{
+    return gpu_on_cpu_reduce(mask, v, [](unsigned a, unsigned b) { return a + b; });
+}
+
+static inline unsigned __reduce_max_sync(unsigned mask, unsigned v)
+{
+    return gpu_on_cpu_reduce(mask, v, [](unsigned a, unsigned b) { return a < b ? b : a; });
+}
+
+static inline unsigned __reduce_min_sync(unsigned mask, unsigned v)
+{
+    return gpu_on_cpu_reduce(mask, v, [](unsigned a, unsigned b) { return b < a ? b : a; });
+}
+
 template <class T> static inline T gpu_on_cpu_swap(T *p, T v) { T old = *p; *p = v; return old; }
 template <class T> static inline T atomicAdd(T *p, T v) { return gpu_on_cpu_swap(p, (T)(*p + v)); }
 template <class T> static inline T atomicMax(T *p, T v) { return gpu_on_cpu_swap(p, *p < v ? v : *p); }
@@ -208,6 +237,10 @@ template <class T> static inline T __ldcs(const T *p) { return *p; }
 #define __expf(x) expf(x) // glibc has declarations of these names
 #define __logf(x) logf(x)
 static inline float __fdividef(float a, float b) { return a / b; }
+static inline float __fmul_rn(float a, float b) { return a * b; } // these four: rounded, never fused
+static inline float __fadd_rn(float a, float b) { return a + b; }
+static inline float __fsub_rn(float a, float b) { return a - b; }
+static inline float __fdiv_rn(float a, float b) { return a / b; }
 static inline float __frcp_rn(float x) { return 1 / x; }
 static inline float rsqrtf(float x) { return 1 / sqrtf(x); }
 static inline float __int_as_float(int v) { float f; memcpy(&f, &v, 4); return f; }
