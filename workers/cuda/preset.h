@@ -18,7 +18,8 @@ extern "C" {
 
 struct CUstream_st;
 
-/* Of generated codes: every FP8 block has this factor, every MXFP4 group this exponent (E8M0: 2^-7). */
+/* Of generated codes: every FP8 block has this factor, every MXFP4 group this exponent (E8M0: 2^-7);
+   of two codes in a byte the first is the low half. */
 #define PRESET_FP8_FACTOR     0x1p-12f
 #define PRESET_MXFP4_EXPONENT 120
 
@@ -33,7 +34,7 @@ struct preset_rows {
     int64_t n_rows, n_cols, first_row, first_col;
     const int32_t *rows; // (n_rows) these instead, in this order; NULL: those from first_row on
     // to where
-    enum arch_dtype dtype; // F32, BF16; or, as stored, FP8: a byte each, MXFP4: two in a byte, the first low
+    enum arch_dtype dtype; // F32, BF16; or, if stored so, FP8: a byte each, MXFP4: two in one
     int64_t ld;            // values from a row to the next; even for MXFP4, as n_cols
     void *out;
 };

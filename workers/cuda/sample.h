@@ -41,8 +41,8 @@ struct sample_found {
 };
 
 struct sample_rows {
-    int n, vocab;  // jobs, no two of one row
-    float *logits; // (rows, vocab) soft-capped; those of banned ids are overwritten
+    int n, vocab;                  // jobs, no two of one row
+    float *logits;                 // (rows, vocab) soft-capped; those of banned ids are overwritten
     const struct sample_job *jobs; // (n)
     const int32_t *banned;         // ids; outside the vocabulary: ignored
     float *weights;                // (n, vocab) for the time between
