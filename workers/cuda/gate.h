@@ -22,7 +22,7 @@ struct gate_rows {
     int n, inner;
     enum arch_activation activation;
     const float *gate_up;   // (n, 2 * inner): the gates, then the ups
-    const float *bias;      // (2 * inner) to be added to gate_up, one for each expert; or NULL
+    const float *bias;      // (2 * inner) to be added, or (n_experts, 2 * inner); or NULL
     const int32_t *experts; // (n) whose bias a row takes; NULL: there is one
     void *out;              // (n, inner) bfloat16 or float32
     bool wide;              // `out` is float32
