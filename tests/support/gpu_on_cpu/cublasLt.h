@@ -6,7 +6,7 @@
  */
 #pragma once
 
-#include "cuda_runtime.h"
+#include <cuda_runtime.h>
 
 #ifdef __cplusplus
 extern "C" {
