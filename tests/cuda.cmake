@@ -1,15 +1,22 @@
-# Device code. Every test is built for the CPU stand-in (support/gpu_on_cpu), where it runs on any machine and under
-# sanitizers: unit.cuda_NAME. With TIDEMARK_CUDA also by nvcc, for a GPU: gpu.NAME, which skips where there is none.
+# Device code. Every test is built for the CPU stand-in (support/gpu_on_cpu), where it runs on any machine:
+# unit.cuda_NAME; under sanitizers only with `./run-tests --full`, since that takes minutes. With TIDEMARK_CUDA nvcc
+# compiles the kernels, and `gpu_tests` builds the same tests for a GPU: gpu.NAME of `ctest -C gpu`, which skips
+# where there is none.
 if(NOT CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   return() # the stand-in's threads are switched by hand
 endif()
+set(tm_device_usual "")
+if(TIDEMARK_ASAN)
+  set(tm_device_usual CONFIGURATIONS full)
+endif()
+add_custom_target(device_tests)
 enable_language(CXX)
 set(CMAKE_CXX_STANDARD 17)
 
 file(GLOB tm_device_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/workers/cuda/*.cu)
 file(GLOB tm_device_host_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/workers/cuda/*.c)
 set_source_files_properties(${tm_device_sources} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS -xc++)
-add_library(tm_gpu_on_cpu STATIC support/gpu_on_cpu/gpu_on_cpu.cpp support/gpu_on_cpu/cublasLt.cpp
+add_library(tm_gpu_on_cpu STATIC EXCLUDE_FROM_ALL support/gpu_on_cpu/gpu_on_cpu.cpp support/gpu_on_cpu/cublasLt.cpp
             ${tm_device_sources} ${tm_device_host_sources})
 target_link_libraries(tm_gpu_on_cpu INTERFACE $<LINK_ONLY:tm_core>)
 target_include_directories(tm_gpu_on_cpu BEFORE PUBLIC support/gpu_on_cpu ${PROJECT_SOURCE_DIR})
@@ -20,20 +27,29 @@ endif()
 if(TIDEMARK_ASAN)
   target_compile_options(tm_gpu_on_cpu PUBLIC -fsanitize=address,undefined -fno-sanitize-recover=undefined)
   target_link_options(tm_gpu_on_cpu PUBLIC -fsanitize=address,undefined)
+else()
+  add_custom_target(tm_device_tests_usual ALL DEPENDS device_tests)
+endif()
+
+if(TIDEMARK_CUDA)
+  add_custom_target(tm_cuda_compiles ALL DEPENDS tm_cuda_kernels)
+  add_custom_target(gpu_tests)
 endif()
 
 function(tm_device_test name)
-  add_executable(test_cuda_${name} cuda/test_${name}.cpp)
+  add_executable(test_cuda_${name} EXCLUDE_FROM_ALL cuda/test_${name}.cpp)
+  add_dependencies(device_tests test_cuda_${name})
   target_link_libraries(test_cuda_${name} PRIVATE tm_gpu_on_cpu $<LINK_ONLY:tm_workers> PkgConfig::CMOCKA)
-  add_test(NAME unit.cuda_${name} COMMAND test_cuda_${name})
-  set_tests_properties(unit.cuda_${name} PROPERTIES TIMEOUT 120)
-  if(TIDEMARK_CUDA AND NOT TIDEMARK_ASAN)
+  add_test(NAME unit.cuda_${name} ${tm_device_usual} COMMAND test_cuda_${name})
+  set_tests_properties(unit.cuda_${name} PROPERTIES TIMEOUT 300)
+  if(TIDEMARK_CUDA)
     set(copy ${CMAKE_CURRENT_BINARY_DIR}/gpu_${name}.cu)
     file(CONFIGURE OUTPUT ${copy} CONTENT "#include \"tests/cuda/test_${name}.cpp\"\n")
-    add_executable(gpu_${name} ${copy})
+    add_executable(gpu_${name} EXCLUDE_FROM_ALL ${copy})
+    add_dependencies(gpu_tests gpu_${name})
     target_link_libraries(gpu_${name} PRIVATE tm_cuda_kernels $<LINK_ONLY:tm_workers> PkgConfig::CMOCKA)
     target_include_directories(gpu_${name} PRIVATE ${PROJECT_SOURCE_DIR})
-    add_test(NAME gpu.${name} COMMAND gpu_${name})
+    add_test(NAME gpu.${name} CONFIGURATIONS gpu COMMAND gpu_${name})
     set_tests_properties(gpu.${name} PROPERTIES TIMEOUT 300 SKIP_RETURN_CODE 77 LABELS gpu)
   endif()
 endfunction()

@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -129,6 +130,9 @@ void fiber_start(fiber *f)
             fail("no memory for a thread's stack");
         }
     }
+#if defined(__SANITIZE_ADDRESS__)
+    __asan_unpoison_memory_region(f->stack, STACK_BYTES); // what the thread before left behind
+#endif
     void **top = reinterpret_cast<void **>(f->stack + STACK_BYTES) - 2;
     *top = reinterpret_cast<void *>(fiber_main); // returned to, with the stack off by 8 as after a call
     f->sp = top - 6;
