@@ -49,14 +49,18 @@ static inline std::mt19937_64 &device_random()
 }
 
 /* An array here and on the device. What is in `host` at the first device() goes there. */
-template <class T> class device_array
-{
+template <class T> class device_array {
   public:
     std::vector<T> host;
 
-    explicit device_array(size_t n, T fill = T()) : host(n, fill) {}
+    explicit device_array(size_t n, T fill = T()) : host(n, fill)
+    {
+    }
     device_array(const device_array &) = delete;
-    ~device_array() { cudaFree(p); }
+    ~device_array()
+    {
+        cudaFree(p);
+    }
 
     void draw(float lo, float hi)
     {
@@ -71,7 +75,8 @@ template <class T> class device_array
         if (p == nullptr) {
             device_must(cudaMalloc((void **)&p, host.size() * sizeof(T)), "cudaMalloc");
             device_must(cudaMemcpyAsync(p, host.data(), host.size() * sizeof(T),
-                                        cudaMemcpyHostToDevice, nullptr), "copy in");
+                                        cudaMemcpyHostToDevice, nullptr),
+                        "copy in");
             device_must(cudaDeviceSynchronize(), "copy in");
         }
         return p;
@@ -81,7 +86,8 @@ template <class T> class device_array
     {
         if (p != nullptr) {
             device_must(cudaMemcpyAsync(host.data(), p, host.size() * sizeof(T),
-                                        cudaMemcpyDeviceToHost, nullptr), "copy out");
+                                        cudaMemcpyDeviceToHost, nullptr),
+                        "copy out");
             device_must(cudaDeviceSynchronize(), "copy out");
         }
     }
@@ -116,7 +122,8 @@ static inline void expect_near_at(double got, double want, double bound, const c
 }
 
 template <size_t n>
-static inline int device_test_run(const CMUnitTest (&tests)[n], CMFixtureFunction up, CMFixtureFunction down)
+static inline int device_test_run(const CMUnitTest (&tests)[n], CMFixtureFunction up,
+                                  CMFixtureFunction down)
 {
     int n_devices = 0;
     if (cudaGetDeviceCount(&n_devices) != cudaSuccess || n_devices == 0) {

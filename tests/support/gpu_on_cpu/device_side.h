@@ -14,32 +14,60 @@
 #define __host__
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
-#define __shared__ static
+#define __shared__   static
 #define __align__(n) alignas(n)
 
 struct dim3 {
     unsigned x, y, z;
-    dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+    dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_)
+    {
+    }
 };
 
-struct uint2 { unsigned x, y; };
-struct alignas(16) uint4 { unsigned x, y, z, w; };
-struct alignas(8) float2 { float x, y; };
-struct alignas(16) float4 { float x, y, z, w; };
-static inline float2 make_float2(float x, float y) { return {x, y}; }
-static inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
-static inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
-static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
+struct uint2 {
+    unsigned x, y;
+};
+struct alignas(16) uint4 {
+    unsigned x, y, z, w;
+};
+struct alignas(8) float2 {
+    float x, y;
+};
+struct alignas(16) float4 {
+    float x, y, z, w;
+};
+static inline float2 make_float2(float x, float y)
+{
+    return {x, y};
+}
+static inline float4 make_float4(float x, float y, float z, float w)
+{
+    return {x, y, z, w};
+}
+static inline uint2 make_uint2(unsigned x, unsigned y)
+{
+    return {x, y};
+}
+static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w)
+{
+    return {x, y, z, w};
+}
 
 extern thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
-enum { warpSize = 32 };
+enum {
+    warpSize = 32
+};
 
 void __syncthreads();
 void __syncwarp(unsigned mask = 0xffffffffu);
-static inline void __threadfence() {}
+static inline void __threadfence()
+{
+}
 
 /* What each lane of the warp brings (up to 32 bytes), for all to read until its next operation. */
-struct gpu_on_cpu_lanes { unsigned char bytes[32][32]; };
+struct gpu_on_cpu_lanes {
+    unsigned char bytes[32][32];
+};
 const gpu_on_cpu_lanes *gpu_on_cpu_exchange(unsigned mask, const void *mine, size_t n);
 unsigned gpu_on_cpu_lane();
 
@@ -85,11 +113,18 @@ static inline unsigned __ballot_sync(unsigned mask, int predicate)
     return out;
 }
 
-static inline int __any_sync(unsigned mask, int p) { return __ballot_sync(mask, p) != 0; }
-static inline int __all_sync(unsigned mask, int p) { return __ballot_sync(mask, p) == 0xffffffffu; }
+static inline int __any_sync(unsigned mask, int p)
+{
+    return __ballot_sync(mask, p) != 0;
+}
+static inline int __all_sync(unsigned mask, int p)
+{
+    return __ballot_sync(mask, p) == 0xffffffffu;
+}
 
 /* Of unsigned numbers: what sm_80 and later do in one instruction. */
-static inline unsigned gpu_on_cpu_reduce(unsigned mask, unsigned v, unsigned (*take)(unsigned, unsigned))
+static inline unsigned gpu_on_cpu_reduce(unsigned mask, unsigned v,
+                                         unsigned (*take)(unsigned, unsigned))
 {
     const gpu_on_cpu_lanes *all = gpu_on_cpu_exchange(mask, &v, sizeof v);
     unsigned out;
@@ -117,29 +152,99 @@ static inline unsigned __reduce_min_sync(unsigned mask, unsigned v)
     return gpu_on_cpu_reduce(mask, v, [](unsigned a, unsigned b) { return b < a ? b : a; });
 }
 
-template <class T> static inline T gpu_on_cpu_swap(T *p, T v) { T old = *p; *p = v; return old; }
-template <class T> static inline T atomicAdd(T *p, T v) { return gpu_on_cpu_swap(p, (T)(*p + v)); }
-template <class T> static inline T atomicMax(T *p, T v) { return gpu_on_cpu_swap(p, *p < v ? v : *p); }
-template <class T> static inline T atomicMin(T *p, T v) { return gpu_on_cpu_swap(p, v < *p ? v : *p); }
-template <class T> static inline T atomicExch(T *p, T v) { return gpu_on_cpu_swap(p, v); }
-template <class T> static inline T atomicOr(T *p, T v) { return gpu_on_cpu_swap(p, (T)(*p | v)); }
-template <class T> static inline T atomicCAS(T *p, T old, T v) { return gpu_on_cpu_swap(p, *p == old ? v : *p); }
+template <class T> static inline T gpu_on_cpu_swap(T *p, T v)
+{
+    T old = *p;
+    *p = v;
+    return old;
+}
+template <class T> static inline T atomicAdd(T *p, T v)
+{
+    return gpu_on_cpu_swap(p, (T)(*p + v));
+}
+template <class T> static inline T atomicMax(T *p, T v)
+{
+    return gpu_on_cpu_swap(p, *p < v ? v : *p);
+}
+template <class T> static inline T atomicMin(T *p, T v)
+{
+    return gpu_on_cpu_swap(p, v < *p ? v : *p);
+}
+template <class T> static inline T atomicExch(T *p, T v)
+{
+    return gpu_on_cpu_swap(p, v);
+}
+template <class T> static inline T atomicOr(T *p, T v)
+{
+    return gpu_on_cpu_swap(p, (T)(*p | v));
+}
+template <class T> static inline T atomicCAS(T *p, T old, T v)
+{
+    return gpu_on_cpu_swap(p, *p == old ? v : *p);
+}
 
-template <class T> static inline T __ldg(const T *p) { return *p; }
-template <class T> static inline T __ldcs(const T *p) { return *p; }
+template <class T> static inline T __ldg(const T *p)
+{
+    return *p;
+}
+template <class T> static inline T __ldcs(const T *p)
+{
+    return *p;
+}
 #define __expf(x) expf(x) // glibc has declarations of these names
 #define __logf(x) logf(x)
-static inline float __fdividef(float a, float b) { return a / b; }
-static inline float __fmul_rn(float a, float b) { return a * b; } // these four: rounded, never fused
-static inline float __fadd_rn(float a, float b) { return a + b; }
-static inline float __fsub_rn(float a, float b) { return a - b; }
-static inline float __fdiv_rn(float a, float b) { return a / b; }
-static inline float __frcp_rn(float x) { return 1 / x; }
-static inline float rsqrtf(float x) { return 1 / sqrtf(x); }
-static inline float __int_as_float(int v) { float f; memcpy(&f, &v, 4); return f; }
-static inline int __float_as_int(float f) { int v; memcpy(&v, &f, 4); return v; }
-static inline float __uint_as_float(unsigned v) { float f; memcpy(&f, &v, 4); return f; }
-static inline unsigned __float_as_uint(float f) { unsigned v; memcpy(&v, &f, 4); return v; }
+static inline float __fdividef(float a, float b)
+{
+    return a / b;
+}
+static inline float __fmul_rn(float a, float b)
+{
+    return a * b;
+} // these four: rounded, never fused
+static inline float __fadd_rn(float a, float b)
+{
+    return a + b;
+}
+static inline float __fsub_rn(float a, float b)
+{
+    return a - b;
+}
+static inline float __fdiv_rn(float a, float b)
+{
+    return a / b;
+}
+static inline float __frcp_rn(float x)
+{
+    return 1 / x;
+}
+static inline float rsqrtf(float x)
+{
+    return 1 / sqrtf(x);
+}
+static inline float __int_as_float(int v)
+{
+    float f;
+    memcpy(&f, &v, 4);
+    return f;
+}
+static inline int __float_as_int(float f)
+{
+    int v;
+    memcpy(&v, &f, 4);
+    return v;
+}
+static inline float __uint_as_float(unsigned v)
+{
+    float f;
+    memcpy(&f, &v, 4);
+    return f;
+}
+static inline unsigned __float_as_uint(float f)
+{
+    unsigned v;
+    memcpy(&v, &f, 4);
+    return v;
+}
 static inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector)
 {
     unsigned out = 0;
@@ -149,11 +254,26 @@ static inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector)
     }
     return out;
 }
-static inline int __popc(unsigned v) { return __builtin_popcount(v); }
-static inline int __clz(int v) { return v ? __builtin_clz((unsigned)v) : 32; }
-static inline int __ffs(int v) { return __builtin_ffs(v); }
-template <class T> static inline T min(T a, T b) { return b < a ? b : a; }
-template <class T> static inline T max(T a, T b) { return a < b ? b : a; }
+static inline int __popc(unsigned v)
+{
+    return __builtin_popcount(v);
+}
+static inline int __clz(int v)
+{
+    return v ? __builtin_clz((unsigned)v) : 32;
+}
+static inline int __ffs(int v)
+{
+    return __builtin_ffs(v);
+}
+template <class T> static inline T min(T a, T b)
+{
+    return b < a ? b : a;
+}
+template <class T> static inline T max(T a, T b)
+{
+    return a < b ? b : a;
+}
 
 /* The block's dynamic shared memory. */
 unsigned char *gpu_on_cpu_shared();
