@@ -37,7 +37,9 @@ def belongs(base, symbol):
 
 
 def main():
-    libraries = sorted(pathlib.Path(sys.argv[1]).glob("**/libtm_*.a"))
+    # but not the stand-in for CUDA, whose names are CUDA's, and what C++ makes of them
+    libraries = sorted(p for p in pathlib.Path(sys.argv[1]).glob("**/libtm_*.a")
+                       if p.name != "libtm_gpu_on_cpu.a")
     if not libraries:
         sys.exit(f"{sys.argv[1]}: no libtm_*.a below it")
     findings, count = [], 0
