@@ -18,5 +18,5 @@ endforeach()
 tm_full_test(fit 3600 "TIDEMARK_SOAK=1" test_fit)
 tm_full_test(search_queues 3600 "TIDEMARK_SOAK=1" test_search_queues)
 # An hour of requests that come and go at random, with preemptions, cancellations and two replicas.
-tm_full_test(soak 4500 "TIDEMARK_SOAK=3600;${TM_MPI_ENVIRONMENT}"
+tm_full_test(soak 6000 "TIDEMARK_SOAK=3600;${TM_MPI_ENVIRONMENT}"
   ${TM_MPIRUN} -np 5 $<TARGET_FILE:mpi_pipeline>)
