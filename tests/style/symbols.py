@@ -4,6 +4,7 @@ usage: symbols.py BUILD_FOLDER      looks at every libtm_*.a below it
 """
 
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -27,7 +28,14 @@ def defined(library):
     for line in listing.splitlines():
         where, symbol = line.split()[:2]  # build/core/libtm_core.a[err.c.o]: err_set T 0 0
         member = where.rstrip(":").split("[")[-1].rstrip("]")
-        yield member.split(".")[0], symbol
+        if not symbol.startswith("DW.ref."):  # the compiler's own, of C++
+            yield member.split(".")[0], plain(symbol)
+
+
+def plain(symbol):
+    """A function's name without what C++ adds to it: _Z10norm_queuePK... is norm_queue."""
+    mangled = re.match(r"_Z(\d+)(\w+)", symbol)
+    return mangled[2][:int(mangled[1])] if mangled else symbol
 
 
 def belongs(base, symbol):
