@@ -12,7 +12,8 @@
 #define __global__
 #define __device__
 #define __host__
-#define __forceinline__ inline // more would put the tensor cores' stand-in into every kernel, many times
+#define __forceinline__                                                                            \
+    inline // more would put the tensor cores' stand-in into every kernel, many times
 #define __launch_bounds__(...)
 #define __shared__   static
 #define __align__(n) alignas(n)
