@@ -121,7 +121,7 @@ const char *cores_placement_text(enum cores_placement p)
     static const char *const texts[] = {
         [CORES_PINNED] = "pinned",
         [CORES_OFF] = "not asked for",
-        [CORES_CROWDED] = "more ranks or threads than CPUs",
+        [CORES_CROWDED] = "threads share CPUs",
         [CORES_QUOTA] = "a quota, not CPUs of its own",
         [CORES_OVERLAP] = "ranks with partly the same CPUs",
     };
@@ -162,7 +162,8 @@ struct cores_part cores_divide(const struct cores_rank *ranks, int n, int mine, 
     struct cores_part part = {.n_threads = n_threads > 0 ? n_threads : share > 1 ? share : 1};
     part.first = before * part.n_threads;
     part.total = n_compute * part.n_threads;
-    const bool crowded = n_compute + n_keep > all || part.total > all;
+    // A pinned thread cannot get out of the way of a rank that keeps time.
+    const bool crowded = part.total + n_keep > all;
     part.placement = overlaps       ? CORES_OVERLAP
                      : n_cpus < all ? CORES_QUOTA
                      : crowded      ? CORES_CROWDED

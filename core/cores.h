@@ -50,12 +50,12 @@ struct cores_rank cores_self(bool computes);
 enum cores_placement {
     CORES_PINNED,
     CORES_OFF,     // nobody asked for it
-    CORES_CROWDED, // more ranks or threads than CPUs
+    CORES_CROWDED, // threads, and ranks that keep time, are more than CPUs
     CORES_QUOTA,   // others compute on the same CPUs
     CORES_OVERLAP, // ranks whose CPUs are partly the same
 };
 
-/* "pinned", "more ranks or threads than CPUs": for the results. */
+/* "pinned", "threads share CPUs": for the results. */
 const char *cores_placement_text(enum cores_placement p);
 
 struct cores_part {

@@ -47,8 +47,8 @@ static const struct opt rows[] = {
          threads)},
     {ROW(
         "target.pin", OPT_BOOL, "true", 0, 0,
-        "compute threads are pinned to CPUs of their own, where ranks and threads are no more than "
-        "these; false where others compute on the same host",
+        "compute threads are pinned, where there is a CPU for each of them and each load rank; false "
+        "where others compute on the same host",
         pin)},
     {ROW("target.max_running", OPT_INT, "64", 1, MAX_ROWS,
          "requests that hold KV blocks at a time, per replica", max_running)},
