@@ -5,28 +5,12 @@
 #include "core/str.h"
 #include "model/gguf_tokenizer.h"
 #include "model/tokenizer.h"
-#include "model/utf8.h"
+#include "tests/fuzz/tokenizer_text.h"
 
 #include <stdint.h>
 #include <string.h>
 
-#define VOCAB 600
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void check_text(const struct tokenizer *t, const char *text, size_t len)
-{
-    struct token_ids ids = {0};
-    struct str back = {0};
-    tokenizer_encode(t, text, len, true, &ids);
-    for (size_t i = 0; i < ids.n; i++) {
-        CHECK(ids.v[i] >= 0 && ids.v[i] < VOCAB);
-    }
-    tokenizer_decode(t, ids.v, ids.n, false, &back);
-    CHECK(utf8_valid(back.data, back.len));
-    str_free(&back);
-    token_ids_free(&ids);
-}
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -41,7 +25,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         CHECK(t == NULL);
     } else {
         CHECK(gguf_tokenizer_is_there(g) && tokenizer_vocab(t) <= VOCAB);
-        check_text(t, (const char *)data, size); // its own tokens are among it
+        tokenizer_text_check(t, (const char *)data, size); // its own tokens are among it
         tokenizer_close(t);
     }
     gguf_close(g);

@@ -5,30 +5,12 @@
 #include "core/err.h"
 #include "core/str.h"
 #include "model/tokenizer.h"
-#include "model/utf8.h"
+#include "tests/fuzz/tokenizer_text.h"
 
 #include <stdint.h>
 #include <string.h>
 
-#define VOCAB 600
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void check_text(const struct tokenizer *t, const char *text, size_t len)
-{
-    struct token_ids ids = {0};
-    struct str back = {0};
-    tokenizer_encode(t, text, len, true, &ids);
-    for (size_t i = 0; i < ids.n; i++) {
-        CHECK(ids.v[i] >= 0 && ids.v[i] < VOCAB);
-    }
-    tokenizer_decode(t, ids.v, ids.n, false, &back);
-    CHECK(utf8_valid(back.data, back.len));
-    tokenizer_decode(t, ids.v, ids.n / 2, true, &back);
-    CHECK(utf8_valid(back.data, back.len));
-    str_free(&back);
-    token_ids_free(&ids);
-}
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -42,9 +24,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     }
     CHECK(tokenizer_vocab(t) <= VOCAB);
-    check_text(t, json, n_json); // its own text is one that it has tokens for
+    tokenizer_text_check(t, json, n_json); // its own text is one that it has tokens for
     if (nul != NULL) {
-        check_text(t, nul + 1, size - n_json - 1);
+        tokenizer_text_check(t, nul + 1, size - n_json - 1);
     }
     tokenizer_close(t);
     return 0;
