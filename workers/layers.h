@@ -57,3 +57,13 @@ void layers_rope_frequencies(const struct arch *a, float *out);
 
 /* cos and sin of positions 0 .. n - 1, times yarn's attention factor: each (n, rope_dim / 2). */
 void layers_rope_tables(const struct arch *a, int n, float *cosines, float *sines);
+
+/*
+ * Where rotary pairs are (2j, 2j + 1) and are wanted as (j, j + half): which row of a tensor of heads of `head`
+ * rows, whose last rope_dim rotate, stands at place `row`.
+ */
+static inline int layers_rotary_source(int row, int head, int rope_dim)
+{
+    const int in_head = row % head, j = in_head - (head - rope_dim), half = rope_dim / 2;
+    return j < 0 ? row : row - j + (j < half ? 2 * j : 2 * (j - half) + 1);
+}

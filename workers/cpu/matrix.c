@@ -3,13 +3,13 @@
 #include "core/mem.h"
 #include "workers/weights/bf16.h"
 #include "workers/weights/f16.h"
+#include "workers/weights/formats.h"
 
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
 
-#define F16_MAX 65504.0f
-#define CHUNK   512 // columns packed at a time: 16 rows of them stay in the first cache
+#define CHUNK 512 // columns packed at a time: 16 rows of them stay in the first cache
 
 enum {
     QUAD = 4,                                 // values of a row side by side in INT8 and INT4
@@ -21,12 +21,9 @@ enum {
     INT4_ZERO = 8,
 };
 
-/* Where GGUF's blocks keep what: a float16 factor, then 32 values. */
 enum {
-    BLOCK_VALUES_AT = 2,
-    Q8_0_BYTES = BLOCK_VALUES_AT + MATRIX_GROUP,
-    Q4_0_BYTES = BLOCK_VALUES_AT + MATRIX_GROUP / 2,
-};
+    BLOCK_VALUES_AT = 2
+}; // in GGUF's blocks, behind their factor
 
 size_t matrix_offset(enum arch_dtype dtype, int k)
 {
@@ -54,9 +51,9 @@ size_t matrix_row_bytes(enum arch_dtype from, int n_cols)
     case ARCH_BF16:
         return n * sizeof(uint16_t);
     case ARCH_INT8:
-        return blocks * Q8_0_BYTES;
+        return blocks * FORMATS_Q8_0_BYTES;
     case ARCH_INT4:
-        return blocks * Q4_0_BYTES;
+        return blocks * FORMATS_Q4_0_BYTES;
     default:
         CHECK(from == ARCH_F32);
         return n * sizeof(float);
@@ -90,7 +87,8 @@ void matrix_free(struct matrix *m)
 static float block_value(enum arch_dtype from, const uint8_t *row, size_t k)
 {
     const size_t at = k % MATRIX_GROUP;
-    const uint8_t *block = row + k / MATRIX_GROUP * (from == ARCH_INT8 ? Q8_0_BYTES : Q4_0_BYTES);
+    const uint8_t *block =
+        row + k / MATRIX_GROUP * (from == ARCH_INT8 ? FORMATS_Q8_0_BYTES : FORMATS_Q4_0_BYTES);
     uint16_t factor;
     memcpy(&factor, block, sizeof factor);
     const uint8_t byte = block[BLOCK_VALUES_AT + (from == ARCH_INT8 ? at : at % 16)];
@@ -133,24 +131,6 @@ struct group {
     int8_t values[MATRIX_GROUP];
 };
 
-static struct group nearest(enum arch_dtype dtype, const float *w)
-{
-    float largest = 0;
-    for (int i = 0; i < MATRIX_GROUP; i++) {
-        largest = fabsf(w[i]) > fabsf(largest) ? w[i] : largest;
-    }
-    const float most = dtype == ARCH_INT8 ? 127 : 8;
-    const float factor = dtype == ARCH_INT8 ? fabsf(largest) / most : -largest / most;
-    struct group g = {.factor = f16_from_f32(fmaxf(-F16_MAX, fminf(factor, F16_MAX)))};
-    const float kept = f16_to_f32(g.factor), inverse = kept != 0 ? 1 / kept : 0;
-    const float top = dtype == ARCH_INT8 ? 127 : 7, bottom = dtype == ARCH_INT8 ? -127 : -8;
-    for (int i = 0; i < MATRIX_GROUP; i++) {
-        float q = rintf(w[i] * inverse);
-        g.values[i] = (int8_t)fmaxf(bottom, fminf(q, top)); // a NaN becomes one of the bounds
-    }
-    return g;
-}
-
 static struct group from_block(enum arch_dtype dtype, const uint8_t *block)
 {
     struct group g;
@@ -162,6 +142,17 @@ static struct group from_block(enum arch_dtype dtype, const uint8_t *block)
                           : (int8_t)((i < 16 ? bytes[i] & 15 : bytes[i - 16] >> 4) - INT4_ZERO);
     }
     return g;
+}
+
+static struct group nearest(enum arch_dtype dtype, const float *w)
+{
+    uint8_t block[FORMATS_Q8_0_BYTES];
+    if (dtype == ARCH_INT8) {
+        formats_to_q8_0(w, block);
+    } else {
+        formats_to_q4_0(w, block);
+    }
+    return from_block(dtype, block);
 }
 
 static void place_group(const struct matrix *m, uint8_t *panel, int r, int group,
@@ -189,9 +180,10 @@ static void pack_groups(const struct matrix *m, uint8_t *panel, int r, enum arch
     for (int k = first; k < first + n; k += MATRIX_GROUP) {
         struct group g;
         if (from == m->dtype) {
-            g = from_block(from, (const uint8_t *)row +
-                                     (size_t)(k / MATRIX_GROUP) *
-                                         (from == ARCH_INT8 ? Q8_0_BYTES : Q4_0_BYTES));
+            g = from_block(from,
+                           (const uint8_t *)row +
+                               (size_t)(k / MATRIX_GROUP) *
+                                   (from == ARCH_INT8 ? FORMATS_Q8_0_BYTES : FORMATS_Q4_0_BYTES));
         } else {
             float w[MATRIX_GROUP] = {0};
             int left = first + n - k;

@@ -198,13 +198,6 @@ static int add_norms(struct loader *l, int layer, struct packed_layer *p)
 
 /* --- attention -------------------------------------------------------------------------------- */
 
-/* Which row stands at place `row`, where the last rope_dim of a head's rows are brought to halves. */
-static int rotary_source(int row, int head, int rope_dim)
-{
-    const int in_head = row % head, j = in_head - (head - rope_dim), half = rope_dim / 2;
-    return j < 0 ? row : row - j + (j < half ? 2 * j : 2 * (j - half) + 1);
-}
-
 /* A vector for rows of a matrix that add_part made alike; of v without rotation. */
 static int put_bias(struct loader *l, enum weights_id id, int layer, float *bias, struct rows rows)
 {
@@ -216,7 +209,7 @@ static int put_bias(struct loader *l, enum weights_id id, int layer, float *bias
     weights_vector(&t, values);
     const bool turned = l->arch->rope_interleaved && id != WEIGHTS_V_BIAS;
     for (int i = 0; i < rows.n; i++) {
-        const int from = turned ? rotary_source(i, rows.head, l->arch->rope_dim) : i;
+        const int from = turned ? layers_rotary_source(i, rows.head, l->arch->rope_dim) : i;
         bias[i] = values[rows.first + from];
     }
     l->packed->n_weights += rows.n;
@@ -523,7 +516,7 @@ static int tensor_row(const struct task *t, int row)
 {
     const struct job *job = t->job;
     if (job->making == ROTARY) {
-        row = rotary_source(row, job->rows.head, t->arch->rope_dim);
+        row = layers_rotary_source(row, job->rows.head, t->arch->rope_dim);
     }
     return job->rows.first + row;
 }

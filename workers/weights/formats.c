@@ -5,6 +5,8 @@
 #include <math.h>
 #include <string.h>
 
+#define F16_MAX 65504.0f
+
 static const float e2m1[16] = {0,     0.5f,  1,  1.5f,  2,  3,  4,  6,
                                -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
 
@@ -132,5 +134,48 @@ void formats_q4_0(const uint8_t *groups, size_t n, float *out)
             out[i] = (float)((group[2 + i] & 0xf) - 8) * factor;
             out[i + FORMATS_GROUP / 2] = (float)((group[2 + i] >> 4) - 8) * factor;
         }
+    }
+}
+
+/* The factor of a group by which its largest value becomes `most`; its inverse, of the float16 that it is kept as. */
+static float put_factor(float factor, uint8_t *group)
+{
+    const uint16_t bits = f16_from_f32(fmaxf(-F16_MAX, fminf(factor, F16_MAX)));
+    const float kept = f16_to_f32(bits);
+    group[0] = (uint8_t)bits;
+    group[1] = (uint8_t)(bits >> 8);
+    return kept != 0 ? 1 / kept : 0;
+}
+
+static float largest_of(const float *values)
+{
+    float largest = 0;
+    for (size_t i = 0; i < FORMATS_GROUP; i++) {
+        largest = fabsf(values[i]) > fabsf(largest) ? values[i] : largest;
+    }
+    return largest;
+}
+
+/* A NaN becomes one of the bounds. */
+static int nearest(float v, float bottom, float top)
+{
+    return (int)fmaxf(bottom, fminf(rintf(v), top));
+}
+
+void formats_to_q8_0(const float *values, uint8_t *group)
+{
+    const float inverse = put_factor(fabsf(largest_of(values)) / 127, group);
+    for (size_t i = 0; i < FORMATS_GROUP; i++) {
+        group[2 + i] = (uint8_t)nearest(values[i] * inverse, -127, 127);
+    }
+}
+
+void formats_to_q4_0(const float *values, uint8_t *group)
+{
+    const float inverse = put_factor(-largest_of(values) / 8, group);
+    for (size_t i = 0; i < FORMATS_GROUP / 2; i++) {
+        const int low = nearest(values[i] * inverse, -8, 7) + 8;
+        const int high = nearest(values[i + FORMATS_GROUP / 2] * inverse, -8, 7) + 8;
+        group[2 + i] = (uint8_t)(low | high << 4);
     }
 }

@@ -36,3 +36,10 @@ void formats_mxfp4(const uint8_t *blocks /* (n / 2) */, const uint8_t *scales /*
 void formats_gguf_mxfp4(const uint8_t *groups, size_t n, float *out);
 void formats_q8_0(const uint8_t *groups, size_t n, float *out);
 void formats_q4_0(const uint8_t *groups, size_t n, float *out);
+
+/*
+ * The nearest integers to 32 values: group (FORMATS_Q8_0_BYTES, FORMATS_Q4_0_BYTES). The factor is max|v| / 127, or the
+ * largest value / -8, so that it comes out exact.
+ */
+void formats_to_q8_0(const float *values, uint8_t *group);
+void formats_to_q4_0(const float *values, uint8_t *group);

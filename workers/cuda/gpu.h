@@ -1,0 +1,68 @@
+/*
+ * One GPU as this process uses it: one stream in which everything happens in order, device memory that is
+ * taken once, host memory that copies go through, and errors in one line that names device, call and size.
+ *
+ * Not for several threads at once; whoever calls may change between calls.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/err.h"
+
+struct CUstream_st;
+struct gpu;
+
+struct gpu_info {
+    char name[256];
+    int device, n_processors, capability; // capability: 90 for 9.0
+    int64_t bytes;                        // of its memory
+    int driver, runtime;                  // versions as CUDA numbers them: 13000
+    char pci[16];                         // bus address
+};
+
+/*
+ * Whether there is a GPU that can be used: ERR_ENV-free look for `backend: auto` and `doctor`; `why` (cap) says
+ * in a few words why not.
+ */
+bool gpu_is_there(char *why, size_t cap);
+
+/* Open a device. `rank` is for messages. ERR_INPUT: there is no such device, or no driver for it. */
+int gpu_open(struct gpu **out, int device, int rank, struct err *e) ERR_CHECKED;
+void gpu_close(struct gpu *g);
+
+const struct gpu_info *gpu_info(const struct gpu *g);
+struct CUstream_st *gpu_stream(const struct gpu *g);
+
+/* Bytes that can still be taken now. */
+int gpu_free_bytes(const struct gpu *g, int64_t *n, struct err *e) ERR_CHECKED;
+
+/*
+ * Memory of the device, aligned to 256 bytes, its content undefined; given back by gpu_close. `what` is for the
+ * message: "the KV cache". ERR_ENV when there is not enough.
+ */
+int gpu_take(struct gpu *g, size_t n_bytes, const char *what, void **out,
+             struct err *e) ERR_CHECKED;
+int64_t gpu_taken_bytes(const struct gpu *g);
+
+/* Host memory that the device copies from and to by itself; given back by gpu_close. */
+int gpu_take_host(struct gpu *g, size_t n_bytes, const char *what, void **out,
+                  struct err *e) ERR_CHECKED;
+
+/* Queued in order with everything else. Host memory must be from gpu_take_host and stay until it has happened. */
+int gpu_copy_in(struct gpu *g, void *device, const void *host, size_t n_bytes,
+                struct err *e) ERR_CHECKED;
+int gpu_copy_out(struct gpu *g, void *host, const void *device, size_t n_bytes,
+                 struct err *e) ERR_CHECKED;
+int gpu_clear(struct gpu *g, void *device, size_t n_bytes, struct err *e) ERR_CHECKED;
+
+/* Whether kernels queued since the last look could be launched; `what` names them. */
+int gpu_launched(struct gpu *g, const char *what, struct err *e) ERR_CHECKED;
+
+/* 1: all that was queued has happened; 0: not yet; -1: it failed. */
+int gpu_poll(struct gpu *g, struct err *e) ERR_CHECKED;
+
+/* Poll until it has, sleeping little; ERR_ENV after `deadline_ns` (clock_local_ns). */
+int gpu_wait(struct gpu *g, int64_t deadline_ns, struct err *e) ERR_CHECKED;
