@@ -181,6 +181,9 @@ static int serve_stages(struct world *w, const struct serve_config *c, struct er
     if (!w->is_load) {
         return worker_serve(w->worker, w->comm, e);
     }
+    if (w->auto_why[0] != '\0') {
+        log_info("serve", "target.backend: auto takes the CPU (%s)", w->auto_why);
+    }
     catch_signals(); // the world's own are for runs
     return world_begin_service(w, e) || serve_http(w, c, e) || world_end_service(w, e) ? -1 : 0;
 }

@@ -185,6 +185,30 @@ static json_t *describe_endpoint(const struct world *w)
                      "stream", (int)c->stream, "context", (json_int_t)c->context);
 }
 
+/* What the ranks say of themselves; rank 0 has it. */
+struct about {
+    struct store_rank *ranks;
+    struct engine *engines; // (n_engines)
+    size_t n_engines;
+};
+
+/* GPUs that workers compute on, each once: several may share one. */
+static int64_t count_gpus(const struct world *w, const struct about *about)
+{
+    int64_t n = 0;
+    for (size_t i = 0; i < about->n_engines; i++) {
+        const struct engine *mine = &about->engines[i];
+        bool is_new = mine->pci[0] != '\0';
+        for (size_t k = 0; k < i && is_new; k++) {
+            const struct engine *other = &about->engines[k];
+            is_new = strcmp(other->pci, mine->pci) != 0 ||
+                     strcmp(comm_host(w->comm, other->rank), comm_host(w->comm, mine->rank)) != 0;
+        }
+        n += is_new;
+    }
+    return n;
+}
+
 /* Layers of each stage. */
 static json_t *describe_split(const struct world *w)
 {
@@ -200,10 +224,10 @@ static json_t *describe_split(const struct world *w)
     return layers;
 }
 
-static json_t *describe_stages(const struct world *w)
+static json_t *describe_stages(const struct world *w, const struct about *about)
 {
     const struct target_config *t = &w->config.target;
-    bool is_sim = t->backend == TARGET_BACKEND_SIM;
+    bool is_sim = target_backend(t) == TARGET_BACKEND_SIM;
     bool by_costs = is_sim && t->sim.costs && t->sim.costs[0];
     json_t *o =
         json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:n, s:n, s:n, s:n, s:o}", "kind", "stages",
@@ -216,29 +240,27 @@ static json_t *describe_stages(const struct world *w)
             o, "accelerator",
             json_sprintf("simulated: %s", by_costs ? t->sim.costs : t->sim.hardware));
     }
+    const int64_t n_gpus = count_gpus(w, about);
+    if (n_gpus > 0) {
+        json_object_set_new(o, "accelerator", json_string(about->engines[0].device));
+        json_object_set_new(o, "accelerators", json_integer((json_int_t)n_gpus));
+    }
     return o;
 }
 
-static json_t *describe_target(const struct world *w)
+static json_t *describe_target(const struct world *w, const struct about *about)
 {
     const struct target_config *t = &w->config.target;
     if (t->kind == TARGET_OPENAI) {
         return describe_endpoint(w);
     }
     if (t->kind == TARGET_STAGES) {
-        return describe_stages(w);
+        return describe_stages(w, about);
     }
     return json_pack("{s:s, s:s, s:n, s:i, s:i, s:i, s:n, s:n, s:n, s:n}", "kind", "null", "model",
                      t->model, "backend", "replicas", 0, "pipeline", 0, "tensor", 0, "server",
                      "server_version", "instance", "accelerator");
 }
-
-/* What the ranks say of themselves; rank 0 has it. */
-struct about {
-    struct store_rank *ranks;
-    struct engine *engines; // (n_engines)
-    size_t n_engines;
-};
 
 static int keep_file(struct coordinator *c, const struct about *about, int argc, char **argv,
                      struct err *e)
@@ -250,7 +272,7 @@ static int keep_file(struct coordinator *c, const struct about *about, int argc,
     }
     json_t *config = run_config_dump(&w->config);
     json_t *dataset = dataset_describe(w->dataset);
-    json_t *target = describe_target(w);
+    json_t *target = describe_target(w, about);
     struct store_run run = {
         .name = w->config.name,
         .created_unix_ns = clock_unix_ns(),
@@ -328,6 +350,9 @@ int coordinate_open(struct coordinator **out, struct world *w, const struct coor
     struct about about = {0};
     c->w = w;
     c->o = *o;
+    if (w->auto_why[0] != '\0') {
+        log_info("run", "target.backend: auto takes the CPU (%s)", w->auto_why);
+    }
     if (w->is_load) {
         loop_realtime(true);
     }

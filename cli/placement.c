@@ -46,6 +46,10 @@ int placement_share(struct placement *p, struct comm *comm, const struct layout 
         return -1;
     }
     int mine = 0, n = keep_host(comm, all, &mine);
+    for (int i = 0; i < n; i++) {
+        p->index += all[i].computes && i < mine;
+        p->n_neighbours += all[i].computes != 0;
+    }
     if (!is_load) {
         p->part = cores_divide(all, n, mine, n_threads);
         p->part.placement = pin ? p->part.placement : CORES_OFF;

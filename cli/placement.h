@@ -13,7 +13,8 @@
 
 struct placement {
     struct cores_part part;
-    int *cpus; // (part.n_threads), owned; NULL unless pinned
+    int *cpus;               // (part.n_threads), owned; NULL unless pinned
+    int index, n_neighbours; // among the workers of this host
 };
 
 /*

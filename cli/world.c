@@ -17,6 +17,7 @@
 #include "loadgen/plan.h"
 #include "model/wire.h"
 #include "results/provenance.h"
+#include "workers/backend.h"
 
 enum {
     CLOCK_ROUNDS = 200
@@ -251,6 +252,8 @@ static int create_worker(struct world *w, struct placement *p, struct err *e)
         .n_threads = p->part.n_threads,
         .cpus = p->cpus,
         .placement = cores_placement_text(p->part.placement),
+        .index = p->index,
+        .n_neighbours = p->n_neighbours,
     };
     return worker_create(&w->worker, &w->layout, w->rank, &cores, &w->config.target, &w->arch, e);
 }
@@ -274,17 +277,108 @@ static void load_job_run(void *arg)
     }
 }
 
+/* --- GPUs -------------------------------------------------------------------------------------- */
+
+/* What `auto` is for a worker, and why it is not cuda. */
+struct auto_job {
+    int32_t is_cuda;
+    char why[160];
+};
+
+static void auto_job_run(void *arg)
+{
+    struct auto_job *job = arg;
+    job->is_cuda = strcmp(backend_auto(job->why, sizeof job->why), "cuda") == 0;
+}
+
+/* Rank 0's look at all workers: the first that has no GPU, or NULL. */
+static const struct auto_job *without_gpu(const struct world *w, const struct auto_job *all)
+{
+    for (int r = w->layout.load_ranks; r < comm_size(w->comm); r++) {
+        if (!all[r].is_cuda) {
+            return &all[r];
+        }
+    }
+    return NULL;
+}
+
+/* `auto` becomes cuda where every worker has a GPU, else cpu: for all ranks alike. Collective. */
+static int choose_backend(struct world *w, struct err *e)
+{
+    struct target_config *t = &w->config.target;
+    if (t->kind != TARGET_STAGES || t->backend != TARGET_BACKEND_AUTO) {
+        return 0;
+    }
+    struct auto_job mine = {0};
+    if (!w->is_load && world_wait(w, auto_job_run, &mine, e)) {
+        return -1;
+    }
+    struct auto_job *all = w->rank == 0 ? xcalloc((size_t)comm_size(w->comm), sizeof *all) : NULL;
+    int rc = comm_gather(w->comm, &mine, sizeof mine, all, e);
+    int32_t chosen = TARGET_BACKEND_CUDA;
+    const struct auto_job *without = rc == 0 && all ? without_gpu(w, all) : NULL;
+    if (without) {
+        chosen = TARGET_BACKEND_CPU;
+        snprintf(w->auto_why, sizeof w->auto_why, "%s", without->why);
+    }
+    free(all);
+    rc = rc || comm_bcast(w->comm, &chosen, sizeof chosen, 0, e) ? -1 : 0;
+    t->chosen.backend = chosen;
+    return rc;
+}
+
+struct settle_job {
+    struct world *w;
+    int rc;
+    struct err e;
+};
+
+static void settle_job_run(void *arg)
+{
+    struct settle_job *job = arg;
+    struct world *w = job->w;
+    job->rc = w->worker ? worker_settle(w->worker, &w->config.target, &job->e) : 0;
+}
+
+/* The KV pool that the stage with the least room has room for, on all ranks. Collective. */
+static int settle_workers(struct world *w, struct err *e)
+{
+    struct target_config *t = &w->config.target;
+    if (t->kind != TARGET_STAGES || target_backend(t) != TARGET_BACKEND_CUDA) {
+        return 0;
+    }
+    const size_t n = (size_t)comm_size(w->comm);
+    int64_t room = w->worker ? worker_room(w->worker) : INT64_MAX;
+    int64_t *all = w->rank == 0 ? xcalloc(n, sizeof *all) : NULL;
+    int rc = comm_gather(w->comm, &room, sizeof room, all, e);
+    for (size_t r = 0; rc == 0 && all && r < n; r++) {
+        room = all[r] < room ? all[r] : room;
+    }
+    free(all);
+    if (rc || comm_bcast(w->comm, &room, sizeof room, 0, e)) {
+        return -1;
+    }
+    struct settle_job job = {.w = w};
+    if (target_kv_fit(t, &w->arch, room, &t->chosen.kv_tokens, &job.e) == 0 &&
+        world_wait(w, settle_job_run, &job, e)) {
+        return -1;
+    }
+    *e = job.e;
+    return world_agree(w, e);
+}
+
 int world_load(struct world *w, bool with_dataset, struct err *e)
 {
     struct load_job job = {.w = w, .with_dataset = with_dataset};
     const struct target_config *t = &w->config.target;
-    if (placement_share(&job.placement, w->comm, &w->layout, (int)t->threads, t->pin, e) ||
+    if (choose_backend(w, e) ||
+        placement_share(&job.placement, w->comm, &w->layout, (int)t->threads, t->pin, e) ||
         world_wait(w, load_job_run, &job, e)) {
         return -1;
     }
     placement_free(&job.placement);
     *e = job.e;
-    if (world_agree(w, e) || world_measure_clocks(w, e)) {
+    if (world_agree(w, e) || settle_workers(w, e) || world_measure_clocks(w, e)) {
         return -1;
     }
     clock_set_offset_ns(w->clock.offset_ns);

@@ -31,7 +31,8 @@ struct world {
     struct tokenizer *tokenizer; // load ranks of models that have one
     struct dataset *dataset;     // load ranks
     struct worker *worker;       // worker ranks
-    bool agreed;                 // the last failure is known to all ranks: they may part in peace
+    char auto_why[160]; // rank 0: why target.backend `auto` took the CPU; empty: it did not
+    bool agreed;        // the last failure is known to all ranks: they may part in peace
 };
 
 /*

@@ -157,6 +157,7 @@ struct engine {
     int64_t kv_blocks;         // of 16 tokens: room
     char moe_routing[16]; // who chooses experts: "model", "uniform", "zipf"; "none": it has none
     double moe_zipf;      // exponent of "zipf"; else NAN
+    char pci[16];         // address of its GPU, "0000:0a:00"; empty: none. Not in files
     char transport[16];   // of hidden states between ranks, and of sums: "mpi"; "none": one rank
 };
 

@@ -15,12 +15,15 @@ set(CMAKE_CXX_STANDARD 17)
 
 file(GLOB tm_device_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/workers/cuda/*.cu)
 file(GLOB tm_device_host_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/workers/cuda/*.c)
+list(REMOVE_ITEM tm_device_host_sources ${PROJECT_SOURCE_DIR}/workers/cuda/plugin.c)
 set_source_files_properties(${tm_device_sources} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS -xc++)
 add_library(tm_gpu_on_cpu STATIC EXCLUDE_FROM_ALL support/gpu_on_cpu/gpu_on_cpu.cpp support/gpu_on_cpu/cublasLt.cpp
             ${tm_device_sources} ${tm_device_host_sources})
-target_link_libraries(tm_gpu_on_cpu INTERFACE $<LINK_ONLY:tm_core>)
 target_include_directories(tm_gpu_on_cpu BEFORE PUBLIC support/gpu_on_cpu ${PROJECT_SOURCE_DIR})
-target_compile_options(tm_gpu_on_cpu PUBLIC -Wall -Wextra -O1 -g -ffp-contract=off)
+target_compile_options(tm_gpu_on_cpu PUBLIC -Wall -Wextra -O2 -g1 -ffp-contract=off
+                       -ftls-model=initial-exec)
+target_compile_definitions(tm_gpu_on_cpu PRIVATE _GNU_SOURCE)
+set_target_properties(tm_gpu_on_cpu PROPERTIES POSITION_INDEPENDENT_CODE ON)
 if(TIDEMARK_WERROR)
   target_compile_options(tm_gpu_on_cpu PUBLIC -Werror)
 endif()
@@ -31,15 +34,24 @@ else()
   add_custom_target(tm_device_tests_usual ALL DEPENDS device_tests)
 endif()
 
+# The whole backend on the stand-in, for tests of what uses it: TIDEMARK_CUDA_PLUGIN names the file.
+add_library(tm_cuda_on_cpu MODULE EXCLUDE_FROM_ALL ${PROJECT_SOURCE_DIR}/workers/cuda/plugin.c)
+add_dependencies(tm_cuda_on_cpu tm_version)
+add_dependencies(device_tests tm_cuda_on_cpu)
+target_include_directories(tm_cuda_on_cpu PRIVATE ${PROJECT_BINARY_DIR}/generated)
+target_link_libraries(tm_cuda_on_cpu PRIVATE tm_gpu_on_cpu)
+set_target_properties(tm_cuda_on_cpu PROPERTIES PREFIX "" OUTPUT_NAME tidemark-cuda-on-cpu LINKER_LANGUAGE CXX)
+set(tm_cuda_on_cpu ${CMAKE_CURRENT_BINARY_DIR}/tidemark-cuda-on-cpu.so)
+
 if(TIDEMARK_CUDA)
-  add_custom_target(tm_cuda_compiles ALL DEPENDS tm_cuda_kernels)
   add_custom_target(gpu_tests)
 endif()
 
 function(tm_device_test name)
   add_executable(test_cuda_${name} EXCLUDE_FROM_ALL cuda/test_${name}.cpp)
   add_dependencies(device_tests test_cuda_${name})
-  target_link_libraries(test_cuda_${name} PRIVATE tm_gpu_on_cpu $<LINK_ONLY:tm_workers> PkgConfig::CMOCKA)
+  target_link_libraries(test_cuda_${name} PRIVATE tm_gpu_on_cpu $<LINK_ONLY:tm_workers>
+    $<LINK_ONLY:tm_core> PkgConfig::CMOCKA)
   add_test(NAME unit.cuda_${name} ${tm_device_usual} COMMAND test_cuda_${name})
   set_tests_properties(unit.cuda_${name} PROPERTIES TIMEOUT 300)
   if(TIDEMARK_CUDA)
@@ -47,12 +59,32 @@ function(tm_device_test name)
     file(CONFIGURE OUTPUT ${copy} CONTENT "#include \"tests/cuda/test_${name}.cpp\"\n")
     add_executable(gpu_${name} EXCLUDE_FROM_ALL ${copy})
     add_dependencies(gpu_tests gpu_${name})
-    target_link_libraries(gpu_${name} PRIVATE tm_cuda_kernels $<LINK_ONLY:tm_workers> PkgConfig::CMOCKA)
+    target_link_libraries(gpu_${name} PRIVATE tm_cuda $<LINK_ONLY:tm_workers> $<LINK_ONLY:tm_core>
+      PkgConfig::CMOCKA)
     target_include_directories(gpu_${name} PRIVATE ${PROJECT_SOURCE_DIR})
     add_test(NAME gpu.${name} CONFIGURATIONS gpu COMMAND gpu_${name})
     set_tests_properties(gpu.${name} PROPERTIES TIMEOUT 300 SKIP_RETURN_CODE 77 LABELS gpu)
   endif()
 endfunction()
+
+# What runs on the backend: unit.cuda_NAME on the stand-in, gpu.NAME with the real one.
+function(tm_backend_test name)
+  add_executable(test_cuda_${name} EXCLUDE_FROM_ALL cuda/test_${name}.c)
+  add_dependencies(device_tests test_cuda_${name})
+  target_link_libraries(test_cuda_${name} PRIVATE tm_test_oracle)
+  set_target_properties(test_cuda_${name} PROPERTIES ENABLE_EXPORTS ON)
+  add_test(NAME unit.cuda_${name} ${tm_device_usual} COMMAND test_cuda_${name})
+  set_tests_properties(unit.cuda_${name} PROPERTIES TIMEOUT 900
+    ENVIRONMENT "TIDEMARK_CUDA_PLUGIN=${tm_cuda_on_cpu};TIDEMARK_SOURCE=${PROJECT_SOURCE_DIR}")
+  if(TIDEMARK_CUDA)
+    add_dependencies(gpu_tests test_cuda_${name} tidemark_cuda)
+    add_test(NAME gpu.${name} CONFIGURATIONS gpu COMMAND test_cuda_${name})
+    set_tests_properties(gpu.${name} PROPERTIES TIMEOUT 900 SKIP_RETURN_CODE 77 LABELS gpu
+      ENVIRONMENT "TIDEMARK_CUDA_PLUGIN=$<TARGET_FILE:tidemark_cuda>;TIDEMARK_SOURCE=${PROJECT_SOURCE_DIR}")
+  endif()
+endfunction()
+
+tm_backend_test(families)
 
 tm_device_test(device)
 tm_device_test(gemm)

@@ -1,6 +1,8 @@
 # The engine: architectures, weights, kernels, generation.
 add_library(tm_test_chain STATIC support/chain.c)
 target_link_libraries(tm_test_chain PUBLIC tm_workers)
+add_library(tm_test_oracle STATIC support/oracle.c)
+target_link_libraries(tm_test_oracle PUBLIC tm_test_chain PkgConfig::JANSSON PkgConfig::CMOCKA)
 
 tm_unit_test(arch LIBS tm_model)
 tm_unit_test(split LIBS tm_model)
@@ -21,5 +23,5 @@ tm_unit_test(attention LIBS tm_workers)
 tm_unit_test(layers LIBS tm_workers)
 tm_unit_test(router LIBS tm_workers)
 tm_unit_test(about LIBS tm_workers)
-tm_unit_test(family_oracle LIBS tm_test_chain PkgConfig::JANSSON)
+tm_unit_test(family_oracle LIBS tm_test_oracle)
 tm_unit_test(generate_golden LIBS tm_test_chain PkgConfig::JANSSON)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "workers/cpu/backend.h"
+#include "workers/cuda_plugin.h"
 #include "workers/sim/backend.h"
 
 int backend_create(struct backend **out, const struct backend_config *cfg, struct err *e)
@@ -16,7 +17,22 @@ int backend_create(struct backend **out, const struct backend_config *cfg, struc
             return all[i]->create(out, cfg, e);
         }
     }
-    return err_set(e, ERR_INPUT, "backend %s: this build has cpu and sim", name);
+    if (strcmp(name, "cuda") != 0) {
+        return err_set(e, ERR_INPUT, "backend %s: there are cpu, cuda and sim", name);
+    }
+    const struct cuda_plugin *cuda;
+    return cuda_plugin_open(&cuda, e) ? -1 : cuda->ops->create(out, cfg, e);
+}
+
+const char *backend_auto(char *why, size_t cap)
+{
+    const struct cuda_plugin *cuda;
+    struct err e = {0};
+    if (cuda_plugin_open(&cuda, &e)) {
+        snprintf(why, cap, "%s", e.msg);
+        return "cpu";
+    }
+    return cuda->is_there(why, cap) ? "cuda" : "cpu";
 }
 
 void backend_submit(struct backend *b, const struct batch *batch, const struct kv_tables *tables,
@@ -30,9 +46,41 @@ bool backend_poll(struct backend *b)
     return b->ops->poll(b);
 }
 
+int backend_error(const struct backend *b, struct err *e)
+{
+    return b->ops->error ? b->ops->error(b, e) : 0;
+}
+
 void backend_times(const struct backend *b, int64_t *t_begin_ns, int64_t *t_end_ns)
 {
     b->ops->times(b, t_begin_ns, t_end_ns);
+}
+
+int64_t backend_busy_ns(const struct backend *b)
+{
+    if (b->ops->busy_ns) {
+        return b->ops->busy_ns(b);
+    }
+    int64_t begin_ns, end_ns;
+    b->ops->times(b, &begin_ns, &end_ns);
+    return end_ns - begin_ns;
+}
+
+void backend_logits(struct backend *b, float *logits)
+{
+    CHECK(b->ops->logits);
+    b->ops->logits(b, logits);
+}
+
+int64_t backend_room(const struct backend *b)
+{
+    return b->ops->room ? b->ops->room(b) : -1;
+}
+
+int backend_take_cache(struct backend *b, uint32_t n_blocks, struct err *e)
+{
+    CHECK(b->ops->take_cache);
+    return b->ops->take_cache(b, n_blocks, e);
 }
 
 const char *backend_name(const struct backend *b)

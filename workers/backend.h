@@ -1,11 +1,13 @@
 /*
  * What computes one stage: weights of its layers, its part of the KV pool, and the forward pass of
  * a micro-batch. The rank's main thread submits and polls; it never computes. One interface, several
- * implementations, chosen by name: workers/cpu/backend.h, workers/sim/backend.h.
+ * implementations, chosen by name: workers/cpu/backend.h, workers/sim/backend.h, and workers/cuda/backend.h,
+ * which is loaded when it is asked for (workers/cuda_plugin.h).
  */
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "core/err.h"
@@ -20,13 +22,14 @@ struct costs;
 struct sampler_jobs;
 
 struct backend_config {
-    const char *backend; // "cpu" (also NULL), "sim"
+    const char *backend; // "cpu" (also NULL), "sim", "cuda"
     const char *model;   // folder or preset:NAME
     const struct arch *arch;
     int first_layer, n_layers;     // this stage's
     bool has_embed, has_head;      // first / last stage
     uint32_t max_tokens, max_rows; // of a batch
-    uint32_t n_blocks;             // KV pool
+    uint32_t n_slots, slot_blocks; // of the block tables: slots, and blocks of one; "cuda"
+    uint32_t n_blocks;             // KV pool; "cuda": 0 waits for backend_take_cache
     enum arch_dtype kv_dtype;      // of the cache: F32, BF16, FP8 or INT8
     struct moe_routing routing;    // of a mixture of experts
     int weight_bits; // 0: as stored; 16: bfloat16; 8, 4: the layers' as integers, made at load
@@ -36,6 +39,9 @@ struct backend_config {
     bool idle_class;
     const char *kernels;        // as kernels_select takes them; "sim" takes none
     const struct costs *timing; // "sim" only: borrowed, outlives the backend
+    int rank;                   // for messages
+    int index, n_neighbours;    // "cuda": of workers that share the host's GPUs; zeros: one
+    double memory_fraction;     // "cuda": of the device's memory, for backend_room
 };
 
 /* Every implementation's struct begins with this one. */
@@ -43,7 +49,7 @@ struct backend {
     const struct backend_ops *ops;
 };
 
-/* As the functions of the same names below. */
+/* As the functions of the same names below; those behind destroy may be NULL. */
 struct backend_ops {
     const char *name;
     int (*create)(struct backend **out, const struct backend_config *cfg, struct err *e);
@@ -55,6 +61,11 @@ struct backend_ops {
     void (*about)(const struct backend *b, struct engine *out);
     bool (*idle_class)(const struct backend *b);
     void (*destroy)(struct backend *b);
+    int (*error)(const struct backend *b, struct err *e);
+    int64_t (*busy_ns)(const struct backend *b);
+    void (*logits)(struct backend *b, float *logits);
+    int64_t (*room)(const struct backend *b);
+    int (*take_cache)(struct backend *b, uint32_t n_blocks, struct err *e);
 };
 
 /* Load (or generate) the weights and allocate everything. Slow: call from a helper thread. */
@@ -71,8 +82,24 @@ int backend_create(struct backend **out, const struct backend_config *cfg,
 void backend_submit(struct backend *b, const struct batch *batch, const struct kv_tables *tables,
                     const float *in, float *out, int32_t *ids, const struct sampler_jobs *jobs);
 bool backend_poll(struct backend *b);
-/* Of the last finished batch, clock_now_ns. */
+/* Whether the batches so far could be computed. ERR_ENV: what failed; nothing is computed any more. */
+int backend_error(const struct backend *b, struct err *e) ERR_CHECKED;
+/* Of the last finished batch, clock_now_ns; and how much of that the device, if there is one, was at it. */
 void backend_times(const struct backend *b, int64_t *t_begin_ns, int64_t *t_end_ns);
+int64_t backend_busy_ns(const struct backend *b);
+
+/*
+ * From the next batch on, also write the logits of rows with BATCH_SAMPLE, in order: (n, vocab). NULL stops
+ * it. Between batches; not of "sim". For measurements and tests.
+ */
+void backend_logits(struct backend *b, float *logits);
+
+/*
+ * A backend that was created without a cache: blocks that there is memory for, by memory_fraction, when all
+ * else has been taken and used once; and the cache. backend_room of others: -1.
+ */
+int64_t backend_room(const struct backend *b);
+int backend_take_cache(struct backend *b, uint32_t n_blocks, struct err *e) ERR_CHECKED;
 
 const char *backend_name(const struct backend *b);    // "cpu"
 const char *backend_kernels(const struct backend *b); // the set in use; "sim"
@@ -80,3 +107,6 @@ const char *backend_kernels(const struct backend *b); // the set in use; "sim"
 void backend_about(const struct backend *b, struct engine *out);
 bool backend_idle_class(const struct backend *b); // SCHED_IDLE granted
 void backend_destroy(struct backend *b);
+
+/* What "auto" is here: "cuda" where there is a GPU, else "cpu" and in a few words why (cap). */
+const char *backend_auto(char *why, size_t cap);

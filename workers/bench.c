@@ -7,7 +7,6 @@
 #include "model/sizes.h"
 #include "workers/backend.h"
 #include "workers/batch.h"
-#include "workers/cpu/backend.h"
 #include "workers/cpu/cache.h"
 #include "workers/cpu/kernels.h"
 #include "workers/kv.h"
@@ -385,9 +384,9 @@ const float *bench_logits(struct bench *b, const int32_t *text, uint32_t pos, ui
     for (uint32_t i = 0; i < n; i++) {
         *add_row(b, 0, pos + i, 1, true) = text[pos + i];
     }
-    backend_cpu_logits(b->backend, b->logits);
+    backend_logits(b->backend, b->logits);
     step(b);
-    backend_cpu_logits(b->backend, NULL);
+    backend_logits(b->backend, NULL);
     return b->logits;
 }
 

@@ -91,7 +91,7 @@ static double share_of(const struct arch *a, const struct moe_routing *routing, 
 }
 
 /* top_k experts, one after the other among those not drawn yet. */
-static void draw(const struct arch *a, const struct moe_routing *routing,
+void router_draw(const struct arch *a, const struct moe_routing *routing,
                  const struct router_place *place, int *experts)
 {
     float drawn[ROUTER_MAX_EXPERTS] = {0};
@@ -157,7 +157,7 @@ void router_choose(const struct arch *a, const struct moe_routing *routing, cons
 {
     CHECK(a->moe.n_experts <= ROUTER_MAX_EXPERTS && a->moe.top_k <= ROUTER_MAX_TOP);
     if (routing->kind != ROUTER_MODEL) {
-        draw(a, routing, place, experts);
+        router_draw(a, routing, place, experts);
     } else if (a->moe.router == ARCH_ROUTER_GROUPS) {
         choose_in_groups(a, logits, correction, experts);
     } else {

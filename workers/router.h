@@ -45,3 +45,7 @@ struct router_place {
 void router_choose(const struct arch *a, const struct moe_routing *routing, const float *logits,
                    const float *correction, const struct router_place *place, int *experts,
                    float *weights);
+
+/* The choice alone where it is drawn: experts (top_k) in ascending order. */
+void router_draw(const struct arch *a, const struct moe_routing *routing,
+                 const struct router_place *place, int *experts);

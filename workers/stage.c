@@ -402,6 +402,9 @@ static int finish(struct stage *st, struct err *e)
     if (st->n_begun == st->n_finished || !backend_poll(st->cfg.backend)) {
         return 0;
     }
+    if (backend_error(st->cfg.backend, e) != 0) {
+        return -1;
+    }
     struct batch *b = passing(st, st->n_finished)->batch;
     struct batch_stage_times *t = &b->times[st->place.stage];
     backend_times(st->cfg.backend, &t->t_begin_ns, &t->t_end_ns);

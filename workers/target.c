@@ -29,10 +29,10 @@ static const struct opt rows[] = {
         "folder in Hugging Face layout, .gguf file, preset:NAME (random), or an endpoint's name for it",
         model)},
     {ROW("target.backend", OPT_CHOICE, "auto", 0, 0,
-         "what computes in a stage; auto: the fastest this machine has; sim: nothing, in the time that "
-         "target.sim says",
+         "what computes in a stage; auto: cuda where every worker has a GPU, else cpu; sim: nothing, in "
+         "the time that target.sim says",
          backend),
-     .choices = "auto|cpu|sim"},
+     .choices = "auto|cpu|cuda|sim"},
     {ROW("target.replicas", OPT_INT, "1", 1, 4096, "copies of the model", replicas)},
     {ROW("target.pipeline", OPT_INT, "1", 1, RECORD_MAX_STAGES, "stages the layers are split over",
          pipeline)},
@@ -56,9 +56,15 @@ static const struct opt rows[] = {
          "requests that may queue per replica; more are rejected", max_waiting)},
     {ROW("target.max_batch_tokens", OPT_INT, "256", 1, 65536,
          "tokens per micro-batch; prompts are cut into chunks to fit", max_batch_tokens)},
-    {ROW("target.kv_tokens", OPT_INT, "0", 0, 1e12,
-         "tokens the KV pool holds; 0: a quarter context per running request, 2 contexts at least",
-         kv_tokens)},
+    {ROW(
+        "target.kv_tokens", OPT_INT, "0", 0, 1e12,
+        "tokens the KV pool holds; 0: a quarter context per running request, 2 contexts at least; on "
+        "GPUs as many as fit, up to a context per running request",
+        kv_tokens)},
+    {ROW("target.memory_fraction", OPT_SHARE, "90%", 0, 0,
+         "of its GPU's memory that each worker may take, the KV pool included; less where several "
+         "workers share a GPU: 45% for two",
+         memory_fraction)},
     {ROW("target.prefix_cache", OPT_BOOL, "false", 0, 0,
          "prompts that begin alike share KV blocks: off, so that nothing flatters the TTFT unseen",
          prefix_cache)},
@@ -114,11 +120,31 @@ int target_lanes(const struct target_config *t)
 
 int64_t target_kv_blocks(const struct target_config *t, const struct arch *a)
 {
-    int64_t n_tokens = t->kv_tokens;
+    int64_t n_tokens = t->chosen.kv_tokens > 0 ? t->chosen.kv_tokens : t->kv_tokens;
     if (n_tokens == 0) {
         n_tokens = (t->max_running > 8 ? t->max_running : 8) * a->max_context / 4;
     }
     return (n_tokens + BATCH_KV_BLOCK - 1) / BATCH_KV_BLOCK;
+}
+
+int target_kv_fit(const struct target_config *t, const struct arch *a, int64_t n_blocks,
+                  int64_t *n_tokens, struct err *e)
+{
+    const int64_t context = (a->max_context + BATCH_KV_BLOCK - 1) / BATCH_KV_BLOCK;
+    const int64_t asked = t->kv_tokens > 0 ? target_kv_blocks(t, a) : context;
+    if (asked > n_blocks) {
+        return err_set(
+            e, ERR_ENV,
+            "target.memory_fraction: %.0f%% of a GPU's memory leaves room for a KV pool of "
+            "%lld tokens beside weights and activations; %s %lld",
+            100 * t->memory_fraction, (long long)(n_blocks * BATCH_KV_BLOCK),
+            t->kv_tokens > 0 ? "target.kv_tokens asks for" : "one context takes",
+            (long long)(asked * BATCH_KV_BLOCK));
+    }
+    const int64_t most = context * t->max_running;
+    *n_tokens =
+        t->kv_tokens > 0 ? t->kv_tokens : (n_blocks < most ? n_blocks : most) * BATCH_KV_BLOCK;
+    return 0;
 }
 
 struct sched_config target_sched(const struct target_config *t, const struct arch *a)
@@ -183,6 +209,13 @@ int target_check(const struct target_config *t, const struct arch *a, struct err
                        "target.kernels: %s, but the sim backend computes nothing: auto only",
                        target_kernels(t));
     }
+    if (t->backend == TARGET_BACKEND_CUDA && t->tensor != 1) {
+        return err_set(e, ERR_INPUT, "target.tensor: %lld, but the cuda backend allows 1 only",
+                       (long long)t->tensor);
+    }
+    if (t->backend != TARGET_BACKEND_SIM && !(t->memory_fraction > 0)) {
+        return err_set(e, ERR_INPUT, "target.memory_fraction must be above 0");
+    }
     if (shard_init(&shard, a, 0, (int)t->tensor, e)) {
         return -1;
     }
@@ -226,7 +259,8 @@ int target_weight_bits(const struct target_config *t)
 
 const char *target_backend_name(const struct target_config *t)
 {
-    return t->backend == TARGET_BACKEND_SIM ? "sim" : "cpu";
+    static const char *const names[] = {"cpu", "cpu", "cuda", "sim"};
+    return names[target_backend(t)];
 }
 
 const char *target_kernels(const struct target_config *t)

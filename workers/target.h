@@ -19,8 +19,9 @@ enum target_kind {
 };
 
 enum target_backend {
-    TARGET_BACKEND_AUTO, // the fastest this machine has
+    TARGET_BACKEND_AUTO, // CUDA where every worker has a GPU, else the CPU
     TARGET_BACKEND_CPU,
+    TARGET_BACKEND_CUDA,
     TARGET_BACKEND_SIM, // takes the time that costs say (workers/sim/costs.h)
 };
 
@@ -52,16 +53,18 @@ struct target_config {
     int64_t max_waiting; // admission bound: more are rejected
     int64_t max_batch_tokens; // per micro-batch: chunked prefill fills up to this
     int64_t
-        kv_tokens; // size of the KV pool; 0: max_running * 1/4 of the context, at least 2 contexts
-    bool prefix_cache; // full KV blocks are shared between prompts that begin alike
-    int routing;       // enum routing_kind of model/routing.h
-    int weights;       // enum target_weights
-    int kv_cache;      // enum target_kv_cache
-    bool pin;          // compute threads to CPUs of their own, where there are enough
-    int kernels;       // index of target_kernels' names; 0: auto
-    int moe_routing;   // enum router_kind of workers/router.h
-    double moe_zipf;   // exponent of ROUTER_ZIPF
-    bool idle_class;   // compute threads run SCHED_IDLE where cores are shared
+        kv_tokens; // size of the KV pool; 0: max_running * 1/4 of the context, at least 2 contexts;
+                   // with CUDA what memory_fraction leaves room for, up to a context each
+    double memory_fraction; // of a GPU's memory that a worker takes
+    bool prefix_cache;      // full KV blocks are shared between prompts that begin alike
+    int routing;            // enum routing_kind of model/routing.h
+    int weights;            // enum target_weights
+    int kv_cache;           // enum target_kv_cache
+    bool pin;               // compute threads to CPUs of their own, where there are enough
+    int kernels;            // index of target_kernels' names; 0: auto
+    int moe_routing;        // enum router_kind of workers/router.h
+    double moe_zipf;        // exponent of ROUTER_ZIPF
+    bool idle_class;        // compute threads run SCHED_IDLE where cores are shared
     struct {
         char *hardware; // name in workers/sim/hardware.h
         char *costs;    // file of costs instead, or NULL
@@ -70,7 +73,17 @@ struct target_config {
         int64_t tensor; // devices that each simulated rank stands for
         double scale;   // of all times
     } sim;
+    struct { // no settings: what was found out before the first step; zeros: nothing, as asked
+        int backend;
+        int64_t kv_tokens;
+    } chosen;
 };
+
+/* Which backend: the one chosen where "auto" was asked. */
+static inline enum target_backend target_backend(const struct target_config *t)
+{
+    return (enum target_backend)(t->chosen.backend ? t->chosen.backend : t->backend);
+}
 
 extern const struct opt_table target_options;
 
@@ -82,7 +95,7 @@ int target_check(const struct target_config *t, const struct arch *a, struct err
 
 struct sched_config target_sched(const struct target_config *t, const struct arch *a);
 
-/* "cpu", "sim"; "auto", "avx2": as kernels_select takes it. */
+/* "cpu", "cuda", "sim"; "auto", "avx2": as kernels_select takes it. */
 const char *target_backend_name(const struct target_config *t);
 const char *target_kernels(const struct target_config *t);
 
@@ -100,6 +113,13 @@ int target_split(const struct target_config *t, const struct arch *a, int *first
 /* Lanes per replica, and KV blocks (BATCH_KV_BLOCK tokens each) in a replica's pool, defaults resolved. */
 int target_lanes(const struct target_config *t);
 int64_t target_kv_blocks(const struct target_config *t, const struct arch *a);
+
+/*
+ * On a GPU: the tokens of a pool that has room for n_blocks. ERR_ENV: kv_tokens asks for more, or it does not
+ * even hold one context.
+ */
+int target_kv_fit(const struct target_config *t, const struct arch *a, int64_t n_blocks,
+                  int64_t *n_tokens, struct err *e) ERR_CHECKED;
 
 /* How the KV cache is stored; 0, 8 or 4 bits that weights are made at load. */
 enum arch_dtype target_kv_dtype(const struct target_config *t, const struct arch *a);

@@ -44,6 +44,7 @@ struct worker {
     struct spans *spans;
     struct comm *comm;
     int rank;
+    bool is_leader;
     int first_layer, n_layers; // of the stage
     const char *placement;     // of its threads
     bool cpus_given;           // that they were to be pinned to
@@ -133,6 +134,8 @@ static int create_backend(struct worker *w, const struct target_config *t,
     w->first_layer = first[s];
     w->n_layers = first[s + 1] - first[s];
     struct batch_limits lim = limits_of(t, &w->arch);
+    const bool waits =
+        target_backend(t) == TARGET_BACKEND_CUDA; // for what all stages have room for
     struct backend_config cfg = {
         .backend = target_backend_name(t),
         .timing = is_sim ? &costs : NULL,
@@ -144,7 +147,9 @@ static int create_backend(struct worker *w, const struct target_config *t,
         .has_head = s == w->layout.pipeline - 1,
         .max_tokens = lim.max_tokens,
         .max_rows = lim.max_rows,
-        .n_blocks = lim.n_kv_blocks,
+        .n_slots = lim.n_slots,
+        .slot_blocks = ((uint32_t)w->arch.max_context + BATCH_KV_BLOCK - 1) / BATCH_KV_BLOCK,
+        .n_blocks = waits ? 0 : lim.n_kv_blocks,
         .kv_dtype = target_kv_dtype(t, &w->arch),
         .routing = {.kind = (enum router_kind)t->moe_routing, .s = t->moe_zipf},
         .weight_bits = target_weight_bits(t),
@@ -157,6 +162,10 @@ static int create_backend(struct worker *w, const struct target_config *t,
         .cpus = cores->cpus,
         .idle_class = t->idle_class,
         .kernels = target_kernels(t),
+        .rank = w->rank,
+        .index = cores->index,
+        .n_neighbours = cores->n_neighbours,
+        .memory_fraction = t->memory_fraction,
     };
     return backend_create(&w->backend, &cfg, e);
 }
@@ -175,6 +184,15 @@ static int create_stage(struct worker *w, const struct target_config *t, struct 
     return stage_create(&w->stage, &cfg, e);
 }
 
+static int create_rest(struct worker *w, const struct target_config *t, struct err *e)
+{
+    struct sched_config cfg = target_sched(t, &w->arch);
+    cfg.n_load_ranks = w->layout.load_ranks;
+    return create_stage(w, t, e) != 0 || (w->is_leader && sched_create(&w->sched, &cfg, e) != 0)
+               ? -1
+               : 0;
+}
+
 int worker_create(struct worker **out, const struct layout *layout, int rank,
                   const struct worker_cores *cores, const struct target_config *t,
                   const struct arch *a, struct err *e)
@@ -189,19 +207,30 @@ int worker_create(struct worker **out, const struct layout *layout, int rank,
     w->cpus_given = cores->cpus != NULL;
     w->spans = xcalloc(1, sizeof *w->spans);
     w->gaps = xcalloc(1, sizeof *w->gaps);
-    struct sched_config cfg = target_sched(t, &w->arch);
-    cfg.n_load_ranks = layout->load_ranks;
-    bool is_leader = rank == layout_leader(layout, w->place.replica);
-    if (is_leader && t->routing == ROUTING_LEAST_TOKENS) {
+    w->is_leader = rank == layout_leader(layout, w->place.replica);
+    if (w->is_leader && t->routing == ROUTING_LEAST_TOKENS) {
         load_teller_init(&w->teller, layout, w->place.replica);
     }
     if (create_group(w, t, e) != 0 || create_backend(w, t, cores, e) != 0 ||
-        create_stage(w, t, e) != 0 || (is_leader && sched_create(&w->sched, &cfg, e) != 0)) {
+        (backend_room(w->backend) < 0 && create_rest(w, t, e) != 0)) {
         worker_destroy(w);
         return -1;
     }
     *out = w;
     return 0;
+}
+
+int64_t worker_room(const struct worker *w)
+{
+    return w->stage != NULL ? -1 : backend_room(w->backend);
+}
+
+int worker_settle(struct worker *w, const struct target_config *t, struct err *e)
+{
+    return backend_take_cache(w->backend, (uint32_t)target_kv_blocks(t, &w->arch), e) != 0 ||
+                   create_rest(w, t, e) != 0
+               ? -1
+               : 0;
 }
 
 void worker_destroy(struct worker *w)

@@ -25,12 +25,22 @@ struct worker_cores {
     int n_threads;
     const int *cpus;       // (n_threads) that they are pinned to, or NULL
     const char *placement; // why so, for the results; static
+    int index,
+        n_neighbours; // among the workers of this host, who share its GPUs: neighbours together
 };
 
-/* Weights, KV pool, buffers. Uses no comm: safe in a helper thread while the main thread waits. */
+/*
+ * Weights, KV pool, buffers. Uses no comm: safe in a helper thread while the main thread waits. On a GPU all
+ * but the pool, whose size is the least that any stage has room for: worker_settle.
+ */
 int worker_create(struct worker **out, const struct layout *layout, int rank,
                   const struct worker_cores *cores, const struct target_config *t,
                   const struct arch *a, struct err *e) ERR_CHECKED;
+
+/* KV blocks that there is room for, by what the target asks: -1 when the pool is there already. */
+int64_t worker_room(const struct worker *w);
+/* The pool, and what depends on its size; t->chosen.kv_tokens is that of all ranks. Uses no comm. */
+int worker_settle(struct worker *w, const struct target_config *t, struct err *e) ERR_CHECKED;
 
 /*
  * Serve until WIRE_SHUTDOWN from rank 0. On WIRE_STEP statistics restart; on WIRE_STEP_END everything

@@ -17,6 +17,7 @@ hangs on the last bit.
 *_bf16: bfloat16, config.json as published ones are (rope_theta, rope_scaling with `type`, torch_dtype).
 gpt_oss_tiny_mxfp4, deepseek_v3_tiny_fp8: matrices in 4 and 8 bits, the answers are the decoded weights'.
 llama_tiny_f32 comes in two shards, the others in one file.
+*_even_*: as *_tiny_*, but that sizes are multiples of 8, as the cuda backend wants them.
 """
 import copy
 import json
@@ -294,6 +295,23 @@ MODELS = {
     "deepseek_v3_tiny_fp8": ("deepseek_v3", {**DEEPSEEK, "hidden_size": 144, "intermediate_size": 136,
                                              **rope(5000.0, **DEEPSEEK_YARN)}, "fp8", published_config),
 }
+
+EVEN = {
+    "llama": {"head_dim": 8},
+    "qwen2": {"hidden_size": 32, "intermediate_size": 48, "head_dim": 8},
+    "gemma2": {"head_dim": 16},
+    "gpt_oss": {"intermediate_size": 24, "head_dim": 16},
+    "deepseek_v3": {"moe_intermediate_size": 16, "kv_lora_rank": 16, "q_lora_rank": 24, "v_head_dim": 16,
+                    "qk_nope_head_dim": 8},
+}
+
+
+def even(family, config, storage, write_config):
+    changed = {k: v for k, v in EVEN[family].items() if config.get(k) is not None and config[k] % 8}
+    return family, {**config, **changed}, storage, write_config
+
+
+MODELS |= {name.replace("_tiny_", "_even_"): even(*model) for name, model in MODELS.items()}
 
 
 if __name__ == "__main__":

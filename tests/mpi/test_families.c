@@ -213,7 +213,8 @@ static void run(const struct fixture *f, const struct mode *mode)
     if (rank == 0) {
         lead(f, mode);
     } else {
-        must(worker_create(&w, &layout, rank, &(struct worker_cores){1, NULL, "test"}, &target,
+        must(worker_create(&w, &layout, rank,
+                           &(struct worker_cores){.n_threads = 1, .placement = "test"}, &target,
                            &arch, &e),
              &e);
         must(worker_serve(w, c, &e), &e);

@@ -216,7 +216,8 @@ static void serve_case(size_t i)
 {
     struct err e = {0};
     struct worker *w;
-    must(worker_create(&w, &layout, 1, &(struct worker_cores){1, NULL, "test"}, &target, &arch, &e),
+    must(worker_create(&w, &layout, 1, &(struct worker_cores){.n_threads = 1, .placement = "test"},
+                       &target, &arch, &e),
          &e);
     if (worker_serve(w, c, &e) != -1 || e.code != ERR_ENV || !strstr(e.msg, "from rank 0")) {
         comm_abort(c, 1, "case %zu: '%s'", i, e.msg);

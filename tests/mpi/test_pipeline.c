@@ -654,7 +654,8 @@ static void run_once(bool prefix_cache, int64_t soak_ns)
     struct worker *w = NULL;
     target.prefix_cache = prefix_cache;
     if (rank > 0) {
-        must(worker_create(&w, &layout, rank, &(struct worker_cores){1, NULL, "test"}, &target,
+        must(worker_create(&w, &layout, rank,
+                           &(struct worker_cores){.n_threads = 1, .placement = "test"}, &target,
                            &arch, &e),
              &e);
     }

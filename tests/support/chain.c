@@ -5,7 +5,6 @@
 #include "core/rng.h"
 #include "model/split.h"
 #include "workers/batch.h"
-#include "workers/cpu/backend.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -90,6 +89,7 @@ static void open_stage(struct chain *c, int s, uint32_t n_blocks)
     struct err e = {0};
     struct chain_stage *stage = &c->stages[s];
     struct backend_config cfg = {
+        .backend = c->cfg.backend,
         .model = c->cfg.model,
         .arch = &c->arch,
         .first_layer = c->first[s],
@@ -98,6 +98,8 @@ static void open_stage(struct chain *c, int s, uint32_t n_blocks)
         .has_head = s == c->cfg.n_stages - 1,
         .max_tokens = c->cfg.max_tokens,
         .max_rows = c->cfg.max_rows,
+        .n_slots = c->cfg.n_slots,
+        .slot_blocks = blocks_for(c->cfg.context),
         .n_blocks = n_blocks,
         .n_threads = c->cfg.n_threads,
         .kernels = c->cfg.kernels,
@@ -149,8 +151,8 @@ void chain_open(struct chain *c, const struct chain_config *cfg)
         open_stage(c, s, n_blocks);
     }
     for (size_t r = 0; r < n_ranks; r++) {
-        backend_cpu_logits(c->stages[cfg->n_stages - 1].ranks[r],
-                           c->logits + r * cfg->max_rows * (size_t)c->arch.vocab);
+        backend_logits(c->stages[cfg->n_stages - 1].ranks[r],
+                       c->logits + r * cfg->max_rows * (size_t)c->arch.vocab);
     }
 }
 
@@ -225,6 +227,8 @@ void chain_step(struct chain *c, const struct chain_row *rows, uint32_t n_rows)
                 clock_sleep_until_ns(clock_local_ns() + 20 * NS_PER_US);
             }
         }
+        struct err e = {0};
+        must(backend_error(stage->ranks[0], &e), &e);
         int64_t begin_ns, end_ns;
         backend_times(stage->ranks[0], &begin_ns, &end_ns);
         c->busy_ns += end_ns - begin_ns;

@@ -15,7 +15,8 @@
 #include "workers/sampler.h"
 
 struct chain_config {
-    const char *model; // folder or preset:NAME
+    const char *backend; // NULL: "cpu"
+    const char *model;   // folder or preset:NAME
     int n_stages, n_threads;
     int n_tensor; // ranks that share a stage's layers; 0 counts as 1
     const char *kernels;

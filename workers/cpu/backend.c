@@ -177,10 +177,9 @@ static void about(const struct backend *base, struct engine *out)
     out->moe_zipf = is_moe && b->routing.kind == ROUTER_ZIPF ? b->routing.s : (double)NAN;
 }
 
-void backend_cpu_logits(struct backend *b, float *logits)
+static void logits(struct backend *b, float *to)
 {
-    CHECK(b->ops == &backend_cpu);
-    cpu_of(b)->logits = logits;
+    cpu_of(b)->logits = to;
 }
 
 static void destroy(struct backend *base)
@@ -203,4 +202,5 @@ const struct backend_ops backend_cpu = {
     .about = about,
     .idle_class = idle_class,
     .destroy = destroy,
+    .logits = logits,
 };

@@ -20,6 +20,7 @@
 #include "workers/cuda/gpu.h"
 #include "workers/layers.h"
 #include "workers/shard.h"
+#include "workers/tally.h"
 
 struct device_latent {
     struct device_matrix down;      // (q_rank + kv_rank + rope_dim, hidden): q_a, kv_a
@@ -59,6 +60,7 @@ struct device_weights {
     struct device_matrix embed,
         head;          // (vocab of this rank, hidden); head is the embedding where they are tied
     const float *norm; // (hidden) final
+    struct tally kept, stored;  // as in struct packed
     int64_t n_bytes, n_weights; // in the device's memory, and how many weights they are
 };
 

@@ -2,6 +2,7 @@
 
 #include <cuda_runtime.h>
 
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,7 @@
 
 struct block {
     void *p;
+    size_t n_bytes;
     bool is_host;
     struct block *next;
 };
@@ -19,11 +21,14 @@ struct gpu {
     struct gpu_info info;
     int rank;
     cudaStream_t stream;
+    cudaEvent_t begun, ended;
     struct block *blocks;
     int64_t taken_bytes;
 };
 
-#define WAIT_NAP_NS (20 * NS_PER_US)
+/* A step's end is looked for without a pause; what takes longer is not in such a hurry. */
+#define WAIT_SPIN_NS (50 * NS_PER_MS)
+#define WAIT_NAP_NS  (20 * NS_PER_US)
 
 static int failed(const struct gpu *g, const char *call, cudaError_t code, struct err *e)
 {
@@ -51,6 +56,16 @@ bool gpu_is_there(char *why, size_t cap)
     snprintf(why, cap, "%s", code == cudaSuccess ? "no GPU" : cudaGetErrorString(code));
     cudaGetLastError(); // it would come back at the next look
     return false;
+}
+
+int gpu_count(void)
+{
+    int n = 0;
+    if (cudaGetDeviceCount(&n) != cudaSuccess) {
+        cudaGetLastError();
+        return 0;
+    }
+    return n;
 }
 
 static cudaError_t look(struct gpu *g)
@@ -95,6 +110,13 @@ int gpu_open(struct gpu **out, int device, int rank, struct err *e)
         call = "cudaStreamCreate";
         code = cudaStreamCreateWithFlags(&g->stream, cudaStreamNonBlocking);
     }
+    if (code == cudaSuccess) {
+        call = "cudaEventCreate";
+        code = cudaEventCreateWithFlags(&g->begun, cudaEventDefault);
+    }
+    if (code == cudaSuccess) {
+        code = cudaEventCreateWithFlags(&g->ended, cudaEventDefault);
+    }
     if (code != cudaSuccess) {
         failed(g, call, code, e);
         gpu_close(g);
@@ -102,6 +124,16 @@ int gpu_open(struct gpu **out, int device, int rank, struct err *e)
     }
     *out = g;
     return 0;
+}
+
+static void free_block(struct block *b)
+{
+    if (b->is_host) {
+        cudaFreeHost(b->p);
+    } else {
+        cudaFree(b->p);
+    }
+    free(b);
 }
 
 void gpu_close(struct gpu *g)
@@ -114,17 +146,24 @@ void gpu_close(struct gpu *g)
     }
     for (struct block *b = g->blocks, *next; b; b = next) {
         next = b->next;
-        if (b->is_host) {
-            cudaFreeHost(b->p);
-        } else {
-            cudaFree(b->p);
-        }
-        free(b);
+        free_block(b);
+    }
+    if (g->begun) {
+        cudaEventDestroy(g->begun);
+    }
+    if (g->ended) {
+        cudaEventDestroy(g->ended);
     }
     if (g->stream) {
         cudaStreamDestroy(g->stream);
     }
     free(g);
+}
+
+int gpu_enter(struct gpu *g, struct err *e)
+{
+    const cudaError_t code = cudaSetDevice(g->info.device);
+    return code == cudaSuccess ? 0 : failed(g, "cudaSetDevice", code, e);
 }
 
 const struct gpu_info *gpu_info(const struct gpu *g)
@@ -147,10 +186,10 @@ int gpu_free_bytes(const struct gpu *g, int64_t *n, struct err *e)
     return code == cudaSuccess ? 0 : failed(g, "cudaMemGetInfo", code, e);
 }
 
-static void keep(struct gpu *g, void *p, bool is_host)
+static void keep(struct gpu *g, void *p, size_t n_bytes, bool is_host)
 {
     struct block *b = xcalloc(1, sizeof *b);
-    *b = (struct block){p, is_host, g->blocks};
+    *b = (struct block){p, n_bytes, is_host, g->blocks};
     g->blocks = b;
 }
 
@@ -161,7 +200,7 @@ int gpu_take(struct gpu *g, size_t n_bytes, const char *what, void **out, struct
         cudaGetLastError();
         return failed_bytes(g, "cudaMalloc", what, n_bytes, code, e);
     }
-    keep(g, *out, false);
+    keep(g, *out, n_bytes, false);
     g->taken_bytes += (int64_t)n_bytes;
     return 0;
 }
@@ -171,6 +210,20 @@ int64_t gpu_taken_bytes(const struct gpu *g)
     return g->taken_bytes;
 }
 
+void gpu_give(struct gpu *g, void *p)
+{
+    for (struct block **at = &g->blocks; *at; at = &(*at)->next) {
+        struct block *b = *at;
+        if (b->p == p) {
+            *at = b->next;
+            g->taken_bytes -= b->is_host ? 0 : (int64_t)b->n_bytes;
+            free_block(b);
+            return;
+        }
+    }
+    CHECK(!p);
+}
+
 int gpu_take_host(struct gpu *g, size_t n_bytes, const char *what, void **out, struct err *e)
 {
     const cudaError_t code = cudaHostAlloc(out, n_bytes ? n_bytes : 1, cudaHostAllocDefault);
@@ -178,7 +231,7 @@ int gpu_take_host(struct gpu *g, size_t n_bytes, const char *what, void **out, s
         cudaGetLastError();
         return failed_bytes(g, "cudaHostAlloc", what, n_bytes, code, e);
     }
-    keep(g, *out, true);
+    keep(g, *out, n_bytes, true);
     return 0;
 }
 
@@ -229,8 +282,13 @@ int gpu_poll(struct gpu *g, struct err *e)
 int gpu_wait(struct gpu *g, int64_t deadline_ns, struct err *e)
 {
     int done;
+    const int64_t begin_ns = clock_local_ns();
     while ((done = gpu_poll(g, e)) == 0) {
         const int64_t now_ns = clock_local_ns();
+        if (now_ns - begin_ns < WAIT_SPIN_NS) {
+            sched_yield();
+            continue;
+        }
         if (now_ns > deadline_ns) {
             return err_set(e, ERR_ENV, "rank %d, GPU %d (%s): still busy at the deadline", g->rank,
                            g->info.device, g->info.name);
@@ -238,4 +296,82 @@ int gpu_wait(struct gpu *g, int64_t deadline_ns, struct err *e)
         clock_sleep_until_ns(now_ns + WAIT_NAP_NS);
     }
     return done < 0 ? -1 : 0;
+}
+
+/* --- times -------------------------------------------------------------------------------------- */
+
+static int mark(struct gpu *g, cudaEvent_t event, struct err *e)
+{
+    const cudaError_t code = cudaEventRecord(event, g->stream);
+    return code == cudaSuccess ? 0 : failed(g, "cudaEventRecord", code, e);
+}
+
+int gpu_begin(struct gpu *g, struct err *e)
+{
+    return mark(g, g->begun, e);
+}
+
+int gpu_end(struct gpu *g, struct err *e)
+{
+    return mark(g, g->ended, e);
+}
+
+int gpu_busy_ns(struct gpu *g, int64_t *ns, struct err *e)
+{
+    float ms = 0;
+    const cudaError_t code = cudaEventElapsedTime(&ms, g->begun, g->ended);
+    *ns = (int64_t)((double)ms * 1e6);
+    return code == cudaSuccess ? 0 : failed(g, "cudaEventElapsedTime", code, e);
+}
+
+/* --- graphs ------------------------------------------------------------------------------------- */
+
+struct gpu_graph {
+    cudaGraphExec_t exec;
+};
+
+int gpu_graph_record(struct gpu *g, struct err *e)
+{
+    const cudaError_t code = cudaStreamBeginCapture(g->stream, cudaStreamCaptureModeThreadLocal);
+    return code == cudaSuccess ? 0 : failed(g, "cudaStreamBeginCapture", code, e);
+}
+
+int gpu_graph_recorded(struct gpu *g, const char *what, struct gpu_graph **out, struct err *e)
+{
+    cudaGraph_t graph = NULL;
+    struct gpu_graph *r = xcalloc(1, sizeof *r);
+    cudaError_t code = cudaStreamEndCapture(g->stream, &graph);
+    if (code == cudaSuccess) {
+        code = cudaGraphInstantiate(&r->exec, graph, 0);
+        cudaGraphDestroy(graph);
+    }
+    if (code != cudaSuccess) {
+        free(r);
+        return failed(g, what, code, e);
+    }
+    *out = r;
+    return 0;
+}
+
+void gpu_graph_abandon(struct gpu *g)
+{
+    cudaGraph_t graph = NULL;
+    if (cudaStreamEndCapture(g->stream, &graph) == cudaSuccess) {
+        cudaGraphDestroy(graph);
+    }
+    cudaGetLastError();
+}
+
+int gpu_graph_queue(struct gpu *g, const struct gpu_graph *graph, struct err *e)
+{
+    const cudaError_t code = cudaGraphLaunch(graph->exec, g->stream);
+    return code == cudaSuccess ? 0 : failed(g, "cudaGraphLaunch", code, e);
+}
+
+void gpu_graph_free(struct gpu_graph *graph)
+{
+    if (graph) {
+        cudaGraphExecDestroy(graph->exec);
+        free(graph);
+    }
 }

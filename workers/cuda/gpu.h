@@ -28,10 +28,14 @@ struct gpu_info {
  * in a few words why not.
  */
 bool gpu_is_there(char *why, size_t cap);
+int gpu_count(void); // that this process sees; 0 also where nothing can be asked
 
 /* Open a device. `rank` is for messages. ERR_INPUT: there is no such device, or no driver for it. */
 int gpu_open(struct gpu **out, int device, int rank, struct err *e) ERR_CHECKED;
 void gpu_close(struct gpu *g);
+
+/* A thread says once that its calls are about this device. The opener need not. */
+int gpu_enter(struct gpu *g, struct err *e) ERR_CHECKED;
 
 const struct gpu_info *gpu_info(const struct gpu *g);
 struct CUstream_st *gpu_stream(const struct gpu *g);
@@ -46,6 +50,8 @@ int gpu_free_bytes(const struct gpu *g, int64_t *n, struct err *e) ERR_CHECKED;
 int gpu_take(struct gpu *g, size_t n_bytes, const char *what, void **out,
              struct err *e) ERR_CHECKED;
 int64_t gpu_taken_bytes(const struct gpu *g);
+/* Give back what gpu_take or gpu_take_host gave; nothing that is queued may use it. NULL is allowed. */
+void gpu_give(struct gpu *g, void *p);
 
 /* Host memory that the device copies from and to by itself; given back by gpu_close. */
 int gpu_take_host(struct gpu *g, size_t n_bytes, const char *what, void **out,
@@ -64,5 +70,23 @@ int gpu_launched(struct gpu *g, const char *what, struct err *e) ERR_CHECKED;
 /* 1: all that was queued has happened; 0: not yet; -1: it failed. */
 int gpu_poll(struct gpu *g, struct err *e) ERR_CHECKED;
 
-/* Poll until it has, sleeping little; ERR_ENV after `deadline_ns` (clock_local_ns). */
+/* Poll until it has, without sleep at first; ERR_ENV after `deadline_ns` (clock_local_ns). */
 int gpu_wait(struct gpu *g, int64_t deadline_ns, struct err *e) ERR_CHECKED;
+
+/* Around what is queued of one batch: how long the device was at it, known once gpu_poll says 1. */
+int gpu_begin(struct gpu *g, struct err *e) ERR_CHECKED;
+int gpu_end(struct gpu *g, struct err *e) ERR_CHECKED;
+int gpu_busy_ns(struct gpu *g, int64_t *ns, struct err *e) ERR_CHECKED;
+
+/*
+ * Work that is queued again and again: what is queued between record and recorded does not happen, but is
+ * kept, with the pointers and sizes it was queued with. `what` is for messages. gpu_graph_free before gpu_close.
+ */
+struct gpu_graph;
+int gpu_graph_record(struct gpu *g, struct err *e) ERR_CHECKED;
+int gpu_graph_recorded(struct gpu *g, const char *what, struct gpu_graph **out,
+                       struct err *e) ERR_CHECKED;
+/* Give up a recording that failed. */
+void gpu_graph_abandon(struct gpu *g);
+int gpu_graph_queue(struct gpu *g, const struct gpu_graph *graph, struct err *e) ERR_CHECKED;
+void gpu_graph_free(struct gpu_graph *graph); // may be NULL

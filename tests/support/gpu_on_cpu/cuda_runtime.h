@@ -48,6 +48,7 @@ typedef struct CUgraphExec_st *cudaGraphExec_t;
 
 enum {
     cudaStreamNonBlocking = 1,
+    cudaEventDefault = 0,
     cudaEventDisableTiming = 2,
     cudaHostAllocDefault = 0
 };

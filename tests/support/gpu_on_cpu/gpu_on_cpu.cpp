@@ -64,7 +64,10 @@ struct machine {
 #endif
 };
 
-thread_local machine m;
+/* Of this thread; a pointer, since a thread_local object is asked at each use whether it has been made. */
+__thread machine *machine_here;
+#define m (*machine_here)
+
 
 extern "C" void gpu_on_cpu_switch(void **from, void *to);
 asm(R"(
@@ -133,13 +136,17 @@ void fiber_start(fiber *f)
 #if defined(__SANITIZE_ADDRESS__)
     __asan_unpoison_memory_region(f->stack, STACK_BYTES); // what the thread before left behind
 #endif
-    void **top = reinterpret_cast<void **>(f->stack + STACK_BYTES) - 2;
+    // Tops are apart by more than whole pages: else all of them meet in the same few lines of the caches.
+    const size_t apart = static_cast<size_t>(f - m.fibers.data()) % 64 * 1088;
+    void **top = reinterpret_cast<void **>(f->stack + STACK_BYTES - apart) - 2;
     *top = reinterpret_cast<void *>(fiber_main); // returned to, with the stack off by 8 as after a call
     f->sp = top - 6;
     memset(f->sp, 0, 6 * sizeof(void *));
     f->at = READY;
     f->turn = 0;
-    f->copies.assign(1, {});
+    if (f->copies.size() != 1 || !f->copies[0].empty()) {
+        f->copies.assign(1, {});
+    }
 }
 
 void fiber_run(fiber *f)
@@ -225,6 +232,10 @@ void run_grid(dim3 grid, dim3 block, size_t shared_bytes, const std::function<vo
         grid.z > 65535) {
         fail("a grid that no GPU takes");
     }
+    if (machine_here == nullptr) {
+        static thread_local machine made;
+        machine_here = &made;
+    }
     if (m.fibers.size() < n) {
         m.fibers.resize(MAX_THREADS);
         m.warps.resize(MAX_THREADS / 32);
@@ -245,7 +256,7 @@ void run_grid(dim3 grid, dim3 block, size_t shared_bytes, const std::function<vo
 
 } // namespace
 
-thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
+__thread dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 void __syncthreads()
 {

@@ -1,0 +1,265 @@
+#include "workers/cuda/backend.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/clock.h"
+#include "core/mem.h"
+#include "core/pool.h"
+#include "workers/backend.h"
+#include "workers/cuda/forward.h"
+
+#define BATCH_DEADLINE_NS (100 * NS_PER_S)
+
+/* What a process has of the device beside what it takes: CUDA's context and its kernels. */
+#define CONTEXT_BYTES ((int64_t)600 << 20)
+
+struct cuda {
+    struct backend base;
+    struct arch arch;
+    struct gpu *gpu;
+    struct device_weights weights;
+    struct forward *forward;
+    struct pool *pool; // one thread
+    struct layers_part part;
+    enum arch_dtype kv_dtype;
+    struct moe_routing routing;
+    uint32_t n_blocks;
+    double memory_fraction;
+    float *logits; // (rows, vocab) or NULL; the caller's
+    // of the batch at hand; written by the thread, read after pool_poll
+    struct forward_io io;
+    int64_t t_begin_ns, t_end_ns;
+    struct err error; // the first one
+};
+
+static struct cuda *cuda_of(struct backend *b)
+{
+    return (struct cuda *)(void *)b;
+}
+
+static const struct cuda *cuda_of_const(const struct backend *b)
+{
+    return (const struct cuda *)(const void *)b;
+}
+
+/* --- life ----------------------------------------------------------------------------------------- */
+
+static int load(struct cuda *b, const struct backend_config *cfg, struct err *e)
+{
+    struct device_weights_config weights = {
+        .model = cfg->model,
+        .arch = &b->arch,
+        .part = b->part,
+        .weight_bits = cfg->weight_bits,
+    };
+    if (shard_init(&weights.shard, &b->arch, cfg->group.rank, cfg->group.size, e)) {
+        return -1;
+    }
+    weights.pool = pool_create(cfg->n_threads, cfg->cpus, cfg->idle_class);
+    const int rc = device_weights_load(&b->weights, b->gpu, &weights, e);
+    pool_destroy(weights.pool);
+    return rc;
+}
+
+static int create_forward(struct cuda *b, const struct backend_config *cfg, struct err *e)
+{
+    const struct forward_config forward = {
+        .gpu = b->gpu,
+        .weights = &b->weights,
+        .arch = &b->arch,
+        .part = b->part,
+        .max_tokens = cfg->max_tokens,
+        .max_rows = cfg->max_rows,
+        .n_slots = cfg->n_slots,
+        .slot_blocks = cfg->slot_blocks,
+        .kv_dtype = cfg->kv_dtype,
+        .routing = cfg->routing,
+    };
+    return forward_create(&b->forward, &forward, e) || forward_profile(b->forward, e) ? -1 : 0;
+}
+
+static void destroy(struct backend *base)
+{
+    struct cuda *b = cuda_of(base);
+    if (b->pool) {
+        pool_destroy(b->pool);
+    }
+    forward_destroy(b->forward);
+    device_weights_free(&b->weights);
+    gpu_close(b->gpu);
+    free(b);
+}
+
+static int take_cache(struct backend *base, uint32_t n_blocks, struct err *e)
+{
+    struct cuda *b = cuda_of(base);
+    b->n_blocks = n_blocks;
+    return gpu_enter(b->gpu, e) || forward_take_cache(b->forward, n_blocks, e) ? -1 : 0;
+}
+
+/* A GPU for each worker, or neighbours together where there are fewer. */
+static int device_of(const struct backend_config *cfg)
+{
+    const int n = gpu_count();
+    return n >= cfg->n_neighbours ? cfg->index : cfg->index * n / cfg->n_neighbours;
+}
+
+static int create(struct backend **out, const struct backend_config *cfg, struct err *e)
+{
+    CHECK(cfg->max_tokens >= 1 && cfg->max_rows >= 1 && cfg->n_slots >= 1);
+    if (cfg->group.size > 1) {
+        return err_set(e, ERR_INPUT,
+                       "backend cuda: stages of %d ranks are not possible yet; target.tensor: 1",
+                       cfg->group.size);
+    }
+    struct cuda *b = xcalloc(1, sizeof *b);
+    b->base.ops = &backend_cuda;
+    b->arch = *cfg->arch;
+    b->kv_dtype = cfg->kv_dtype;
+    b->routing = cfg->routing;
+    b->memory_fraction = cfg->memory_fraction;
+    b->part = (struct layers_part){
+        .first_layer = cfg->first_layer,
+        .n_layers = cfg->n_layers,
+        .has_embed = cfg->has_embed,
+        .has_head = cfg->has_head,
+    };
+    if (gpu_open(&b->gpu, device_of(cfg), cfg->rank, e) || load(b, cfg, e) ||
+        create_forward(b, cfg, e) ||
+        (cfg->n_blocks > 0 && take_cache(&b->base, cfg->n_blocks, e))) {
+        destroy(&b->base);
+        return -1;
+    }
+    b->pool = pool_create(1, NULL, false);
+    *out = &b->base;
+    return 0;
+}
+
+/* --- a batch -------------------------------------------------------------------------------------- */
+
+static void run(void *arg, int member, int n_members)
+{
+    (void)member;
+    (void)n_members;
+    struct cuda *b = arg;
+    b->t_begin_ns = clock_now_ns();
+    if (b->error.code == ERR_NONE && gpu_enter(b->gpu, &b->error) == 0) {
+        const int64_t deadline_ns = clock_local_ns() + BATCH_DEADLINE_NS;
+        const int rc = forward_run(b->forward, &b->io, deadline_ns, &b->error);
+        CHECK((rc == 0) == (b->error.code == ERR_NONE));
+    }
+    b->t_end_ns = clock_now_ns();
+}
+
+static void submit(struct backend *base, const struct batch *batch, const struct kv_tables *tables,
+                   const float *in, float *out, int32_t *ids, const struct sampler_jobs *jobs)
+{
+    struct cuda *b = cuda_of(base);
+    b->io = (struct forward_io){
+        .batch = batch,
+        .tables = tables,
+        .in = in,
+        .out = out,
+        .ids = ids,
+        .jobs = jobs,
+        .logits = b->logits,
+    };
+    pool_submit(b->pool, run, b);
+}
+
+static bool poll(struct backend *b)
+{
+    return pool_poll(cuda_of(b)->pool);
+}
+
+static int error(const struct backend *base, struct err *e)
+{
+    const struct cuda *b = cuda_of_const(base);
+    if (b->error.code == ERR_NONE) {
+        return 0;
+    }
+    *e = b->error;
+    return -1;
+}
+
+static void times(const struct backend *b, int64_t *t_begin_ns, int64_t *t_end_ns)
+{
+    *t_begin_ns = cuda_of_const(b)->t_begin_ns;
+    *t_end_ns = cuda_of_const(b)->t_end_ns;
+}
+
+/* --- about ---------------------------------------------------------------------------------------- */
+
+static const char *kernels(const struct backend *b)
+{
+    (void)b;
+    return "cuda";
+}
+
+static bool idle_class(const struct backend *b)
+{
+    (void)b;
+    return false;
+}
+
+/*
+ * Blocks that the share of the device's memory leaves room for. It is of the whole memory, so that several
+ * processes on one device can each have theirs whatever the others have taken by now.
+ */
+static int64_t room(const struct backend *base)
+{
+    const struct cuda *b = cuda_of_const(base);
+    const double share = b->memory_fraction * (double)gpu_info(b->gpu)->bytes;
+    const int64_t left = (int64_t)share - CONTEXT_BYTES - gpu_taken_bytes(b->gpu);
+    return left > 0 ? left / forward_block_bytes(b->forward) : 0;
+}
+
+static void about(const struct backend *base, struct engine *out)
+{
+    const struct cuda *b = cuda_of_const(base);
+    const struct device_weights *w = &b->weights;
+    tally_text(&w->kept, out->weights, sizeof out->weights);
+    tally_text(&w->stored, out->weights_stored, sizeof out->weights_stored);
+    out->weight_bytes = w->n_bytes;
+    out->n_weights = w->n_weights;
+    out->n_threads = 1;
+    snprintf(out->device, sizeof out->device, "%.80s", gpu_info(b->gpu)->name);
+    snprintf(out->pci, sizeof out->pci, "%s", gpu_info(b->gpu)->pci);
+    snprintf(out->kv_cache, sizeof out->kv_cache, "%s", arch_dtype_name(b->kv_dtype));
+    out->kv_bytes_per_token = (double)forward_block_bytes(b->forward) / BATCH_KV_BLOCK;
+    out->kv_blocks = b->n_blocks;
+    const bool is_moe = b->arch.moe.n_experts > 0;
+    snprintf(out->moe_routing, sizeof out->moe_routing, "%s",
+             is_moe ? router_name(b->routing.kind) : "none");
+    out->moe_zipf = is_moe && b->routing.kind == ROUTER_ZIPF ? b->routing.s : (double)NAN;
+}
+
+static void logits(struct backend *b, float *to)
+{
+    cuda_of(b)->logits = to;
+}
+
+static int64_t busy_ns(const struct backend *b)
+{
+    return forward_busy_ns(cuda_of_const(b)->forward);
+}
+
+const struct backend_ops backend_cuda = {
+    .name = "cuda",
+    .create = create,
+    .submit = submit,
+    .poll = poll,
+    .error = error,
+    .times = times,
+    .busy_ns = busy_ns,
+    .kernels = kernels,
+    .about = about,
+    .idle_class = idle_class,
+    .logits = logits,
+    .room = room,
+    .take_cache = take_cache,
+    .destroy = destroy,
+};

@@ -1,0 +1,10 @@
+/*
+ * Computes a stage on a GPU: one thread of its own queues a batch's work and waits for its end, so that the
+ * rank's main thread does neither. Weights, activations and cache are in the device's memory; hidden states
+ * and ids go through pinned host memory. This is what `tidemark-cuda.so` exports (workers/cuda_plugin.h).
+ */
+#pragma once
+
+struct backend_ops;
+
+extern const struct backend_ops backend_cuda;

@@ -1,0 +1,235 @@
+#include "workers/cuda/forward_impl.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/mem.h"
+
+#define MULTIPLE 8 // of dimensions, as the kernels load them
+
+/* --- what it takes -------------------------------------------------------------------------------- */
+
+static int check_multiple(const char *what, int n, struct err *e)
+{
+    return n % MULTIPLE == 0
+               ? 0
+               : err_set(e, ERR_INPUT, "backend cuda: %s is %d, it takes multiples of %d", what, n,
+                         MULTIPLE);
+}
+
+static int check_arch(const struct arch *a, struct err *e)
+{
+    const struct {
+        const char *what;
+        int n;
+    } dims[] = {
+        {"hidden_size", a->hidden},
+        {"head_dim", arch_is_latent(a) ? 0 : a->head_dim},
+        {"v_head_dim", a->v_dim},
+        {"q_lora_rank", a->latent.q_rank},
+        {"kv_lora_rank", a->latent.kv_rank},
+        {"qk_nope_head_dim", a->latent.nope_dim},
+        {"qk_rope_head_dim", arch_is_latent(a) ? a->rope_dim : 0},
+        {"intermediate_size", a->intermediate},
+        {"moe_intermediate_size", a->moe.intermediate},
+    };
+    for (size_t i = 0; i < sizeof dims / sizeof *dims; i++) {
+        if (check_multiple(dims[i].what, dims[i].n, e)) {
+            return -1;
+        }
+    }
+    const bool fits = arch_is_latent(a)
+                          ? a->latent.kv_rank <= 512 && a->latent.kv_rank + a->rope_dim <= 576
+                          : a->head_dim <= 256 && a->head_dim == a->v_dim;
+    if (!fits) {
+        return err_set(e, ERR_INPUT,
+                       "backend cuda: heads of %d are more than it takes (256; "
+                       "latents of 512 with 64 that rotate)",
+                       a->head_dim);
+    }
+    if (a->vocab > SAMPLE_MAX_VOCAB) {
+        return err_set(e, ERR_INPUT, "backend cuda: vocab_size is %d, it takes up to %d", a->vocab,
+                       SAMPLE_MAX_VOCAB);
+    }
+    return a->moe.top_k <= MATMUL_MIX_MOST
+               ? 0
+               : err_set(e, ERR_INPUT, "backend cuda: %d experts a token, it takes up to %d",
+                         a->moe.top_k, MATMUL_MIX_MOST);
+}
+
+/* --- life ----------------------------------------------------------------------------------------- */
+
+static void look_at_windows(struct forward *f)
+{
+    for (int i = 0; i < f->cfg.part.n_layers; i++) {
+        const int window = arch_window(f->arch, f->cfg.part.first_layer + i);
+        int k = 0;
+        while (k < f->n_windows && f->windows[k] != window) {
+            k++;
+        }
+        if (k == f->n_windows) {
+            CHECK(f->n_windows < FORWARD_WINDOWS);
+            f->windows[f->n_windows++] = window;
+        }
+    }
+}
+
+static void look_at_cache(struct forward *f)
+{
+    const struct arch *a = f->arch;
+    const bool is_latent = arch_is_latent(a);
+    const int key_dim = is_latent ? a->latent.kv_rank + a->rope_dim : a->head_dim;
+    const int value_dim = is_latent ? a->latent.kv_rank : a->v_dim;
+    cache_layout_init(&f->layout, f->cfg.kv_dtype, key_dim, value_dim,
+                      is_latent ? 1 : a->n_kv_heads, is_latent);
+    f->shape = (struct attention_shape){
+        .layout = f->layout,
+        .n_heads = a->n_heads,
+        .n_sms = gpu_info(f->gpu)->n_processors,
+    };
+    f->positions = f->cfg.slot_blocks * BATCH_KV_BLOCK;
+    if (f->positions > (uint32_t)a->max_context) {
+        f->positions = (uint32_t)a->max_context;
+    }
+}
+
+int forward_create(struct forward **out, const struct forward_config *cfg, struct err *e)
+{
+    if (check_arch(cfg->arch, e)) {
+        return -1;
+    }
+    struct forward *f = xcalloc(1, sizeof *f);
+    f->cfg = *cfg;
+    f->gpu = cfg->gpu;
+    f->arch = cfg->arch;
+    look_at_windows(f);
+    look_at_cache(f);
+    f->max_entries = cfg->max_rows * cfg->slot_blocks;
+    f->rows = xcalloc(cfg->max_rows, sizeof *f->rows);
+    const uint32_t n_single = cfg->max_rows < cfg->max_tokens ? cfg->max_rows : cfg->max_tokens;
+    if (gemm_open(&f->gemm, GEMM_SCRATCH_BYTES, e) ||
+        forward_slate_take(f, &f->mixed, cfg->max_tokens, e) ||
+        forward_slate_take(f, &f->single, n_single, e) || forward_room_take(f, e)) {
+        forward_destroy(f);
+        return -1;
+    }
+    *out = f;
+    return 0;
+}
+
+void forward_destroy(struct forward *f)
+{
+    if (!f) {
+        return;
+    }
+    forward_graphs_free(f);
+    gemm_close(f->gemm);
+    free(f->rows);
+    free(f);
+}
+
+int64_t forward_block_bytes(const struct forward *f)
+{
+    return (int64_t)f->layout.block_bytes * f->cfg.part.n_layers;
+}
+
+int64_t forward_busy_ns(const struct forward *f)
+{
+    return f->busy_ns;
+}
+
+/* --- a batch -------------------------------------------------------------------------------------- */
+
+/* Whether every row has one token, and there is a graph for so many. */
+static uint32_t rows_of_graph(const struct forward *f)
+{
+    const struct batch *b = f->io->batch;
+    return b->n_tokens == b->n_rows ? forward_graphs_rows(f, b->n_rows) : 0;
+}
+
+/* Hidden states of the stage before; zeros for rows that fill up. */
+static int hidden_in(struct forward *f, struct err *e)
+{
+    const size_t row = (size_t)f->arch->hidden * sizeof(float), n = f->io->batch->n_tokens;
+    if (f->cfg.part.has_embed) {
+        return 0;
+    }
+    memcpy(f->staged.hidden, f->io->in, n * row);
+    char *x = (char *)f->room.x;
+    return gpu_copy_in(f->gpu, x, f->staged.hidden, n * row, e) ||
+                   gpu_clear(f->gpu, x + n * row, ((size_t)f->n - n) * row, e)
+               ? -1
+               : 0;
+}
+
+static int queue_layers(struct forward *f, struct err *e)
+{
+    if (f->slate == &f->single) {
+        return forward_graphs_queue(f, e);
+    }
+    f->e = e;
+    layers_forward(&forward_ops, f, f->arch, &f->cfg.part);
+    return f->failed ? -1 : 0;
+}
+
+static int queue_end(struct forward *f, struct err *e)
+{
+    const size_t row = (size_t)f->arch->hidden * sizeof(float);
+    return f->cfg.part.has_head
+               ? forward_head_queue(f, e)
+               : gpu_copy_out(f->gpu, f->staged.hidden, f->room.x, f->io->batch->n_tokens * row, e);
+}
+
+static int queue_all(struct forward *f, struct err *e)
+{
+    return gpu_begin(f->gpu, e) || forward_slate_queue(f, e) || forward_slate_queue_entries(f, e) ||
+                   forward_slate_queue_drawn(f, e) || hidden_in(f, e) || queue_layers(f, e) ||
+                   queue_end(f, e) || gpu_end(f->gpu, e)
+               ? -1
+               : 0;
+}
+
+int forward_run(struct forward *f, const struct forward_io *io, int64_t deadline_ns, struct err *e)
+{
+    const struct batch *b = io->batch;
+    CHECK(b->n_tokens <= f->cfg.max_tokens && b->n_rows <= f->cfg.max_rows && f->room.kv);
+    f->io = io;
+    f->e = e;
+    f->failed = false;
+    const uint32_t rows = rows_of_graph(f);
+    f->n = (int)(rows > 0 ? rows : b->n_tokens);
+    f->slate = rows > 0 ? &f->single : &f->mixed;
+    forward_slate_fill(f);
+    if (queue_all(f, e) || gpu_wait(f->gpu, deadline_ns, e) ||
+        gpu_busy_ns(f->gpu, &f->busy_ns, e)) {
+        return -1;
+    }
+    if (f->cfg.part.has_head) {
+        forward_head_finish(f);
+    } else {
+        memcpy(io->out, f->staged.hidden, b->n_tokens * (size_t)f->arch->hidden * sizeof *io->out);
+    }
+    return 0;
+}
+
+/* --- the cache ------------------------------------------------------------------------------------ */
+
+void forward_give_cache(struct forward *f)
+{
+    forward_graphs_free(f);
+    gpu_give(f->gpu, f->room.kv);
+    f->room.kv = NULL;
+}
+
+int forward_take_cache(struct forward *f, uint32_t n_blocks, struct err *e)
+{
+    void *kv;
+    forward_give_cache(f);
+    if (gpu_take(f->gpu, (size_t)n_blocks * (size_t)forward_block_bytes(f), "the KV cache", &kv,
+                 e)) {
+        return -1;
+    }
+    f->room.kv = kv;
+    f->n_blocks = n_blocks;
+    return forward_graphs_record(f, e);
+}

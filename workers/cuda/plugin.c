@@ -1,0 +1,14 @@
+/* What tidemark-cuda.so exports. */
+#include "version.h"
+#include "workers/cuda/backend.h"
+#include "workers/cuda/gpu.h"
+#include "workers/cuda_plugin.h"
+
+extern const struct cuda_plugin tidemark_cuda_plugin;
+
+const struct cuda_plugin tidemark_cuda_plugin = {
+    .version = CUDA_PLUGIN_VERSION,
+    .ops = &backend_cuda,
+    .is_there = gpu_is_there,
+    .n_devices = gpu_count,
+};
