@@ -144,6 +144,7 @@ struct engine {
     int32_t n_threads;             // that compute; 0: none does
     char backend[16];
     char device[112];          // what computes, or what is simulated
+    char pci[16];              // bus address of its GPU; empty: none
     char kernels[16];          // the set in use
     char cores[64];            // CPUs that its threads are pinned to, "0-3"; empty: none
     char placement[40];        // "pinned", or why not
