@@ -98,8 +98,8 @@ int nvmlInit_v2(void)
     power_w = number_of("power", 100);
     snprintf(without, sizeof without, "%.*s", list ? (int)strcspn(list, " ") : 0, list ? list : "");
     throttle_bits = 0;
-    if (throttle && sscanf(throttle, "%llu:%lf:%lf", &throttle_bits, &throttle_from_s,
-                           &throttle_to_s) != 3) {
+    if (throttle &&
+        sscanf(throttle, "%llu:%lf:%lf", &throttle_bits, &throttle_from_s, &throttle_to_s) != 3) {
         return INVALID;
     }
     for (int i = 0; i < MOST; i++) {
