@@ -563,19 +563,20 @@ static size_t parse_rates(char *text, double *rates)
     return n;
 }
 
+static const struct option names[] = {
+    {"capacity", required_argument, NULL, 'c'},
+    {"rates", required_argument, NULL, 'r'},
+    {"step", required_argument, NULL, 't'},
+    {"warmup", required_argument, NULL, 'w'},
+    {"drain", required_argument, NULL, 'd'},
+    {"seed", required_argument, NULL, 's'},
+    {"stages", required_argument, NULL, 'p'},
+    {"gpus", required_argument, NULL, 'g'},
+    {NULL, 0, NULL, 0},
+};
+
 static struct options parse(int argc, char **argv)
 {
-    static const struct option names[] = {
-        {"capacity", required_argument, NULL, 'c'},
-        {"rates", required_argument, NULL, 'r'},
-        {"step", required_argument, NULL, 't'},
-        {"warmup", required_argument, NULL, 'w'},
-        {"drain", required_argument, NULL, 'd'},
-        {"seed", required_argument, NULL, 's'},
-        {"stages", required_argument, NULL, 'p'},
-        {"gpus", required_argument, NULL, 'g'},
-        {NULL, 0, NULL, 0},
-    };
     struct options o = {.capacity = NOMINAL_TOK_S,
                         .step_s = 120,
                         .warmup = 0.25,
@@ -619,7 +620,7 @@ static struct options parse(int argc, char **argv)
     o.path = optind + 1 == argc ? argv[optind] : NULL;
     if (o.path == NULL || o.capacity <= 0 || o.n_stages < 1 || o.n_stages > RECORD_MAX_STAGES) {
         fprintf(stderr, "make_run: OUT.h5 [--capacity C] [--rates A,B] [--step S] [--warmup W] "
-                        "[--drain S] [--seed N] [--stages P]\n");
+                        "[--drain S] [--seed N] [--stages P] [--gpus N]\n");
         exit(ERR_INPUT);
     }
     return o;

@@ -77,6 +77,11 @@ char *run_files_folder(const char *name)
     return path;
 }
 
+static const struct gpus_device gpus[2] = {
+    {.rank = 1, .host = "h1", .uuid = "GPU-1", .memory_bytes = 1e9, .power_limit_w = 700},
+    {.rank = 1, .index = 1, .host = "h1", .uuid = "GPU-2", .power_limit_w = (double)NAN},
+};
+
 struct store *run_files_create(const char *path)
 {
     struct err e;
@@ -111,10 +116,6 @@ struct store *run_files_create(const char *path)
         .moe_routing = "zipf",
         .moe_zipf = 1.2,
         .transport = "none",
-    };
-    const struct gpus_device gpus[2] = {
-        {.rank = 1, .host = "h1", .uuid = "GPU-1", .memory_bytes = 1e9, .power_limit_w = 700},
-        {.rank = 1, .index = 1, .host = "h1", .uuid = "GPU-2", .power_limit_w = (double)NAN},
     };
     struct store_run run = {.uuid = "6ba7b810-9dad-41d1-80b4-00c04fd430c8",
                             .name = "test",
