@@ -131,7 +131,7 @@ static void look_job_run(void *arg)
     for (int i = 0; g->nvml && i < nvml_count(g->nvml) && f->n < GPU_WATCH_MOST; i++) {
         struct gpus_device d;
         nvml_describe(g->nvml, i, &d);
-        if (is_meant(job, i, d.uuid)) {
+        if (!nvml_is_divided(g->nvml, i) && is_meant(job, i, d.uuid)) {
             d.rank = job->w->rank;
             snprintf(d.host, sizeof d.host, "%s", comm_host(job->w->comm, job->w->rank));
             g->devices[f->n].index = i;
@@ -140,7 +140,8 @@ static void look_job_run(void *arg)
     }
     g->n_devices = (size_t)f->n;
     if (g->nvml && f->n == 0) {
-        snprintf(f->why, sizeof f->why, "CUDA_VISIBLE_DEVICES leaves no whole GPU");
+        snprintf(f->why, sizeof f->why,
+                 "none of the target's is visible as a whole (CUDA_VISIBLE_DEVICES, MIG)");
     }
 }
 

@@ -49,6 +49,7 @@ struct nvml {
     result (*by_index)(unsigned, device *);
     result (*by_pci)(const char *, device *);
     result (*index)(device, unsigned *);
+    result (*mig_mode)(device, unsigned *, unsigned *); // now, and after a reset
     result (*name)(device, char *, unsigned);
     result (*uuid)(device, char *, unsigned);
     result (*pci)(device, struct pci *);
@@ -84,6 +85,7 @@ static void find_all(struct nvml *n)
     find(n, &n->by_index, "nvmlDeviceGetHandleByIndex_v2", NULL);
     find(n, &n->by_pci, "nvmlDeviceGetHandleByPciBusId_v2", NULL);
     find(n, &n->index, "nvmlDeviceGetIndex", NULL);
+    find(n, &n->mig_mode, "nvmlDeviceGetMigMode", NULL);
     find(n, &n->name, "nvmlDeviceGetName", NULL);
     find(n, &n->uuid, "nvmlDeviceGetUUID", NULL);
     find(n, &n->pci, "nvmlDeviceGetPciInfo_v3", NULL);
@@ -171,6 +173,14 @@ int nvml_find(const struct nvml *n, const char *pci)
         return -1;
     }
     return (int)index;
+}
+
+bool nvml_is_divided(const struct nvml *n, int index)
+{
+    device d;
+    unsigned now = 0, later;
+    return n->mig_mode && n->by_index((unsigned)index, &d) == 0 &&
+           n->mig_mode(d, &now, &later) == 0 && now != 0;
 }
 
 /* --- a device ------------------------------------------------------------------------------------- */

@@ -23,6 +23,9 @@ int nvml_count(const struct nvml *n);
 /* The GPU of a bus address as CUDA writes it; -1: there is none. */
 int nvml_find(const struct nvml *n, const char *pci);
 
+/* Whether it is divided (MIG): several may use it, and what it tells is of all of them. */
+bool nvml_is_divided(const struct nvml *n, int index);
+
 /* What GPU `index` is; rank and host stay the caller's. */
 void nvml_describe(const struct nvml *n, int index, struct gpus_device *d);
 

@@ -151,7 +151,9 @@ class Telemetry(cli.TestCase):
         missing = {"TIDEMARK_NVML": str(self.folder / "none.so")}
         self.assertIn("none.so", self.check_nothing(1, missing))
         self.assertIn("Driver Not Loaded", self.check_nothing(1, script("init=9")))
-        self.assertIn("no whole GPU", self.check_nothing(1, script("", CUDA_VISIBLE_DEVICES="")))
+        none = "none of the target's is visible as a whole"
+        self.assertIn(none, self.check_nothing(1, script("", CUDA_VISIBLE_DEVICES="")))
+        self.assertIn(none, self.check_nothing(1, script("mig=0")))
 
     def test_nobody_asked(self):
         """No GPU is this target's, or nobody wants to know: nothing is looked at, and nothing said."""

@@ -5,6 +5,7 @@
  *   devices=2       how many there are (1)
  *   power=300       W of the first, constant; each further one takes 10 W more (100)
  *   throttle=4:1:3  bits of its reasons from 1 s to 3 s after the library's start; 0 else
+ *   mig=1           the GPU of this number is divided (none)
  *   without=energy+power   calls that its devices do not support
  *   init=9          nvmlInit_v2 fails with this code
  *
@@ -163,6 +164,13 @@ int nvmlDeviceGetIndex(const struct device *d, unsigned *index);
 int nvmlDeviceGetIndex(const struct device *d, unsigned *index)
 {
     *index = (unsigned)d->index;
+    return DONE;
+}
+
+int nvmlDeviceGetMigMode(const struct device *d, unsigned *now, unsigned *later);
+int nvmlDeviceGetMigMode(const struct device *d, unsigned *now, unsigned *later)
+{
+    *now = *later = d->index == (int)number_of("mig", -1);
     return DONE;
 }
 

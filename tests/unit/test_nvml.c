@@ -50,7 +50,7 @@ static void devices_say_who_they_are(void **state)
 {
     (void)state;
     struct gpus_device d;
-    struct nvml *n = open_with("devices=3");
+    struct nvml *n = open_with("devices=3 mig=2");
     assert_int_equal(nvml_count(n), 3);
     nvml_describe(n, 1, &d);
     assert_int_equal(d.index, 1);
@@ -63,6 +63,9 @@ static void devices_say_who_they_are(void **state)
     assert_int_equal(nvml_find(n, "0000:03:00.0"), 2); // as CUDA writes it
     assert_int_equal(nvml_find(n, "0000:04:00.0"), -1);
     assert_int_equal(nvml_find(n, "nonsense"), -1);
+    assert_false(nvml_is_divided(n, 0));
+    assert_true(nvml_is_divided(n, 2));
+    assert_false(nvml_is_divided(n, 3));
     nvml_close(n);
 }
 
