@@ -88,14 +88,15 @@ void page_gpus_steps(struct str *out, const json_t *report)
 {
     size_t i;
     const json_t *step;
-    str_puts(out,
-             "<figure>\n<figcaption><h3>GPUs</h3><p>All of the target's together: power and energy "
-             "are sums, utilisation and clock are means, temperature and memory are the highest of "
-             "any.</p></figcaption>\n<div class=\"tablebox\"><table>\n<thead><tr><th>#</th>"
-             "<th>rate/s</th><th>power<br>W</th><th>J per<br>output token</th>"
-             "<th>J per token<br>in and out</th><th>busy<br>%</th><th>SM clock<br>MHz</th>"
-             "<th>hottest<br>\xc2\xb0"
-             "C</th><th>memory<br>GB</th><th>throttled<br>%</th></tr></thead>\n<tbody>\n");
+    str_puts(
+        out,
+        "<figure class=\"wide\">\n<figcaption><h3>GPUs</h3><p>All of the target's together: power and energy "
+        "are sums, utilisation and clock are means, temperature and memory are the highest of "
+        "any.</p></figcaption>\n<div class=\"tablebox\"><table>\n<thead><tr><th>#</th>"
+        "<th>rate/s</th><th>power<br>W</th><th>J per<br>output token</th>"
+        "<th>J per token<br>in and out</th><th>busy<br>%</th><th>SM clock<br>MHz</th>"
+        "<th>hottest<br>\xc2\xb0"
+        "C</th><th>memory<br>GB</th><th>throttled<br>%</th></tr></thead>\n<tbody>\n");
     json_array_foreach(get(report, "steps"), i, step)
     {
         const json_t *gpus = get(step, "gpus");

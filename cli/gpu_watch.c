@@ -255,8 +255,9 @@ int gpu_watch_start(struct gpu_watch *g, struct world *w, const struct gpus_devi
 
 void gpu_watch_stop(struct gpu_watch *g)
 {
-    telemetry_stop(g->telemetry);
-    nvml_close(g->nvml);
+    if (telemetry_stop(g->telemetry)) {
+        nvml_close(g->nvml);
+    }
     free(g->gpus);
     *g = (struct gpu_watch){.nvml = NULL};
 }

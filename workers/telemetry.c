@@ -10,9 +10,11 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define PERIOD_NS (100 * NS_PER_MS)
 #define FLUSH_NS  (250 * NS_PER_MS)
+#define STOP_NS   (2 * NS_PER_S)
 
 enum {
     MAX_SAMPLES = 4096, // kept for the main thread
@@ -125,28 +127,41 @@ int telemetry_start(struct telemetry **out, const struct nvml *nvml,
     return 0;
 }
 
-void telemetry_stop(struct telemetry *t)
+/* Until it has ended, or STOP_NS have passed. */
+static bool join_thread(struct telemetry *t)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += STOP_NS / NS_PER_S;
+    return pthread_timedjoin_np(t->thread, NULL, &until) == 0;
+}
+
+bool telemetry_stop(struct telemetry *t)
 {
     if (!t) {
-        return;
+        return true;
     }
     pthread_mutex_lock(&t->lock);
     t->is_ending = true;
     pthread_cond_signal(&t->ending_changed);
     pthread_mutex_unlock(&t->lock);
-    pthread_join(t->thread, NULL);
+    if (!join_thread(t)) {
+        return false;
+    }
     pthread_cond_destroy(&t->ending_changed);
     pthread_mutex_destroy(&t->lock);
     free(t->devices);
     free(t);
+    return true;
 }
 
 /* --- the main thread ------------------------------------------------------------------------------- */
 
-/* Take at most a message of samples, oldest first; never waits. How many. */
-static size_t take(struct telemetry *t)
+/* Take at most a message of samples, oldest first: none where the thread is just adding one, unless
+ * `all` are wanted. How many. */
+static size_t take(struct telemetry *t, bool all)
 {
-    if (pthread_mutex_trylock(&t->lock) != 0) {
+    if ((all ? pthread_mutex_lock(&t->lock) : pthread_mutex_trylock(&t->lock)) != 0) {
         return 0;
     }
     size_t n = t->n_samples < PER_MESSAGE ? t->n_samples : PER_MESSAGE;
@@ -158,9 +173,9 @@ static size_t take(struct telemetry *t)
 }
 
 /* Send a message of what is there; 1: there may be more. */
-static int post_some(struct telemetry *t, struct err *e)
+static int post_some(struct telemetry *t, bool all, struct err *e)
 {
-    size_t n = take(t), n_stale = 0;
+    size_t n = take(t, all), n_stale = 0;
     while (n_stale < n && t->message.v[n_stale].t_ns < t->t_begin_ns) {
         n_stale++;
     }
@@ -175,11 +190,11 @@ static int post_some(struct telemetry *t, struct err *e)
     return n == PER_MESSAGE;
 }
 
-static int post_all(struct telemetry *t, struct err *e)
+static int post(struct telemetry *t, bool all, struct err *e)
 {
     int more = 1;
     for (int i = 0; more == 1 && i <= MAX_SAMPLES / PER_MESSAGE; i++) {
-        more = post_some(t, e);
+        more = post_some(t, all, e);
     }
     return more < 0 ? -1 : 0;
 }
@@ -192,7 +207,7 @@ void telemetry_begin_step(struct telemetry *t, struct comm *comm, uint32_t step,
         t->t_begin_ns = now_ns;
         t->t_flush_ns = now_ns + FLUSH_NS;
         t->in_step = true;
-        while (take(t) == PER_MESSAGE) { // of before
+        while (take(t, true) == PER_MESSAGE) { // of before
         }
     }
 }
@@ -203,7 +218,7 @@ int telemetry_tick(struct telemetry *t, int64_t now_ns, struct err *e)
         return 0;
     }
     t->t_flush_ns = now_ns + FLUSH_NS;
-    return post_all(t, e);
+    return post(t, false, e);
 }
 
 int telemetry_end_step(struct telemetry *t, struct err *e)
@@ -212,5 +227,5 @@ int telemetry_end_step(struct telemetry *t, struct err *e)
         return 0;
     }
     t->in_step = false;
-    return post_all(t, e);
+    return post(t, true, e);
 }

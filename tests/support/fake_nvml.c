@@ -8,6 +8,7 @@
  *   mig=1           the GPU of this number is divided (none)
  *   without=energy+power   calls that its devices do not support
  *   init=9          nvmlInit_v2 fails with this code
+ *   hang=2          asked for power, devices answer after so many seconds (0)
  *
  * The counter of energy is exactly power times the time since the start. Types and codes are the
  * library's.
@@ -213,6 +214,9 @@ static double watts(const struct device *d)
 int nvmlDeviceGetPowerUsage(const struct device *d, unsigned *mw);
 int nvmlDeviceGetPowerUsage(const struct device *d, unsigned *mw)
 {
+    double hang_s = number_of("hang", 0);
+    nanosleep(&(struct timespec){(time_t)hang_s, (long)(1e9 * (hang_s - (double)(time_t)hang_s))},
+              NULL);
     *mw = (unsigned)(watts(d) * 1e3);
     return has("power") ? DONE : NOT_SUPPORTED;
 }

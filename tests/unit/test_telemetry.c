@@ -49,7 +49,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     struct rig *r = *state;
-    telemetry_stop(r->telemetry);
+    assert_true(telemetry_stop(r->telemetry));
     nvml_close(r->nvml);
     comm_close(r->comm);
     free(r);
@@ -136,7 +136,31 @@ static void a_rank_without_any_does_nothing(void **state)
     telemetry_begin_step(NULL, r->comm, STEP, 0);
     assert_int_equal(telemetry_tick(NULL, 0, &e), 0);
     assert_int_equal(telemetry_end_step(NULL, &e), 0);
-    telemetry_stop(NULL);
+    assert_true(telemetry_stop(NULL));
+    receive(r);
+    assert_int_equal(r->n, 0);
+}
+
+/* Nobody but its own thread waits for it, and at the end not for long. */
+static void a_device_that_hangs_is_left(void **state)
+{
+    struct rig *r = *state;
+    struct err e;
+    struct telemetry *t;
+    const struct telemetry_device device = {.index = 1, .number = 1};
+    setenv("FAKE_NVML", "hang=4", 1); // asked for at each call
+    assert_int_equal(telemetry_start(&t, r->nvml, &device, 1, &e), 0);
+    sleep_ms(100);
+    int64_t begin_ns = clock_local_ns();
+    telemetry_begin_step(t, r->comm, STEP, clock_now_ns());
+    assert_int_equal(telemetry_tick(t, clock_now_ns() + NS_PER_S, &e), 0);
+    assert_int_equal(telemetry_end_step(t, &e), 0);
+    assert_true(clock_local_ns() - begin_ns < 500 * NS_PER_MS);
+    assert_false(telemetry_stop(t));
+    assert_true(clock_local_ns() - begin_ns < 3900 * NS_PER_MS);
+    setenv("FAKE_NVML", "", 1);
+    sleep_ms(2500);
+    assert_true(telemetry_stop(t)); // it has answered
     receive(r);
     assert_int_equal(r->n, 0);
 }
@@ -146,6 +170,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(ten_a_second_of_each, setup, teardown),
         cmocka_unit_test_setup_teardown(nothing_of_before_a_step_or_after_it, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_device_that_hangs_is_left, setup, teardown),
         cmocka_unit_test_setup_teardown(a_rank_without_any_does_nothing, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
