@@ -11,7 +11,8 @@
 
 /* What a rank says of the GPUs that it has a part in. */
 struct wish {
-    bool has_any;       // that are the target's
+    bool has_any;       // that are the target's, if there are any here
+    bool is_sure;       // that there are
     bool is_restricted; // CUDA_VISIBLE_DEVICES is set
     char pci[16];       // of the one it computes with; empty: any that is visible
     char visible[1000];
@@ -61,9 +62,10 @@ static struct wish own_wish(const struct world *w)
         struct engine engine;
         worker_about(w->worker, &engine);
         memcpy(mine.pci, engine.pci, sizeof mine.pci);
-        mine.has_any = on || strcmp(engine.backend, "cuda") == 0;
+        mine.has_any = mine.is_sure = on || strcmp(engine.backend, "cuda") == 0;
     } else if (t->kind != TARGET_STAGES) {
         mine.has_any = on || (t->kind == TARGET_OPENAI && endpoint_is_here(w));
+        mine.is_sure = on;
     }
     return mine;
 }
@@ -83,12 +85,16 @@ static int share_wishes(const struct world *w, struct wish **out, struct err *e)
     return 0;
 }
 
+static bool is_of_host(const struct world *w, int rank)
+{
+    return strcmp(comm_host(w->comm, rank), comm_host(w->comm, w->rank)) == 0;
+}
+
 /* The lowest rank of this host that has any; -1: none has. */
 static int looker(const struct world *w, const struct wish *wishes)
 {
-    const char *host = comm_host(w->comm, w->rank);
     for (int r = 0; r < comm_size(w->comm); r++) {
-        if (wishes[r].has_any && strcmp(comm_host(w->comm, r), host) == 0) {
+        if (wishes[r].has_any && is_of_host(w, r)) {
             return r;
         }
     }
@@ -110,7 +116,7 @@ static bool is_meant(const struct look_job *job, int index, const char *uuid)
     const struct nvml *n = job->watch->nvml;
     for (int r = 0; r < comm_size(w->comm); r++) {
         const struct wish *x = &job->wishes[r];
-        if (!x->has_any || strcmp(comm_host(w->comm, r), comm_host(w->comm, w->rank)) != 0) {
+        if (!x->has_any || !is_of_host(w, r)) {
             continue;
         }
         if (x->pci[0] != '\0' ? nvml_find(n, x->pci) == index
@@ -120,6 +126,18 @@ static bool is_meant(const struct look_job *job, int index, const char *uuid)
         }
     }
     return false;
+}
+
+/* What is not known to have GPUs is not said to lack them. */
+static void forget_why(const struct look_job *job)
+{
+    bool is_sure = false;
+    for (int r = 0; r < comm_size(job->w->comm); r++) {
+        is_sure |= job->wishes[r].is_sure && is_of_host(job->w, r);
+    }
+    if (!is_sure) {
+        job->found->why[0] = '\0';
+    }
 }
 
 static void look_job_run(void *arg)
@@ -143,6 +161,7 @@ static void look_job_run(void *arg)
         snprintf(f->why, sizeof f->why,
                  "none of the target's is visible as a whole (CUDA_VISIBLE_DEVICES, MIG)");
     }
+    forget_why(job);
 }
 
 /* Rank 0: all that were found, by rank. */

@@ -177,6 +177,15 @@ class Telemetry(cli.TestCase):
                       env=script("power=500"))
             self.assertEqual(self.report()["run"]["gpus"], [])
 
+    def test_endpoint_without_gpus(self):
+        """Of an endpoint nobody knows that it computes with GPUs: without a library there is nothing to say."""
+        with Server("serve.ttft=1ms") as s:
+            result = self.good("run", "target.kind=openai", "target.model=demo", "load.rates=20",
+                               "load.step=500ms", f"target.url=http://localhost:{s.port}/v1", "-o", self.file,
+                               "--quiet", env={"TIDEMARK_NVML": "/none"})
+        self.assertEqual(cli.own_lines(result.err), [])
+        self.assertEqual([w for w in self.report()["run"]["warnings"] if "telemetry" in w], [])
+
     def test_killed_recovered_resumed(self):
         """A killed run's samples are recovered; what goes on looks at the GPUs that it finds again."""
         config = self.config(load__rates=[20.0, 25.0], load__step="3s")
