@@ -13,6 +13,7 @@ tm_unit_test(emit LIBS tm_workers)
 
 # GPUs as a scripted library tells of them.
 add_library(fake_nvml MODULE ${CMAKE_CURRENT_LIST_DIR}/support/fake_nvml.c)
+target_link_libraries(fake_nvml PRIVATE m)
 foreach(name nvml telemetry)
   tm_unit_test(${name} LIBS tm_workers)
   add_dependencies(test_${name} fake_nvml)

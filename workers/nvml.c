@@ -272,8 +272,8 @@ void nvml_sample(const struct nvml *n, int index, struct gpus_sample *s)
     }
     begin_ns = clock_now_ns();
     s->energy_j = energy_of(n, d);
-    s->power_w = (float)number_of(d, n->power, 1e-3);
     s->t_ns = begin_ns + (clock_now_ns() - begin_ns) / 2;
+    s->power_w = (float)number_of(d, n->power, 1e-3);
     s->sm_mhz = choice_of(d, n->clock, CLOCK_SM);
     s->memory_mhz = choice_of(d, n->clock, CLOCK_MEMORY);
     s->temperature_c = choice_of(d, n->temperature, SENSOR_GPU);

@@ -29,5 +29,5 @@ bool nvml_is_divided(const struct nvml *n, int index);
 /* What GPU `index` is; rank and host stay the caller's. */
 void nvml_describe(const struct nvml *n, int index, struct gpus_device *d);
 
-/* How it is now; t_ns is clock_now_ns in the middle of asking for power and energy. */
+/* How it is now; t_ns is clock_now_ns in the middle of asking for its energy, which comes first. */
 void nvml_sample(const struct nvml *n, int index, struct gpus_sample *s);

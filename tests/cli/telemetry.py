@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import signal
+import subprocess
 import time
 
 import h5py
@@ -127,6 +128,39 @@ class Telemetry(cli.TestCase):
             self.assertEqual(f["meta/gpus/index"][()].tolist(), [0, 2])
             self.assertEqual(sorted(set(f["steps/0000/gpus/device"][()].tolist())), [0, 1])
         self.assertAlmostEqual(self.report()["steps"][0]["gpus"]["power_w"]["value"], 100 + 120, delta=2)
+
+    def run_on_hosts(self, hosts, args):
+        """A rank on each of these: host names of this machine's, as far as the ranks can tell."""
+        if subprocess.run(["unshare", "--uts", "true"], capture_output=True, check=False).returncode != 0:
+            self.skipTest("host names of our own need unshare(1) and the right to use it")
+        command, between = list(cli.MPIRUN), []
+        for host in hosts:
+            command += [*between, "-np", "1", "unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', host,
+                        cli.BINARY, *map(str, args)]
+            between = [":"]
+        result = cli.Process(command, env=script("devices=2 power=150")).finish()
+        self.assertEqual(result.code, 0, str(result))
+        self.good("validate", self.file)
+        with h5py.File(self.file, "r") as f:
+            devices = [set(step["gpus/device"][()].tolist()) for step in f["steps"].values()]
+            return f["meta/gpus/rank"][()].tolist(), texts(f["meta/gpus/host"]), devices
+
+    def test_stages_on_several_hosts(self):
+        """One rank of each host that has workers looks, and the samples of all come together."""
+        args = ("run", self.config(target__replicas=2, load__rates=[20.0, 25.0]), "--quiet")
+        ranks, hosts, devices = self.run_on_hosts(["a", "b", "c", "b", "c"], args)
+        self.assertEqual((ranks, hosts), ([1, 1, 2, 2], ["b", "b", "c", "c"]))
+        self.assertEqual(devices, [{0, 1, 2, 3}] * 2)
+        for step in self.report()["steps"]:
+            self.check_energy(step, 2 * 310)
+
+    def test_load_ranks_on_several_hosts(self):
+        with Server("serve.ttft=1ms") as s:
+            args = ("run", "target.kind=openai", "target.model=demo", "load.ranks=2", "load.rates=[20,25]",
+                    "load.step=1500ms", f"target.url=http://127.0.0.1:{s.port}/v1", "-o", self.file, "--quiet")
+            ranks, hosts, devices = self.run_on_hosts(["a", "b"], args)
+        self.assertEqual((ranks, hosts), ([0, 0, 1, 1], ["a", "a", "b", "b"]))
+        self.assertEqual(devices, [{0, 1, 2, 3}] * 2)
 
     # --- without ----------------------------------------------------------------------------------
 

@@ -8,11 +8,12 @@
  *   mig=1           the GPU of this number is divided (none)
  *   without=energy+power   calls that its devices do not support
  *   init=9          nvmlInit_v2 fails with this code
- *   hang=2          asked for power, devices answer after so many seconds (0)
+ *   hang=2          asked for power the first time, a device answers after so many seconds (0)
  *
  * The counter of energy is exactly power times the time since the start. Types and codes are the
  * library's.
  */
+#include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,7 +49,7 @@ struct pci {
 
 static struct device devices[MOST];
 static unsigned n_devices;
-static double power_w, throttle_from_s, throttle_to_s;
+static double power_w, throttle_from_s, throttle_to_s, hang_s; // hang_s: of the next call
 static unsigned long long throttle_bits;
 static char without[128];
 static struct timespec begin;
@@ -98,6 +99,7 @@ int nvmlInit_v2(void)
     clock_gettime(CLOCK_MONOTONIC, &begin);
     n_devices = (unsigned)number_of("devices", 1);
     power_w = number_of("power", 100);
+    hang_s = number_of("hang", 0);
     snprintf(without, sizeof without, "%.*s", list ? (int)strcspn(list, " ") : 0, list ? list : "");
     throttle_bits = 0;
     if (throttle &&
@@ -214,9 +216,9 @@ static double watts(const struct device *d)
 int nvmlDeviceGetPowerUsage(const struct device *d, unsigned *mw);
 int nvmlDeviceGetPowerUsage(const struct device *d, unsigned *mw)
 {
-    double hang_s = number_of("hang", 0);
-    nanosleep(&(struct timespec){(time_t)hang_s, (long)(1e9 * (hang_s - (double)(time_t)hang_s))},
-              NULL);
+    struct timespec hang = {.tv_sec = (time_t)hang_s, .tv_nsec = (long)(1e9 * fmod(hang_s, 1))};
+    hang_s = 0;
+    nanosleep(&hang, NULL);
     *mw = (unsigned)(watts(d) * 1e3);
     return has("power") ? DONE : NOT_SUPPORTED;
 }

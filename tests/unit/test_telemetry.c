@@ -29,12 +29,12 @@ struct rig {
     size_t n, n_messages;
 };
 
-static int setup(void **state)
+static int setup_with(void **state, const char *script)
 {
     struct err e;
     char why[200];
     struct rig *r = calloc(1, sizeof *r);
-    setenv("FAKE_NVML", "devices=3 power=200", 1);
+    setenv("FAKE_NVML", script, 1);
     assert_int_equal(comm_open(&r->comm, &e), 0);
     assert_int_equal(comm_start(r->comm, telemetry_max_message_bytes(), &e), 0);
     r->nvml = nvml_open(why, sizeof why);
@@ -44,6 +44,16 @@ static int setup(void **state)
     assert_int_equal(telemetry_start(&r->telemetry, r->nvml, devices, 2, &e), 0);
     *state = r;
     return 0;
+}
+
+static int setup(void **state)
+{
+    return setup_with(state, "devices=3 power=200");
+}
+
+static int setup_hanging(void **state)
+{
+    return setup_with(state, "devices=3 hang=4");
 }
 
 static int teardown(void **state)
@@ -146,21 +156,15 @@ static void a_device_that_hangs_is_left(void **state)
 {
     struct rig *r = *state;
     struct err e;
-    struct telemetry *t;
-    const struct telemetry_device device = {.index = 1, .number = 1};
-    setenv("FAKE_NVML", "hang=4", 1); // asked for at each call
-    assert_int_equal(telemetry_start(&t, r->nvml, &device, 1, &e), 0);
     sleep_ms(100);
     int64_t begin_ns = clock_local_ns();
-    telemetry_begin_step(t, r->comm, STEP, clock_now_ns());
-    assert_int_equal(telemetry_tick(t, clock_now_ns() + NS_PER_S, &e), 0);
-    assert_int_equal(telemetry_end_step(t, &e), 0);
+    telemetry_begin_step(r->telemetry, r->comm, STEP, clock_now_ns());
+    assert_int_equal(telemetry_tick(r->telemetry, clock_now_ns() + NS_PER_S, &e), 0);
+    assert_int_equal(telemetry_end_step(r->telemetry, &e), 0);
     assert_true(clock_local_ns() - begin_ns < 500 * NS_PER_MS);
-    assert_false(telemetry_stop(t));
+    assert_false(telemetry_stop(r->telemetry));
     assert_true(clock_local_ns() - begin_ns < 3900 * NS_PER_MS);
-    setenv("FAKE_NVML", "", 1);
-    sleep_ms(2500);
-    assert_true(telemetry_stop(t)); // it has answered
+    sleep_ms(2500); // it has answered: it can be stopped
     receive(r);
     assert_int_equal(r->n, 0);
 }
@@ -170,7 +174,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(ten_a_second_of_each, setup, teardown),
         cmocka_unit_test_setup_teardown(nothing_of_before_a_step_or_after_it, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_device_that_hangs_is_left, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_device_that_hangs_is_left, setup_hanging, teardown),
         cmocka_unit_test_setup_teardown(a_rank_without_any_does_nothing, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
