@@ -260,7 +260,8 @@ static int keep_file(struct coordinator *c, const struct about *about, int argc,
         return -1;
     }
     if (provenance && c->gpus.why[0] != '\0') {
-        json_object_set_new(provenance, "telemetry", json_sprintf("off: %s", c->gpus.why));
+        const char *what = c->gpus.n_gpus > 0 ? "incomplete, so that energy is too low" : "off";
+        json_object_set_new(provenance, "telemetry", json_sprintf("%s: %s", what, c->gpus.why));
     }
     json_t *config = run_config_dump(&w->config);
     json_t *dataset = dataset_describe(w->dataset);

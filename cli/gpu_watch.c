@@ -15,7 +15,7 @@ struct wish {
     bool is_sure;       // that there are
     bool is_restricted; // CUDA_VISIBLE_DEVICES is set
     char pci[16];       // of the one it computes with; empty: any that is visible
-    char visible[1000];
+    char visible[2000];
 };
 
 /* What a rank that looks at them found. */
@@ -146,15 +146,20 @@ static void look_job_run(void *arg)
     struct gpu_watch *g = job->watch;
     struct found *f = job->found;
     g->nvml = nvml_open(f->why, sizeof f->why);
-    for (int i = 0; g->nvml && i < nvml_count(g->nvml) && f->n < GPU_WATCH_MOST; i++) {
+    for (int i = 0; g->nvml && i < nvml_count(g->nvml); i++) {
         struct gpus_device d;
         nvml_describe(g->nvml, i, &d);
-        if (!nvml_is_divided(g->nvml, i) && is_meant(job, i, d.uuid)) {
-            d.rank = job->w->rank;
-            snprintf(d.host, sizeof d.host, "%s", comm_host(job->w->comm, job->w->rank));
-            g->devices[f->n].index = i;
-            f->gpus[f->n++] = d;
+        if (nvml_is_divided(g->nvml, i) || !is_meant(job, i, d.uuid)) {
+            continue;
         }
+        if (f->n == GPU_WATCH_MOST) {
+            snprintf(f->why, sizeof f->why, "a host has more than %d", GPU_WATCH_MOST);
+            break;
+        }
+        d.rank = job->w->rank;
+        snprintf(d.host, sizeof d.host, "%s", comm_host(job->w->comm, job->w->rank));
+        g->devices[f->n].index = i;
+        f->gpus[f->n++] = d;
     }
     g->n_devices = (size_t)f->n;
     if (g->nvml && f->n == 0) {
@@ -212,7 +217,7 @@ int gpu_watch_find(struct gpu_watch *g, struct world *w, struct err *e)
     int rc = any ? look(g, w, wishes, looker(w, wishes) == w->rank, e) : 0;
     free(wishes);
     if (g->why[0] != '\0') {
-        log_warn("telemetry", "GPUs are not looked at: %s", g->why);
+        log_warn("telemetry", "%sGPUs are not looked at: %s", g->n_gpus > 0 ? "some " : "", g->why);
     }
     return rc;
 }

@@ -11,7 +11,7 @@
 #include "workers/telemetry.h"
 
 enum {
-    GPU_WATCH_MOST = 16 // GPUs of one host
+    GPU_WATCH_MOST = 32 // GPUs of one host
 };
 
 struct gpu_watch {
@@ -22,7 +22,7 @@ struct gpu_watch {
     /* rank 0: */
     struct gpus_device *gpus; // (n_gpus) of all ranks, by rank
     size_t n_gpus;
-    char why[200]; // there are GPUs to look at that cannot be; empty: no
+    char why[200]; // why GPUs, or some of them, are not looked at that should be; empty: all are
 };
 
 /* Who looks at what; nothing starts yet. Collective. */

@@ -129,14 +129,16 @@ class Telemetry(cli.TestCase):
             self.assertEqual(sorted(set(f["steps/0000/gpus/device"][()].tolist())), [0, 1])
         self.assertAlmostEqual(self.report()["steps"][0]["gpus"]["power_w"]["value"], 100 + 120, delta=2)
 
-    def run_on_hosts(self, hosts, args):
-        """A rank on each of these: host names of this machine's, as far as the ranks can tell."""
+    def run_on_hosts(self, hosts, args, without=None):
+        """A rank on each of these: host names of this machine's, as far as the ranks can tell. One may be without
+        the library."""
         if subprocess.run(["unshare", "--uts", "true"], capture_output=True, check=False).returncode != 0:
             self.skipTest("host names of our own need unshare(1) and the right to use it")
         command, between = list(cli.MPIRUN), []
         for host in hosts:
-            command += [*between, "-np", "1", "unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', host,
-                        cli.BINARY, *map(str, args)]
+            command += [*between, "-np", "1", "env", *(["TIDEMARK_NVML=/none"] if host == without else []),
+                        "unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', host, cli.BINARY,
+                        *map(str, args)]
             between = [":"]
         result = cli.Process(command, env=script("devices=2 power=150")).finish()
         self.assertEqual(result.code, 0, str(result))
@@ -153,6 +155,14 @@ class Telemetry(cli.TestCase):
         self.assertEqual(devices, [{0, 1, 2, 3}] * 2)
         for step in self.report()["steps"]:
             self.check_energy(step, 2 * 310)
+
+    def test_gpus_of_one_host_cannot_be_looked_at(self):
+        """The sum would be too low: it is said."""
+        args = ("run", self.config(target__pipeline=1, target__replicas=2), "--quiet")
+        ranks, _, _ = self.run_on_hosts(["a", "b", "c"], args, without="c")
+        self.assertEqual(ranks, [1, 1])
+        self.assertIn("telemetry of GPUs is incomplete, so that energy is too low: /none",
+                      " ".join(self.report()["run"]["warnings"]))
 
     def test_load_ranks_on_several_hosts(self):
         with Server("serve.ttft=1ms") as s:
