@@ -40,6 +40,14 @@ static const struct figure step_figures[] = {
     {"requests_per_s", {"requests_per_s"}, "value", "lo95", "hi95", true, false},
     {"goodput.attainment", {"goodput"}, "attainment", "-", "-", true, true},
     {"goodput.failed_share", {"goodput"}, "failed_share", "-", "-", false, false},
+    {"gpus.joules_per_output_token",
+     {"gpus", "joules_per_output_token"},
+     "value",
+     "lo95",
+     "hi95",
+     false,
+     false},
+    {"gpus.joules_per_token", {"gpus", "joules_per_token"}, "value", "lo95", "hi95", false, false},
 };
 
 #define COST(where, what)                                                                          \

@@ -69,3 +69,15 @@ const struct definition definitions_of_endpoint[] = {
 };
 const size_t definitions_of_endpoint_n =
     sizeof definitions_of_endpoint / sizeof definitions_of_endpoint[0];
+
+const struct definition definitions_of_gpus[] = {
+    {"joules per token",
+     "energy that the target's GPUs took in the window over the output tokens (the input and output "
+     "tokens) served in it, with the interval of the ratio over tenths of the window; from their energy "
+     "counters, of GPUs without one from power integrated over samples ten times a second. Hosts, fans and "
+     "networks are not in it"},
+    {"throttled",
+     "share of the samples in the window in which a GPU's clocks were held down by power, heat or the "
+     "board: power_cap, hw_slowdown, sw_thermal, hw_thermal, hw_power_brake"},
+};
+const size_t definitions_of_gpus_n = sizeof definitions_of_gpus / sizeof definitions_of_gpus[0];

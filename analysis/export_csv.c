@@ -5,6 +5,7 @@
  */
 #include "analysis/export.h"
 
+#include "analysis/energy.h"
 #include "analysis/latency.h"
 #include "analysis/step_measure.h"
 
@@ -41,7 +42,31 @@ static void write_header(FILE *f)
             fprintf(f, ",%s_%s", latency_names[k], stat_names[i]);
         }
     }
-    fputc('\n', f);
+    fputs(",gpu_power_w,gpu_power_w_lo95,gpu_power_w_hi95,gpu_energy_j,joules_per_output_token,"
+          "joules_per_output_token_lo95,joules_per_output_token_hi95,joules_per_token,"
+          "joules_per_token_lo95,joules_per_token_hi95,gpu_util,gpu_throttled_share\n",
+          f);
+}
+
+static void put_interval(FILE *f, struct stats_interval v)
+{
+    put(f, v.value);
+    put(f, v.lo);
+    put(f, v.hi);
+}
+
+static void write_gpus(FILE *f, const struct measure *m, const struct step_data *d,
+                       size_t n_devices)
+{
+    struct energy x;
+    energy_measure(m, d, n_devices, &x);
+    put_interval(f, x.power_w);
+    put(f, x.all.energy_j);
+    put_interval(f, x.j_per_output_token);
+    put_interval(f, x.j_per_token);
+    put(f, x.all.gpu_util);
+    put(f, x.all.throttled);
+    energy_free(&x);
 }
 
 static void write_latency(FILE *f, const struct latency *l)
@@ -91,6 +116,7 @@ static int write_step(const struct export_run *x, const struct step_data *d, voi
     for (int k = 0; k < LATENCY_N; k++) {
         write_latency(f, &m.latency[k]);
     }
+    write_gpus(f, &m, d, x->meta.n_gpus);
     fputc('\n', f);
     return 0;
 }

@@ -2,6 +2,7 @@
 
 #include "analysis/engine.h"
 #include "analysis/figure.h"
+#include "analysis/page_gpus.h"
 #include "analysis/page_style.h"
 #include "analysis/svg.h"
 #include "analysis/value.h"
@@ -788,6 +789,7 @@ void page_provenance(struct str *out, const json_t *report, const struct store_m
     put_object(out, meta->dataset);
     str_puts(out, "</details>\n");
     put_engine(out, get(get(report, "run"), "engine"));
+    page_gpus_devices(out, report);
     put_ranks(out, meta);
     char *config = json_dumps(meta->config, JSON_INDENT(2));
     str_puts(out, "<details><summary>Resolved configuration</summary><pre>");

@@ -489,6 +489,31 @@ void rateplots_lag(struct str *out, const json_t *report)
     panel_free(&p);
 }
 
+void rateplots_energy(struct str *out, const json_t *report)
+{
+    static const struct curve curves[] = {
+        {"gpus", "joules_per_output_token", "value", "lo95", "hi95", "J per output token", SVG_BLUE,
+         SVG_DISC, 0, 0, 0},
+        {"gpus", "joules_per_token", "value", "lo95", "hi95", "J per token in and out", SVG_ORANGE,
+         SVG_SQUARE, 0, 0, 0},
+    };
+    struct panel p = {.log_y = true};
+    panel_load(&p, report, curves, 2);
+    figure_open(
+        out, "Energy of a token",
+        "Of the target's GPUs alone, in the window of each step: an idle GPU draws power, too, "
+        "so that a token takes less of it the more there are.",
+        false);
+    struct svg_plot plot =
+        figure_plot(out, x_axis(&p, "requests/s"), y_axis(&p, "J per token, log scale"));
+    svg_open(&plot, "Joules per token against request rate");
+    mark_saturation(&plot, report);
+    draw_curves(&plot, &p);
+    close_curves(&plot, &p);
+    figure_close(out);
+    panel_free(&p);
+}
+
 /* --- cost --------------------------------------------------------------------------------------- */
 
 /* cost.by_step[index of each step][group][key]. */

@@ -1,6 +1,6 @@
 /*
  * The figures over request rate or throughput: latency-throughput curve, served against offered, the
- * metrics against the rate, goodput, queue, cost, send lag. Pure: report JSON in, HTML out.
+ * metrics against the rate, goodput, queue, energy, cost, send lag. Pure: report JSON in, HTML out.
  */
 #pragma once
 
@@ -14,4 +14,5 @@ void rateplots_metrics(struct str *out, const struct json_t *report);
 void rateplots_goodput(struct str *out, const struct json_t *report);
 void rateplots_queue(struct str *out, const struct json_t *report);
 void rateplots_cost(struct str *out, const struct json_t *report);
+void rateplots_energy(struct str *out, const struct json_t *report);
 void rateplots_lag(struct str *out, const struct json_t *report);

@@ -4,6 +4,7 @@
 #include "analysis/answers_search.h"
 #include "analysis/definitions.h"
 #include "analysis/engine.h"
+#include "analysis/gpu_report.h"
 #include "analysis/step_json.h"
 #include "analysis/step_measure.h"
 #include "analysis/value.h"
@@ -30,8 +31,7 @@ static int measure_step(struct store *s, size_t i, struct answers *a, struct err
     int rc = step_measure(s, &d, &a->cfg->slo, &a->measure[i], e);
     if (rc == 0) {
         a->info[i] = d.info;
-        json_array_append_new(
-            a->steps, step_json(&a->measure[i], &d, &d.info, a->meta.ranks, a->meta.n_ranks));
+        json_array_append_new(a->steps, step_json(&a->measure[i], &d, &d.info, &a->meta));
     }
     step_data_free(&d);
     return rc;
@@ -166,6 +166,10 @@ static json_t *warnings(const struct answers *a)
         const char *note = json_string_value(json_object_get(imported, "note"));
         value_note(list, "%s", note ? note : "imported from another tool's results");
     }
+    const char *telemetry = json_string_value(json_object_get(a->meta.provenance, "telemetry"));
+    if (telemetry) {
+        value_note(list, "telemetry of GPUs is %s", telemetry);
+    }
     if (!a->meta.complete) {
         value_note(list, "the run did not finish: the answers rest on the steps that did");
     }
@@ -252,6 +256,7 @@ static json_t *run_json(const struct answers *a)
     json_object_set_new(o, "warnings", warnings(a));
     json_object_set_new(o, "target", target_json(a));
     json_object_set_new(o, "engine", engine_json(&a->meta));
+    json_object_set_new(o, "gpus", gpu_report_devices(&a->meta));
     json_object_set_new(o, "dataset", dataset_json(a->meta.dataset));
     return o;
 }
@@ -270,6 +275,9 @@ static json_t *definitions_json(const struct answers *a)
     set_definitions(o, definitions, definitions_n);
     if (kind && strcmp(kind, "openai") == 0) {
         set_definitions(o, definitions_of_endpoint, definitions_of_endpoint_n);
+    }
+    if (a->meta.n_gpus > 0) {
+        set_definitions(o, definitions_of_gpus, definitions_of_gpus_n);
     }
     return o;
 }

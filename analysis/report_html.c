@@ -5,6 +5,7 @@
 
 #include "analysis/curves.h"
 #include "analysis/page.h"
+#include "analysis/page_gpus.h"
 #include "analysis/rateplots.h"
 #include "analysis/stepplots.h"
 
@@ -31,6 +32,12 @@ static void figures(struct str *out, const json_t *report, const struct curves_s
     rateplots_queue(out, report);
     rateplots_lag(out, report);
     str_puts(out, "</div>\n");
+    if (page_gpus_any(report)) {
+        str_puts(out, "<h2>What energy it takes</h2>\n<div class=\"figures\">\n");
+        page_gpus_steps(out, report);
+        rateplots_energy(out, report);
+        str_puts(out, "</div>\n");
+    }
     if (json_is_number(json_object_get(json_object_get(report, "cost"), "usd_per_hour"))) {
         str_puts(out, "<h2>What it costs</h2>\n<div class=\"figures\">\n");
         page_cost(out, report);

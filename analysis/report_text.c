@@ -4,6 +4,7 @@
 #include "analysis/report.h"
 
 #include "analysis/engine.h"
+#include "analysis/gpu_report.h"
 #include "analysis/value.h"
 
 #include <jansson.h>
@@ -405,6 +406,16 @@ static void put_queue(struct str *out, const json_t *step)
     }
 }
 
+static void put_gpus(struct str *out, const json_t *step)
+{
+    struct str line = {0};
+    gpu_report_line(get(step, "gpus"), &line);
+    if (line.len > 0) {
+        str_printf(out, "step %.0f: %s\n", value_get(step, "index"), line.data);
+    }
+    str_free(&line);
+}
+
 /* What the percentiles of the table leave out: requests that failed, gaps inside of chunks. */
 static void put_step_notes(struct str *out, const json_t *step)
 {
@@ -414,6 +425,7 @@ static void put_step_notes(struct str *out, const json_t *step)
     double index = value_get(step, "index");
     put_failed(out, step);
     put_queue(out, step);
+    put_gpus(out, step);
     if (value_get(get(step, "requests"), "late") > 0) {
         str_printf(out, "step %.0f: %.0f requests sent late, by more than 1 ms\n", index,
                    value_get(get(step, "requests"), "late"));

@@ -31,7 +31,7 @@ int step_judge_data(struct store *s, const struct step_data *d, const struct slo
     if (sample) {
         *sample = slo_decision_sample(&m);
     }
-    *summary = step_json(&m, d, info, meta.ranks, meta.n_ranks);
+    *summary = step_json(&m, d, info, &meta);
     store_meta_free(&meta);
     return 0;
 }

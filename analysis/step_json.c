@@ -1,6 +1,7 @@
 #include "analysis/step_json.h"
 
 #include "analysis/critical.h"
+#include "analysis/gpu_report.h"
 #include "analysis/utilisation.h"
 #include "analysis/value.h"
 #include "core/clock.h"
@@ -237,7 +238,7 @@ static void set_identity(json_t *o, const struct measure *m, const struct step_i
 }
 
 json_t *step_json(const struct measure *m, const struct step_data *d, const struct step_info *info,
-                  const struct store_rank *ranks, size_t n_ranks)
+                  const struct store_meta *meta)
 {
     static const char *const lag_keys[] = {"p50", "p99", "p999", "max"};
     static const char *const gap_keys[] = {"p50", "p99"};
@@ -260,7 +261,8 @@ json_t *step_json(const struct measure *m, const struct step_data *d, const stru
     json_object_set_new(o, "requests_per_s", value_interval(measure_rate_interval(m, m->done)));
     json_object_set_new(o, "goodput", goodput_json(m));
     json_object_set_new(o, "queue", queue_json(d));
-    json_object_set_new(o, "stages", stages_json(d, ranks, n_ranks));
+    json_object_set_new(o, "stages", stages_json(d, meta->ranks, meta->n_ranks));
+    json_object_set_new(o, "gpus", gpu_report_step(m, d, meta));
     json_object_set_new(o, "critical_path",
                         json_pack("{s:o, s:o}", "ttft", path_json(d, 0), "e2e", path_json(d, 1)));
     return o;

@@ -8,8 +8,7 @@
 
 struct json_t;
 
-/* New reference. d is the data m was measured from; info names the step and knows its poll gap; ranks
- * (n_ranks) say which rank is which stage. */
+/* New reference. d is the data m was measured from; info names the step and knows its poll gap; meta
+ * says which rank is which stage, and what GPUs there are. */
 struct json_t *step_json(const struct measure *m, const struct step_data *d,
-                         const struct step_info *info, const struct store_rank *ranks,
-                         size_t n_ranks);
+                         const struct step_info *info, const struct store_meta *meta);

@@ -9,6 +9,7 @@
 #include "cli/early_stop.h"
 #include "cli/evidence.h"
 #include "cli/fold.h"
+#include "cli/gpu_watch.h"
 #include "cli/keeper.h"
 #include "cli/origin.h"
 #include "cli/signals.h"
@@ -43,7 +44,8 @@ struct coordinator {
     struct search search;  // rank 0
     struct loop *loop;
     struct client *client;
-    struct scrape *scrape;    // rank 0, of an endpoint with metrics; else NULL
+    struct scrape *scrape; // rank 0, of an endpoint with metrics; else NULL
+    struct gpu_watch gpus;
     struct progress progress; // rank 0
     int64_t t0_ns;
     struct wire_step step; // under way
@@ -144,6 +146,9 @@ static int on_tick(void *arg, int64_t now_ns, struct err *e)
     if (signals_abort()) {
         return err_set(e, ERR_ENV, SIGNALS_ABORTED);
     }
+    if (telemetry_tick(c->gpus.telemetry, now_ns, e)) {
+        return -1;
+    }
     struct wire_step_stop stop;
     int stops = early_stop_tick(&c->early_stop, c->loop, now_ns, &stop, e);
     if (stops < 0 || c->w->rank != 0) {
@@ -155,6 +160,12 @@ static int on_tick(void *arg, int64_t now_ns, struct err *e)
     keep_samples(c);
     progress_draw(&c->progress, c->loop, c->w->layout.load_ranks, now_ns);
     return keeper_check(c->keeper, e);
+}
+
+static int on_end(void *arg, struct err *e)
+{
+    struct coordinator *c = arg;
+    return telemetry_end_step(c->gpus.telemetry, e);
 }
 
 /* --- setting up ---------------------------------------------------------------------------------- */
@@ -270,6 +281,10 @@ static int keep_file(struct coordinator *c, const struct about *about, int argc,
     if (!c->o.resume && origin_collect(w, argc, argv, &provenance, e)) { // else the file has it
         return -1;
     }
+    if (provenance && c->gpus.why[0] != '\0') {
+        const char *what = c->gpus.n_gpus > 0 ? "incomplete, so that energy is too low" : "off";
+        json_object_set_new(provenance, "telemetry", json_sprintf("%s: %s", what, c->gpus.why));
+    }
     json_t *config = run_config_dump(&w->config);
     json_t *dataset = dataset_describe(w->dataset);
     json_t *target = describe_target(w, about);
@@ -285,6 +300,8 @@ static int keep_file(struct coordinator *c, const struct about *about, int argc,
         .n_ranks = (size_t)comm_size(w->comm),
         .engines = about->engines,
         .n_engines = about->n_engines,
+        .gpus = c->gpus.gpus,
+        .n_gpus = c->gpus.n_gpus,
     };
     provenance_uuid(run.uuid, sizeof run.uuid);
     int rc = keeper_open(&c->keeper, w, &run, c->o.force, c->o.resume, e);
@@ -298,7 +315,8 @@ static int keep_file(struct coordinator *c, const struct about *about, int argc,
 static int make_loop(struct coordinator *c, struct err *e)
 {
     struct world *w = c->w;
-    const struct loop_hooks hooks = {.arg = c, .message = on_message, .tick = on_tick};
+    const struct loop_hooks hooks = {
+        .arg = c, .message = on_message, .tick = on_tick, .end = on_end};
     if (loop_create(&c->loop, w->comm, &w->layout, &w->config.load, w->dataset, w->arch.max_context,
                     hooks, e)) {
         return -1;
@@ -343,6 +361,27 @@ static int watch_endpoint(struct coordinator *c, struct err *e)
     return 0;
 }
 
+/* Begin to look at the target's GPUs: those that the file has, which a resumed run's may not be. */
+static int watch_gpus(struct coordinator *c, struct err *e)
+{
+    struct world *w = c->w;
+    struct store_meta m = {.name = NULL};
+    bool resumes = w->rank == 0 && c->o.resume;
+    int rc = resumes ? store_read_meta(keeper_store(c->keeper), &m, e) : 0;
+    CHECK(rc == 0 || e->code != ERR_NONE);
+    if (world_agree(w, e)) {
+        return -1;
+    }
+    const struct gpus_device *known = resumes ? m.gpus : c->gpus.gpus;
+    rc = gpu_watch_start(&c->gpus, w, known, resumes ? m.n_gpus : c->gpus.n_gpus, e);
+    store_meta_free(&m);
+    CHECK(rc == 0 || e->code != ERR_NONE);
+    if (w->worker) {
+        worker_set_telemetry(w->worker, c->gpus.telemetry);
+    }
+    return world_agree(w, e);
+}
+
 int coordinate_open(struct coordinator **out, struct world *w, const struct coordinate_options *o,
                     int argc, char **argv, struct err *e)
 {
@@ -356,8 +395,11 @@ int coordinate_open(struct coordinator **out, struct world *w, const struct coor
     if (w->is_load) {
         loop_realtime(true);
     }
-    if (world_ranks(w, &about.ranks, e) || world_engines(w, &about.engines, &about.n_engines, e)) {
+    if (world_ranks(w, &about.ranks, e) || world_engines(w, &about.engines, &about.n_engines, e) ||
+        (!o->dry_run && gpu_watch_find(&c->gpus, w, e))) {
+        gpu_watch_stop(&c->gpus);
         free(about.ranks);
+        free(about.engines);
         free(c);
         return -1;
     }
@@ -376,7 +418,10 @@ int coordinate_open(struct coordinator **out, struct world *w, const struct coor
     free(about.engines);
     CHECK(rc == 0 || e->code != ERR_NONE);
     *out = c;
-    return world_agree(w, e);
+    if (world_agree(w, e)) {
+        return -1;
+    }
+    return o->dry_run ? 0 : watch_gpus(c, e);
 }
 
 /* --- one step, rank 0 ---------------------------------------------------------------------------- */
@@ -453,6 +498,7 @@ static int offer_step(struct coordinator *c, struct err *e)
     const struct load_config *cfg = &c->w->config.load;
     double cv = cfg->arrival == LOAD_GAMMA ? cfg->arrival_cv : 1.0;
     early_stop_begin(&c->early_stop, &c->step, cv, evidence_ttft_s(&c->evidence));
+    telemetry_begin_step(c->gpus.telemetry, c->w->comm, c->step.index, clock_now_ns());
     return loop_run_step(c->loop, c->client, e);
 }
 
@@ -701,6 +747,7 @@ void coordinate_destroy(struct coordinator *c)
         c->client->ops->destroy(c->client);
     }
     scrape_stop(c->scrape);
+    gpu_watch_stop(&c->gpus);
     loop_destroy(c->loop);
     early_stop_free(&c->early_stop);
     evidence_free(&c->evidence);

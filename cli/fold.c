@@ -8,7 +8,8 @@
 
 _Static_assert((int)WIRE_JOURNAL_RECORDS == (int)JOURNAL_RECORDS &&
                    (int)WIRE_JOURNAL_SPANS == (int)JOURNAL_SPANS &&
-                   (int)WIRE_JOURNAL_SERIES == (int)JOURNAL_SERIES,
+                   (int)WIRE_JOURNAL_SERIES == (int)JOURNAL_SERIES &&
+                   (int)WIRE_JOURNAL_GPUS == (int)JOURNAL_GPUS,
                "what ranks send is what the journal keeps");
 
 int fold_step(struct store *s, const char *journal_dir, struct step_info *info, int64_t t0_ns,

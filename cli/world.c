@@ -18,6 +18,7 @@
 #include "model/wire.h"
 #include "results/provenance.h"
 #include "workers/backend.h"
+#include "workers/telemetry.h"
 
 enum {
     CLOCK_ROUNDS = 200
@@ -124,6 +125,8 @@ static int join(struct world *w, struct run_config *config, int rc, struct err *
     size_t worker_bytes = worker_max_message_bytes(&w->config.target, &w->arch);
     size_t loop_bytes = loop_max_message_bytes(w->arch.max_context);
     size_t max_bytes = worker_bytes > loop_bytes ? worker_bytes : loop_bytes;
+    size_t telemetry_bytes = telemetry_max_message_bytes();
+    max_bytes = max_bytes > telemetry_bytes ? max_bytes : telemetry_bytes;
     w->jobs = jobs_create("helper");
     return comm_start(w->comm, max_bytes, e) ||
                    comm_watch(w->comm, w->config.deadline.silence_ns, e)

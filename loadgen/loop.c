@@ -721,6 +721,9 @@ int loop_run_step(struct loop *l, struct client *client, struct err *e)
         return -1;
     }
     l->live.n_in_flight = 0;
+    if (l->hooks.end && l->hooks.end(l->hooks.arg, e) != 0) {
+        return -1;
+    }
     return post_done(l, clock_process_cpu_ns() - t_cpu_ns, e);
 }
 

@@ -25,6 +25,8 @@ struct loop_hooks {
     int (*message)(void *arg, const struct comm_msg *m, struct err *e);
     /* Once per turn, cheap; -1 ends the step with the error. */
     int (*tick)(void *arg, int64_t now_ns, struct err *e);
+    /* Last in a step, before rank 0 hears that this rank has sent it everything. May be NULL. */
+    int (*end)(void *arg, struct err *e);
 };
 
 struct loop_live { // for the progress line, updated each turn

@@ -190,11 +190,11 @@ enum wire_journal_kind { // the values of enum journal_kind in results/journal.h
     WIRE_JOURNAL_RECORDS = 2,
     WIRE_JOURNAL_SPANS = 3,
     WIRE_JOURNAL_SERIES = 4,
+    WIRE_JOURNAL_GPUS = 7,
 };
 
-/* WIRE_JOURNAL: entries for rank 0's journal. */
-struct wire_journal {
-    uint32_t kind; // enum wire_journal_kind
+struct wire_journal { // entries for rank 0's journal
+    uint32_t kind;    // enum wire_journal_kind
     uint32_t step;
     uint8_t bytes[];
 };

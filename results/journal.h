@@ -23,6 +23,7 @@ enum journal_kind {
     JOURNAL_SERIES,   // struct series_point[]
     JOURNAL_DONE,     // struct wire_step_done bytes with the rank before it: {int32 rank, pad, ...}
     JOURNAL_STOP,     // struct wire_step_stop bytes: the load ended sooner than announced
+    JOURNAL_GPUS,     // struct gpus_sample[]
     JOURNAL_KIND_END, // behind the last
 };
 

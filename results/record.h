@@ -144,6 +144,7 @@ struct engine {
     int32_t n_threads;             // that compute; 0: none does
     char backend[16];
     char device[112];          // what computes, or what is simulated
+    char pci[16];              // bus address of its GPU; empty: none
     char kernels[16];          // the set in use
     char cores[64];            // CPUs that its threads are pinned to, "0-3"; empty: none
     char placement[40];        // "pinned", or why not
@@ -157,7 +158,6 @@ struct engine {
     int64_t kv_blocks;         // of 16 tokens: room
     char moe_routing[16]; // who chooses experts: "model", "uniform", "zipf"; "none": it has none
     double moe_zipf;      // exponent of "zipf"; else NAN
-    char pci[16];         // address of its GPU, "0000:0a:00"; empty: none. Not in files
     char transport[16];   // of hidden states between ranks, and of sums: "mpi"; "none": one rank
 };
 

@@ -14,10 +14,11 @@
 #include <stdint.h>
 
 #include "core/err.h"
+#include "results/gpus.h"
 #include "results/record.h"
 
 #define STORE_SCHEMA_NAME    "tidemark.run"
-#define STORE_SCHEMA_VERSION "1.3.0" // readers accept the same major
+#define STORE_SCHEMA_VERSION "1.4.0" // readers accept the same major
 
 struct json_t;
 struct store;
@@ -51,6 +52,8 @@ struct store_run {
     size_t n_ranks;
     const struct engine *engines; // (n_engines) of worker ranks, by rank
     size_t n_engines;
+    const struct gpus_device *gpus; // (n_gpus) of the target, sampled
+    size_t n_gpus;
 };
 
 /* ERR_INPUT when PATH exists (unless `force`), its folder does not, or cannot be written. */
@@ -128,6 +131,8 @@ struct step_data {
     struct span *spans; // (n_spans) by rank, then time
     size_t n_series;
     struct series_point *series; // (n_series) by time
+    size_t n_gpus;
+    struct gpus_sample *gpus; // (n_gpus) by time; none before schema 1.4
 };
 
 /* Complete steps, 0..n-1. Between fold and finish, index n reads the step just folded. */
@@ -156,6 +161,8 @@ struct store_meta {
     size_t n_ranks;
     struct engine *engines; // (n_engines) of worker ranks, by rank; none in files before 1.3
     size_t n_engines;
+    struct gpus_device *gpus; // (n_gpus) of the target, sampled; none in files before 1.4
+    size_t n_gpus;
 };
 int store_read_meta(struct store *s, struct store_meta *m, struct err *e) ERR_CHECKED;
 void store_meta_free(struct store_meta *m);

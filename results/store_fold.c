@@ -35,6 +35,7 @@ struct found {
     struct list places; // struct place
     struct list spans;  // struct span
     struct list series; // struct series_point
+    struct list gpus;   // struct gpus_sample
     unsigned n_stages;  // most that any record has
     size_t n_skipped;   // bytes that hold no record
 };
@@ -107,6 +108,9 @@ static int find_entry(struct found *f, const struct journal_entry *entry, struct
     case JOURNAL_SERIES:
         return list_add(&f->series, entry->payload, entry->n_bytes / sizeof(struct series_point),
                         sizeof(struct series_point), f->path, e);
+    case JOURNAL_GPUS:
+        return list_add(&f->gpus, entry->payload, entry->n_bytes / sizeof(struct gpus_sample),
+                        sizeof(struct gpus_sample), f->path, e);
     case JOURNAL_STEP:
     case JOURNAL_DONE:
     case JOURNAL_STOP:
@@ -141,6 +145,15 @@ static int compare_series(const void *a, const void *b)
         return x->t_ns < y->t_ns ? -1 : 1;
     }
     return (x->replica > y->replica) - (x->replica < y->replica);
+}
+
+static int compare_gpus(const void *a, const void *b)
+{
+    const struct gpus_sample *x = a, *y = b;
+    if (x->t_ns != y->t_ns) {
+        return x->t_ns < y->t_ns ? -1 : 1;
+    }
+    return (x->device > y->device) - (x->device < y->device);
 }
 
 static void sort_list(struct list *l, size_t item_bytes, int (*compare)(const void *, const void *))
@@ -193,11 +206,15 @@ static int find_all(struct found *f, int64_t t0_ns, struct err *e)
     drop_duplicates(&f->places);
     sort_list(&f->spans, sizeof(struct span), compare_spans);
     sort_list(&f->series, sizeof(struct series_point), compare_series);
+    sort_list(&f->gpus, sizeof(struct gpus_sample), compare_gpus);
     for (size_t i = 0; i < f->spans.n; i++) {
         relative(&((struct span *)f->spans.items)[i].t_begin_ns, t0_ns);
     }
     for (size_t i = 0; i < f->series.n; i++) {
         relative(&((struct series_point *)f->series.items)[i].t_ns, t0_ns);
+    }
+    for (size_t i = 0; i < f->gpus.n; i++) {
+        relative(&((struct gpus_sample *)f->gpus.items)[i].t_ns, t0_ns);
     }
     return 0;
 }
@@ -412,6 +429,24 @@ static size_t count_rows(const struct found *found, const struct store_scheduled
     return found->places.n + n_expected - n_both;
 }
 
+/* What was kept whole. */
+static int write_lists(const struct found *found, const struct store_group *step, struct err *e)
+{
+    const struct {
+        const struct store_table *table;
+        const struct list *list;
+    } lists[] = {{&store_schema_workers, &found->spans},
+                 {&store_schema_series, &found->series},
+                 {&store_schema_gpu_samples, &found->gpus}};
+    for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
+        const struct list *l = lists[i].list;
+        if (store_columns_write(step, lists[i].table, l->items, l->n, e) != 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
 static int write_step(struct found *found, const struct store_group *step, int64_t t0_ns,
                       const struct store_scheduled *expected, size_t n_expected, struct err *e)
 {
@@ -427,11 +462,7 @@ static int write_step(struct found *found, const struct store_group *step, int64
         status = end_columns(&f, e);
     }
     folding_free(&f);
-    if (status != 0 || store_columns_write(step, &store_schema_workers, found->spans.items,
-                                           found->spans.n, e) != 0) {
-        return -1;
-    }
-    return store_columns_write(step, &store_schema_series, found->series.items, found->series.n, e);
+    return status == 0 ? write_lists(found, step, e) : -1;
 }
 
 static void drop_pending(struct store *s)
@@ -482,6 +513,7 @@ int store_fold_step(struct store *s, const char *journal_path, const struct step
     free(found.places.items);
     free(found.spans.items);
     free(found.series.items);
+    free(found.gpus.items);
     journal_reader_close(found.journal);
     return status;
 }

@@ -441,6 +441,7 @@ static int describe_missing(const struct store_group *g, hid_t dataset, const st
         uint32_t u32;
         int32_t i32;
         double f64;
+        float f32;
     } v;
     memset(&v, 0, sizeof v);
     if (f->type == FIELD_I64) {
@@ -449,6 +450,8 @@ static int describe_missing(const struct store_group *g, hid_t dataset, const st
         v.u32 = UINT32_MAX;
     } else if (f->type == FIELD_I32) {
         v.i32 = -1;
+    } else if (f->type == FIELD_F32) {
+        v.f32 = NAN;
     } else {
         CHECK(f->type == FIELD_F64);
         v.f64 = (double)NAN;

@@ -164,10 +164,18 @@ static int read_rows(const struct store_group *parent, const struct store_table 
     return status;
 }
 
+/* The same of a table that files of an older minor version do not have. */
+static int read_rows_if_there(const struct store_group *parent, const struct store_table *t,
+                              void **rows, size_t *n, struct err *e)
+{
+    *n = 0;
+    return store_hdf5_has(parent, t->group) ? read_rows(parent, t, rows, n, e) : 0;
+}
+
 static int read_all(struct store *s, size_t index, const struct store_group *step,
                     struct step_data *d, struct err *e)
 {
-    void *spans = NULL, *series = NULL;
+    void *spans = NULL, *series = NULL, *gpus = NULL;
     if (index == s->n_steps) {
         d->info = s->pending_info;
     } else if (store_hdf5_read_attributes(step, &store_schema_step, &d->info, e) != 0) {
@@ -183,6 +191,10 @@ static int read_all(struct store *s, size_t index, const struct store_group *ste
     if (status == 0) {
         status = read_rows(step, &store_schema_series, &series, &d->n_series, e);
         d->series = series;
+    }
+    if (status == 0) {
+        status = read_rows_if_there(step, &store_schema_gpu_samples, &gpus, &d->n_gpus, e);
+        d->gpus = gpus;
     }
     return status;
 }
@@ -211,6 +223,7 @@ void step_data_free(struct step_data *d)
     free(d->stage_us[1]);
     free(d->spans);
     free(d->series);
+    free(d->gpus);
     *d = (struct step_data){.n = 0};
 }
 
@@ -342,15 +355,15 @@ static int read_ranks(const struct store_group *root, struct store_meta *m, stru
     return status;
 }
 
-/* Files of an older minor version have no such table. */
-static int read_engines(const struct store_group *root, struct store_meta *m, struct err *e)
+static int read_devices(const struct store_group *root, struct store_meta *m, struct err *e)
 {
-    void *engines = NULL;
-    if (!store_hdf5_has(root, store_schema_engine.group)) {
-        return 0;
-    }
-    int status = read_rows(root, &store_schema_engine, &engines, &m->n_engines, e);
+    void *engines = NULL, *gpus = NULL;
+    int status = read_rows_if_there(root, &store_schema_engine, &engines, &m->n_engines, e);
     m->engines = engines;
+    if (status == 0) {
+        status = read_rows_if_there(root, &store_schema_gpus, &gpus, &m->n_gpus, e);
+        m->gpus = gpus;
+    }
     return status;
 }
 
@@ -367,7 +380,7 @@ int store_read_meta(struct store *s, struct store_meta *m, struct err *e)
         read_json(&meta, "provenance", &got.provenance, e) == 0 &&
         read_json(&meta, "dataset", &got.dataset, e) == 0 &&
         read_json(&meta, "target", &got.target, e) == 0) {
-        status = read_ranks(&root, &got, e) != 0 || read_engines(&root, &got, e) != 0 ? -1 : 0;
+        status = read_ranks(&root, &got, e) != 0 || read_devices(&root, &got, e) != 0 ? -1 : 0;
     }
     store_hdf5_group_close(&meta);
     if (status != 0) {
@@ -388,5 +401,6 @@ void store_meta_free(struct store_meta *m)
     free(m->ranks);
     free(m->ranks_after);
     free(m->engines);
+    free(m->gpus);
     *m = (struct store_meta){.name = NULL};
 }

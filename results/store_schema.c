@@ -64,6 +64,7 @@ static const struct store_field engine_fields[] = {
     ENGINE(rank, FIELD_I32, "1", "MPI rank of the worker", false),
     ENGINE(backend, FIELD_TEXT, "", "what computes: cpu, sim", false),
     ENGINE(device, FIELD_TEXT, "", "the processor, or what is simulated", false),
+    ENGINE(pci, FIELD_TEXT, "", "bus address of its GPU; empty: none", false),
     ENGINE(first_layer, FIELD_I32, "1", "first layer of its stage", false),
     ENGINE(n_layers, FIELD_I32, "1", "layers of its stage", false),
     ENGINE(n_threads, FIELD_I32, "1", "threads that compute", false),
@@ -81,6 +82,25 @@ static const struct store_field engine_fields[] = {
     ENGINE(moe_routing, FIELD_TEXT, "", "who chooses experts: model, uniform, zipf; none", false),
     ENGINE(moe_zipf, FIELD_F64, "1", "exponent of zipf", true),
     ENGINE(transport, FIELD_TEXT, "", "of hidden states and sums between ranks: mpi; none", false),
+};
+
+#define GPU(name, type, units, text, may_miss)                                                     \
+    {                                                                                              \
+#name, type, offsetof(struct gpus_device, name), sizeof(((struct gpus_device *)0)->name),  \
+            units, text, may_miss, NULL, 0                                                         \
+    }
+
+static const struct store_field gpu_fields[] = {
+    GPU(rank, FIELD_I32, "1", "MPI rank that samples it", false),
+    GPU(host, FIELD_TEXT, "", "host name", false),
+    GPU(index, FIELD_I32, "1", "among the host's GPUs, in the order of bus addresses", false),
+    GPU(name, FIELD_TEXT, "", "product name", false),
+    GPU(uuid, FIELD_TEXT, "", "its UUID", false),
+    GPU(pci, FIELD_TEXT, "", "bus address", false),
+    GPU(driver, FIELD_TEXT, "", "version of its driver", false),
+    GPU(memory_bytes, FIELD_F64, "byte", "its memory", true),
+    GPU(power_limit_w, FIELD_F64, "W", "power that it may take, as the limit was at the start",
+        true),
 };
 
 #define ANSWER(name, type, units, text, may_miss)                                                  \
@@ -259,6 +279,29 @@ static const struct store_field series_fields[] = {
     SERIES(prefix_hit_tokens, FIELD_U64, "1", "of these, found there", false),
 };
 
+#define SAMPLE(name, type, units, text, may_miss)                                                  \
+    {                                                                                              \
+#name, type, offsetof(struct gpus_sample, name), 0, units, text, may_miss, NULL, 0         \
+    }
+
+static const struct store_field gpu_sample_fields[] = {
+    SAMPLE(t_ns, FIELD_I64, "ns", "time of the sample", false),
+    SAMPLE(device, FIELD_U16, "1", "row of /meta/gpus", false),
+    SAMPLE(power_w, FIELD_F32, "W", "power, as the driver averages it", true),
+    SAMPLE(energy_j, FIELD_F64, "J", "energy counted since the driver was loaded", true),
+    SAMPLE(sm_mhz, FIELD_F32, "MHz", "clock of the multiprocessors", true),
+    SAMPLE(memory_mhz, FIELD_F32, "MHz", "clock of the memory", true),
+    SAMPLE(gpu_util, FIELD_F32, "1", "share of time that any kernel ran", true),
+    SAMPLE(memory_util, FIELD_F32, "1", "share of time that memory was read or written", true),
+    SAMPLE(memory_used_bytes, FIELD_F64, "byte", "memory in use, by whomever", true),
+    SAMPLE(temperature_c, FIELD_F32, "degC", "temperature of the chip", true),
+    SAMPLE(throttle, FIELD_U32, "1",
+           "what holds its clocks down, bits: 1 idle, 2 application_clocks, 4 power_cap, "
+           "8 hw_slowdown, 16 sync_boost, 32 sw_thermal, 64 hw_thermal, 128 hw_power_brake, "
+           "256 display_clocks",
+           true),
+};
+
 #define SUMMARY(name, text)                                                                        \
     {                                                                                              \
 #name, FIELD_F64, offsetof(struct store_summary_row, name), 0, "as in metric", text, true, \
@@ -313,6 +356,13 @@ const struct store_table store_schema_engine = {
     .row_bytes = sizeof(struct engine),
     .fields = engine_fields,
     .n_fields = COUNT(engine_fields),
+};
+
+const struct store_table store_schema_gpus = {
+    .group = "meta/gpus",
+    .row_bytes = sizeof(struct gpus_device),
+    .fields = gpu_fields,
+    .n_fields = COUNT(gpu_fields),
 };
 
 const struct store_table store_schema_index = {
@@ -383,6 +433,16 @@ const struct store_table store_schema_series = {
     .n_fields = COUNT(series_fields),
 };
 
+const struct store_table store_schema_gpu_samples = {
+    .group = "gpus",
+    .in_step = true,
+    .scale = "t_ns",
+    .axis = "time",
+    .row_bytes = sizeof(struct gpus_sample),
+    .fields = gpu_sample_fields,
+    .n_fields = COUNT(gpu_sample_fields),
+};
+
 const struct store_table store_schema_summary = {
     .group = "summary",
     .in_step = true,
@@ -413,12 +473,24 @@ const struct store_field *store_schema_field(const struct store_table *t, const 
 
 bool store_schema_is_recent(const struct store_field *f)
 {
-    static const char *const since_1_0[] = {
-        "t_planned_ns",     "stopped_early", "repeat",       "n_late",
-        "cap_wait_us",      "late",          "n_in_usage",   "n_out_local",
-        "stamp_p50_ns",     "stamp_p99_ns",  "chunk_p50_ns", "chunk_p99_ns",
-        "n_preempted",      "n_cached",      "requeue_us",   "prefix_query_tokens",
-        "prefix_hit_tokens"};
+    static const char *const since_1_0[] = {"t_planned_ns",
+                                            "stopped_early",
+                                            "repeat",
+                                            "n_late",
+                                            "cap_wait_us",
+                                            "late",
+                                            "n_in_usage",
+                                            "n_out_local",
+                                            "stamp_p50_ns",
+                                            "stamp_p99_ns",
+                                            "chunk_p50_ns",
+                                            "chunk_p99_ns",
+                                            "n_preempted",
+                                            "n_cached",
+                                            "requeue_us",
+                                            "prefix_query_tokens",
+                                            "prefix_hit_tokens",
+                                            "pci"};
     for (size_t i = 0; i < COUNT(since_1_0); i++) {
         if (strcmp(f->name, since_1_0[i]) == 0) {
             return true;
@@ -486,11 +558,11 @@ static void markdown_rows(struct str *out, const struct store_table *t)
 void store_schema_markdown(struct str *out)
 {
     static const struct store_table *const tables[] = {
-        &store_schema_root,     &store_schema_ranks,      &store_schema_ranks_after,
-        &store_schema_engine,   &store_schema_step,       &store_schema_index,
-        &store_schema_requests, &store_schema_path_first, &store_schema_path_last,
-        &store_schema_workers,  &store_schema_series,     &store_schema_summary,
-        &store_schema_answers,
+        &store_schema_root,        &store_schema_ranks,    &store_schema_ranks_after,
+        &store_schema_engine,      &store_schema_gpus,     &store_schema_step,
+        &store_schema_index,       &store_schema_requests, &store_schema_path_first,
+        &store_schema_path_last,   &store_schema_workers,  &store_schema_series,
+        &store_schema_gpu_samples, &store_schema_summary,  &store_schema_answers,
     };
     for (size_t i = 0; i < COUNT(tables); i++) {
         const struct store_table *t = tables[i];

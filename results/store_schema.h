@@ -81,9 +81,10 @@ struct store_answers {
 };
 
 extern const struct store_table store_schema_root, store_schema_ranks, store_schema_ranks_after,
-    store_schema_engine, store_schema_index, store_schema_answers;
+    store_schema_engine, store_schema_gpus, store_schema_index, store_schema_answers;
 extern const struct store_table store_schema_step, store_schema_requests, store_schema_path_first,
-    store_schema_path_last, store_schema_workers, store_schema_series, store_schema_summary;
+    store_schema_path_last, store_schema_workers, store_schema_series, store_schema_gpu_samples,
+    store_schema_summary;
 extern const struct store_field store_schema_stage_us; // named "stage_SS_us" per stage
 extern const struct store_field store_schema_complete; // attribute of / and of each step: a bool
 extern const struct store_field store_schema_offsets, store_schema_dt_us;

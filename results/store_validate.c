@@ -21,6 +21,13 @@ struct findings {
     void (*line)(void *arg, const char *text);
     void *arg;
     int n;
+    int minor;     // of the file's schema
+    size_t n_gpus; // rows of meta/gpus
+};
+
+enum { // minor versions that brought a table
+    MINOR_ENGINE = 3,
+    MINOR_GPUS = 4,
 };
 
 static void add(struct findings *f, const char *text)
@@ -148,11 +155,28 @@ static void check_tokens(struct findings *f, struct store *s, size_t index,
     }
 }
 
+static void check_gpus(struct findings *f, const struct store *s, const struct step_data *d)
+{
+    size_t n_wrong = 0;
+    for (size_t i = 0; i < d->n_gpus; i++) {
+        n_wrong += d->gpus[i].device >= f->n_gpus;
+    }
+    if (n_wrong > 0) {
+        char text[256];
+        snprintf(text, sizeof text,
+                 "%.120s: step %" PRIu32 ": %zu samples of GPUs that meta/gpus does not have",
+                 s->path, d->info.index, n_wrong);
+        add(f, text);
+    }
+}
+
 static void check_step(struct findings *f, struct store *s, size_t index)
 {
     static const struct store_table *const tables[] = {
-        &store_schema_requests, &store_schema_path_first, &store_schema_path_last,
-        &store_schema_workers,  &store_schema_series,     &store_schema_summary};
+        &store_schema_requests,   &store_schema_path_first, &store_schema_path_last,
+        &store_schema_workers,    &store_schema_series,     &store_schema_summary,
+        &store_schema_gpu_samples};
+    size_t n_tables = sizeof tables / sizeof tables[0] - (f->minor < MINOR_GPUS);
     struct err e;
     struct store_group step;
     struct step_data d;
@@ -160,7 +184,7 @@ static void check_step(struct findings *f, struct store *s, size_t index)
     if (failed(f, store_read_open(s, index, &step, &e), &e)) {
         return;
     }
-    for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++) {
+    for (size_t i = 0; i < n_tables; i++) {
         check_table(f, &step, tables[i]);
     }
     store_read_close(s, &step);
@@ -169,16 +193,16 @@ static void check_step(struct findings *f, struct store *s, size_t index)
     }
     check_times(f, s, &d);
     check_tokens(f, s, index, &d);
+    check_gpus(f, s, &d);
     step_data_free(&d);
 }
 
 /* --- the file ------------------------------------------------------------------------------------- */
 
-/* Files of schema 1.0 to 1.2 have no meta/engine. */
-static bool has_engines(const struct store_meta *m)
+static int minor_of(const struct store_meta *m)
 {
     int major = 0, minor = 0;
-    return sscanf(m->schema_version, "%d.%d", &major, &minor) == 2 && minor >= 3;
+    return sscanf(m->schema_version, "%d.%d", &major, &minor) == 2 ? minor : 0;
 }
 
 static void add_engine(struct findings *f, const struct store *s, int rank, const char *what)
@@ -231,7 +255,7 @@ static void check_engine(struct findings *f, const struct store *s, const struct
 static void check_engines(struct findings *f, const struct store *s, const struct store_group *root,
                           const struct store_meta *m)
 {
-    if (!has_engines(m)) {
+    if (f->minor < MINOR_ENGINE) {
         return;
     }
     int n_before = f->n;
@@ -271,6 +295,11 @@ static void check_meta(struct findings *f, struct store *s)
     if (m.complete) {
         check_table(f, &root, &store_schema_ranks_after);
         check_table(f, &root, &store_schema_index);
+    }
+    f->minor = minor_of(&m);
+    f->n_gpus = m.n_gpus;
+    if (f->minor >= MINOR_GPUS) {
+        check_table(f, &root, &store_schema_gpus);
     }
     check_engines(f, s, &root, &m);
     store_meta_free(&m);

@@ -15,6 +15,7 @@ tm_unit_test(search_queues LIBS tm_loadgen tm_analysis tm_batch_server)
 tm_unit_test(slo LIBS tm_analysis)
 tm_unit_test(cost LIBS tm_analysis)
 tm_unit_test(measure LIBS tm_analysis)
+tm_unit_test(energy LIBS tm_analysis)
 tm_unit_test(svg LIBS tm_analysis)
 
 # The report of a simulated run whose truth is known, against h5py and numpy.

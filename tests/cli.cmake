@@ -44,6 +44,9 @@ tm_cli_test(search TIMEOUT 240)
 set_property(TEST cli.search APPEND PROPERTY ENVIRONMENT
   "FAULT_SERVER=$<TARGET_FILE:fault_server>")
 tm_cli_test(simulated TIMEOUT 300)
+tm_cli_test(telemetry TIMEOUT 180)
+set_property(TEST cli.telemetry APPEND PROPERTY ENVIRONMENT
+  "FAKE_NVML_PATH=$<TARGET_FILE:fake_nvml>")
 tm_cli_test(model TIMEOUT 180 PROCESSORS 1)
 tm_cli_test(signals TIMEOUT 180 PROCESSORS 1)
 tm_cli_test(crash TIMEOUT 420 PROCESSORS 1 LABELS crash)

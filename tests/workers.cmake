@@ -10,6 +10,17 @@ tm_unit_test(target LIBS tm_workers PkgConfig::JANSSON)
 tm_unit_test(request_trace LIBS tm_workers)
 tm_unit_test(spans LIBS tm_workers)
 tm_unit_test(emit LIBS tm_workers)
+
+# GPUs as a scripted library tells of them.
+add_library(fake_nvml MODULE ${CMAKE_CURRENT_LIST_DIR}/support/fake_nvml.c)
+target_link_libraries(fake_nvml PRIVATE m)
+foreach(name nvml telemetry)
+  tm_unit_test(${name} LIBS tm_workers)
+  add_dependencies(test_${name} fake_nvml)
+  set_property(TEST unit.${name} APPEND PROPERTY ENVIRONMENT
+    "TIDEMARK_NVML=$<TARGET_FILE:fake_nvml>")
+endforeach()
+
 tm_unit_test(sampler LIBS tm_workers PkgConfig::JANSSON)
 tm_unit_test(choices LIBS tm_workers)
 tm_unit_test(quality LIBS tm_workers)

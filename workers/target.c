@@ -75,6 +75,11 @@ static const struct opt rows[] = {
      .choices = "least_tokens|round_robin|own_tokens"},
     {ROW("target.idle_class", OPT_BOOL, "true", 0, 0,
          "compute threads run SCHED_IDLE where ranks share cores", idle_class)},
+    {ROW("target.telemetry", OPT_CHOICE, "auto", 0, 0,
+         "power and clocks of GPUs, at 10 Hz; auto: those that stages compute with, or of an endpoint on "
+         "this host; on: those that this job sees, whatever computes",
+         telemetry),
+     .choices = "auto|on|off"},
     {ROW("target.weights", OPT_CHOICE, "stored", 0, 0,
          "the layers' matrices as stored, or as integers made at load, 32 of a row to a factor",
          weights),

@@ -25,6 +25,12 @@ enum target_backend {
     TARGET_BACKEND_SIM, // takes the time that costs say (workers/sim/costs.h)
 };
 
+enum target_telemetry {
+    TARGET_TELEMETRY_AUTO, // GPUs that are known to be the target's
+    TARGET_TELEMETRY_ON,   // those that this job sees
+    TARGET_TELEMETRY_OFF,
+};
+
 struct costs;
 
 enum target_weights {
@@ -65,6 +71,7 @@ struct target_config {
     int moe_routing;        // enum router_kind of workers/router.h
     double moe_zipf;        // exponent of ROUTER_ZIPF
     bool idle_class;        // compute threads run SCHED_IDLE where cores are shared
+    int telemetry;          // enum target_telemetry
     struct {
         char *hardware; // name in workers/sim/hardware.h
         char *costs;    // file of costs instead, or NULL

@@ -12,6 +12,7 @@
 #include "workers/sim/costs.h"
 #include "workers/spans.h"
 #include "workers/stage.h"
+#include "workers/telemetry.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,6 +43,7 @@ struct worker {
     struct sched *sched;       // leader only
     struct load_teller teller; // same
     struct spans *spans;
+    struct telemetry *telemetry; // NULL: it looks at no GPUs
     struct comm *comm;
     int rank;
     bool is_leader;
@@ -265,6 +267,11 @@ void worker_about(const struct worker *w, struct engine *out)
     snprintf(out->transport, sizeof out->transport, "%s", alone ? "none" : "mpi");
 }
 
+void worker_set_telemetry(struct worker *w, struct telemetry *t)
+{
+    w->telemetry = t;
+}
+
 bool worker_idle_class(const struct worker *w)
 {
     return backend_idle_class(w->backend);
@@ -307,6 +314,7 @@ static int begin_step(struct worker *w, const struct comm_msg *m, struct err *e)
     w->t_cpu_ns = clock_process_cpu_ns();
     hist_reset(w->gaps);
     spans_begin_step(w->spans, w->comm, w->step, now_ns);
+    telemetry_begin_step(w->telemetry, w->comm, w->step, now_ns);
     stage_begin_step(w->stage, w->step, w->spans, now_ns);
     if (w->sched != NULL) {
         sched_begin_step(w->sched, w->step);
@@ -373,7 +381,7 @@ static int finish_step(struct worker *w, struct err *e)
     w->phase = BETWEEN_STEPS;
     w->drained = 0;
     stage_end_step(w->stage);
-    return spans_flush(w->spans, e) != 0
+    return spans_flush(w->spans, e) != 0 || telemetry_end_step(w->telemetry, e) != 0
                ? -1
                : comm_post(w->comm, 0, WIRE_STEP_DONE, &done, sizeof done, e);
 }
@@ -599,7 +607,7 @@ static int turn(struct worker *w, struct err *e)
     }
     int built = w->sched != NULL ? lead(w, clock_now_ns(), gap_ns, e) : 0;
     int moved = built < 0 ? -1 : stage_turn(w->stage, e);
-    if (moved < 0 || try_finish_step(w, e) != 0 ||
+    if (moved < 0 || try_finish_step(w, e) != 0 || telemetry_tick(w->telemetry, now_ns, e) != 0 ||
         (w->phase != BETWEEN_STEPS && spans_tick(w->spans, now_ns, e) != 0)) {
         return -1;
     }

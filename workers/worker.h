@@ -16,6 +16,7 @@
 #include "workers/target.h"
 
 struct worker;
+struct telemetry;
 
 /* Largest message that workers and their clients exchange: for comm_start. */
 size_t worker_max_message_bytes(const struct target_config *t, const struct arch *a);
@@ -48,6 +49,9 @@ int worker_settle(struct worker *w, const struct target_config *t, struct err *e
  * -1: a peer is silent or sent nonsense; the caller aborts the job.
  */
 int worker_serve(struct worker *w, struct comm *comm, struct err *e) ERR_CHECKED;
+
+/* This rank looks at GPUs, too: their samples go to rank 0 with the rest. Borrowed; NULL: it does not. */
+void worker_set_telemetry(struct worker *w, struct telemetry *t);
 
 /* What it computes with, and whether compute threads got SCHED_IDLE: for the results. */
 void worker_about(const struct worker *w, struct engine *out);

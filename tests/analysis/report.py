@@ -131,6 +131,77 @@ def check_stages(step):
     assert path["unexplained_share"] < 0.05
 
 
+T_OF_9 = 2.2621571627409915  # two-sided 95 % of Student's t
+
+
+def tokens_by_tenth(group, edges):
+    """(input, output) tokens of each tenth of the window."""
+    sent, n_in, first = (group[f"requests/{key}"][:] for key in ("t_send_ns", "n_in", "t_first_ns"))
+    offsets, dt_us = group["tokens/offsets"][:], group["tokens/dt_us"][:].astype(np.int64)
+    arrivals = np.concatenate([sent[k] + 1000 * np.cumsum(dt_us[offsets[k]:offsets[k + 1]])
+                               for k in range(len(sent))])
+    return (np.histogram(first, edges, weights=n_in)[0],
+            np.histogram(arrivals, edges)[0].astype(float))
+
+
+def check_ratio(got, joules, tokens):
+    """A ratio of sums, and its interval over tenths."""
+    value = joules.sum() / tokens.sum()
+    half = T_OF_9 * math.sqrt(10 / 9 * ((joules - value * tokens) ** 2).sum()) / tokens.sum()
+    close(got["value"], value, 1e-4)
+    close(got["lo95"], max(0, value - half), 1e-2)
+    close(got["hi95"], value + half, 1e-2)
+
+
+def check_gpus(step, group):
+    """Energy of two GPUs, one with a counter and one without, by numpy's interpolation."""
+    column = {key: values[:] for key, values in group["gpus"].items()}
+    warm, end = int(group.attrs["t_warm_ns"]), int(group.attrs["t_end_ns"])
+    edges, joules = np.linspace(warm, end, 11), np.zeros(10)
+    inside = (column["t_ns"] >= warm) & (column["t_ns"] < end)
+    for device, source in ((0, "counter"), (1, "power")):
+        mine = column["device"] == device
+        t, w = column["t_ns"][mine] * 1e-9, column["power_w"][mine].astype(float)
+        grown = (column["energy_j"][mine] if source == "counter" else
+                 np.append(0, np.cumsum(np.diff(t) * (w[1:] + w[:-1]) / 2)))
+        each = np.diff(np.interp(edges * 1e-9, t, grown))
+        got = step["gpus"]["devices"][device]
+        close(got["energy_j"], each.sum(), 1e-6)
+        close(got["power_w"], each.sum() / ((end - warm) * 1e-9), 1e-6)
+        assert (got["device"], got["energy_from"]) == (device, source)
+        close(got["gpu_util"], column["gpu_util"][mine & inside].astype(float).mean(), 1e-6)
+        joules += each
+    gpus = step["gpus"]
+    close(gpus["energy_j"], joules.sum(), 1e-6)
+    watts = joules / ((end - warm) * 1e-10)
+    half = T_OF_9 * watts.std(ddof=1) / math.sqrt(10)
+    close(gpus["power_w"]["value"], watts.mean(), 1e-6)
+    close(gpus["power_w"]["hi95"], watts.mean() + half, 1e-4)
+    n_in, n_out = tokens_by_tenth(group, edges)
+    check_ratio(gpus["joules_per_output_token"], joules, n_out)
+    check_ratio(gpus["joules_per_token"], joules, n_in + n_out)
+    close(gpus["throttled"], (column["throttle"][inside] == 4).mean())
+    close(gpus["temperature_c"], float(column["temperature_c"][inside].max()), 1e-6)
+    assert (gpus["n"], gpus["energy_from"], gpus["memory_used_bytes"]) == (2, "both", 2e9)
+
+
+def check_with_gpus():
+    path, _ = make_run("gpus", "--gpus", "2", "--rates", "2,4", "--step", "60")
+    report, texts = make_report(path, "gpus")
+    jsonschema.validate(report, SCHEMA)
+    with h5py.File(path) as file:
+        for step in report["steps"]:
+            check_gpus(step, file[f"steps/{step['index']:04d}"])
+    assert [gpu["uuid"] for gpu in report["run"]["gpus"]] == ["GPU-0", "GPU-1"]
+    page = Page()
+    page.feed(texts["html"])
+    page.close()
+    assert page.open == [], page.open
+    for words in ("What energy it takes", "Energy of a token", "GPU &lt;of make_run&gt;", "power_cap"):
+        assert words in texts["html"], words
+    assert "2 GPUs took" in texts["txt"] and "joules per token" in texts["txt"]
+
+
 def check_failures_shown(report, texts):
     """Where requests failed, percentiles of the others do not stand alone."""
     failed = [step for step in report["steps"] if step["requests"]["failed"]]
@@ -289,4 +360,6 @@ assert all(f"{term} {text}" in PLAIN for term, text in REPORT["definitions"].ite
 check_missing(FILE)
 check_no_price_kept(FILE)
 check_below(TRUTH)
+check_with_gpus()
+assert "Energy of a token" not in TEXTS["html"] and REPORT["steps"][0]["gpus"] is None
 print("report: ok")

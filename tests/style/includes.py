@@ -15,7 +15,7 @@ MAY_INCLUDE = {
     "core": ["core/*"],
     "model": ["core/*", "model/*"],
     "datasets": ["core/*", "model/*", "datasets/*"],
-    "workers": ["core/*", "model/*", "workers/*", "results/record.h"],
+    "workers": ["core/*", "model/*", "workers/*", "results/record.h", "results/gpus.h"],
     "loadgen": ["core/*", "model/*", "datasets/*", "loadgen/*", "results/record.h"],
     "results": ["core/*", "results/*"],
     "analysis": ["core/*", "results/*", "analysis/*"],

@@ -1,6 +1,6 @@
 /*
  * make_run OUT.h5 [--capacity TOKENS_PER_S] [--rates A,B,C] [--step S] [--warmup SHARE] [--drain S]
- *          [--seed N] [--stages P]
+ *          [--seed N] [--stages P] [--gpus N]
  *
  * A finished result file with known statistics: a simulated continuous batcher serves Poisson
  * arrivals at each rate, and what happened goes through the journal and the fold as in a real run.
@@ -8,6 +8,7 @@
  * The server: at most 64 requests run; one iteration prefills what was just admitted (30 us per
  * prompt token) and gives each running request a token (20 ms + 0.3 ms * B), so 64 / 39.2 ms =
  * 1632.65 tokens/s decode; --capacity scales its clock. Prints the rate at which it really saturates.
+ * GPUs draw a power that swings, whatever is served; those with an odd number have no counter of energy.
  */
 #include "core/clock.h"
 #include "core/mem.h"
@@ -42,7 +43,7 @@ struct options {
     double rates[MAX_RATES];
     size_t n_rates;
     uint64_t seed;
-    unsigned n_stages;
+    unsigned n_stages, n_gpus;
 };
 
 struct live {
@@ -201,6 +202,32 @@ static void write_samples(struct sim *s, int64_t until_ns)
         };
         p.in_flight = p.waiting + p.running;
         die_on(journal_append(s->journal, JOURNAL_SERIES, &p, sizeof p, &e), &e);
+    }
+}
+
+static void write_gpus(struct sim *s)
+{
+    struct err e;
+    double begin_s = (double)(s->info.t_begin_ns - T0_NS) / 1e9;
+    double end_s = (double)(s->info.t_drain_ns - T0_NS) / 1e9;
+    for (unsigned i = 0; i < s->o->n_gpus; i++) {
+        for (double t = begin_s - 0.1 + 0.013 * i; t < end_s; t += 0.1) {
+            double swing = sin(t / 3);
+            struct gpus_sample p = {
+                .t_ns = T0_NS + (int64_t)(t * 1e9),
+                .energy_j = i % 2 ? (double)NAN : 1e6 + (400 + 10 * i) * t - 600 * cos(t / 3),
+                .memory_used_bytes = 1e9 * (1 + i),
+                .power_w = (float)(400 + 10 * i + 200 * swing),
+                .sm_mhz = swing > 0.5 ? 1200 : 1980,
+                .memory_mhz = 3201,
+                .gpu_util = (float)(0.5 + 0.5 * swing),
+                .memory_util = 0.25f,
+                .temperature_c = (float)(60 + 10 * swing),
+                .throttle = swing > 0.5 ? 1U << GPUS_POWER_CAP : 0,
+                .device = (uint16_t)i,
+            };
+            die_on(journal_append(s->journal, JOURNAL_GPUS, &p, sizeof p, &e), &e);
+        }
     }
 }
 
@@ -393,6 +420,7 @@ static void run_step(const struct options *o, struct store *store, const char *d
     make_schedule(&s, o->rates[index]);
     die_on(journal_create(&s.journal, dir, index, &e), &e);
     serve(&s);
+    write_gpus(&s);
     die_on(journal_sync(s.journal, &e), &e);
     journal_close(s.journal);
     judge(&s);
@@ -438,6 +466,23 @@ static struct engine *make_engines(unsigned n_stages)
     return engines;
 }
 
+static struct gpus_device *make_gpus(unsigned n)
+{
+    struct gpus_device *gpus = xcalloc(n + 1, sizeof *gpus);
+    for (unsigned i = 0; i < n; i++) {
+        gpus[i] = (struct gpus_device){.rank = 1,
+                                       .index = (int32_t)i,
+                                       .host = "simulated",
+                                       .name = "GPU <of make_run>",
+                                       .driver = "1.0",
+                                       .memory_bytes = 80e9,
+                                       .power_limit_w = 700};
+        snprintf(gpus[i].uuid, sizeof gpus[i].uuid, "GPU-%u", i);
+        snprintf(gpus[i].pci, sizeof gpus[i].pci, "00000000:%02X:00.0", i);
+    }
+    return gpus;
+}
+
 static struct store *create(const struct options *o, struct store_rank *ranks, size_t n_ranks)
 {
     struct err e;
@@ -457,6 +502,7 @@ static struct store *create(const struct options *o, struct store_rank *ranks, s
     json_t *provenance = provenance_collect(0, none, NULL);
     CHECK(config != NULL && dataset != NULL);
     struct engine *engines = make_engines(o->n_stages);
+    struct gpus_device *gpus = make_gpus(o->n_gpus);
     struct store_run run = {
         .uuid = "00000000-0000-4000-8000-000000000000",
         .name = "make_run",
@@ -470,12 +516,15 @@ static struct store *create(const struct options *o, struct store_rank *ranks, s
         .n_ranks = n_ranks,
         .engines = engines,
         .n_engines = o->n_stages,
+        .gpus = gpus,
+        .n_gpus = o->n_gpus,
     };
     die_on(store_create(&store, o->path, true, &run, &e), &e);
     json_decref(config);
     json_decref(dataset);
     json_decref(provenance);
     free(engines);
+    free(gpus);
     return store;
 }
 
@@ -514,14 +563,20 @@ static size_t parse_rates(char *text, double *rates)
     return n;
 }
 
+static const struct option names[] = {
+    {"capacity", required_argument, NULL, 'c'},
+    {"rates", required_argument, NULL, 'r'},
+    {"step", required_argument, NULL, 't'},
+    {"warmup", required_argument, NULL, 'w'},
+    {"drain", required_argument, NULL, 'd'},
+    {"seed", required_argument, NULL, 's'},
+    {"stages", required_argument, NULL, 'p'},
+    {"gpus", required_argument, NULL, 'g'},
+    {NULL, 0, NULL, 0},
+};
+
 static struct options parse(int argc, char **argv)
 {
-    static const struct option names[] = {
-        {"capacity", required_argument, NULL, 'c'}, {"rates", required_argument, NULL, 'r'},
-        {"step", required_argument, NULL, 't'},     {"warmup", required_argument, NULL, 'w'},
-        {"drain", required_argument, NULL, 'd'},    {"seed", required_argument, NULL, 's'},
-        {"stages", required_argument, NULL, 'p'},   {NULL, 0, NULL, 0},
-    };
     struct options o = {.capacity = NOMINAL_TOK_S,
                         .step_s = 120,
                         .warmup = 0.25,
@@ -555,6 +610,9 @@ static struct options parse(int argc, char **argv)
         case 'p':
             o.n_stages = (unsigned)x;
             break;
+        case 'g':
+            o.n_gpus = (unsigned)x;
+            break;
         default:
             exit(ERR_INPUT);
         }
@@ -562,7 +620,7 @@ static struct options parse(int argc, char **argv)
     o.path = optind + 1 == argc ? argv[optind] : NULL;
     if (o.path == NULL || o.capacity <= 0 || o.n_stages < 1 || o.n_stages > RECORD_MAX_STAGES) {
         fprintf(stderr, "make_run: OUT.h5 [--capacity C] [--rates A,B] [--step S] [--warmup W] "
-                        "[--drain S] [--seed N] [--stages P]\n");
+                        "[--drain S] [--seed N] [--stages P] [--gpus N]\n");
         exit(ERR_INPUT);
     }
     return o;

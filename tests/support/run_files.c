@@ -7,6 +7,7 @@
 #include <jansson.h>
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -76,6 +77,11 @@ char *run_files_folder(const char *name)
     return path;
 }
 
+static const struct gpus_device gpus[2] = {
+    {.rank = 1, .host = "h1", .uuid = "GPU-1", .memory_bytes = 1e9, .power_limit_w = 700},
+    {.rank = 1, .index = 1, .host = "h1", .uuid = "GPU-2", .power_limit_w = (double)NAN},
+};
+
 struct store *run_files_create(const char *path)
 {
     struct err e;
@@ -122,7 +128,9 @@ struct store *run_files_create(const char *path)
                             .ranks = ranks,
                             .n_ranks = 2,
                             .engines = &engine,
-                            .n_engines = 1};
+                            .n_engines = 1,
+                            .gpus = gpus,
+                            .n_gpus = 2};
     int status = store_create(&s, path, true, &run, &e);
     json_decref(config);
     if (status != 0) {
@@ -163,7 +171,13 @@ char *run_files_journal(const char *dir, uint32_t step, uint64_t n)
                             .batch_seq = i};
         struct series_point point = {.t_ns = RUN_FILES_T0_NS + (int64_t)(n - i), .kv_used = 0.5f};
         append(j, JOURNAL_SPANS, &span, sizeof span);
+        struct gpus_sample gpu = {.t_ns = RUN_FILES_T0_NS + (int64_t)(n - i),
+                                  .energy_j = (double)i,
+                                  .power_w = i % 3 ? 100.5f : NAN,
+                                  .throttle = i % 2 ? 4 : UINT32_MAX,
+                                  .device = (uint16_t)(i % 2)};
         append(j, JOURNAL_SERIES, &point, sizeof point);
+        append(j, JOURNAL_GPUS, &gpu, sizeof gpu);
     }
     journal_close(j);
     return journal_path(dir, step);

@@ -182,7 +182,7 @@ static void the_cap_is_not_the_clients_lag(void **state)
         sum += m.in_flight[i] * 3.0 / MEASURE_BINS;
     }
     near(sum, 0.09 + 0.69 + 1.0, 1e-6);
-    json_t *o = step_json(&m, &d, &d.info, NULL, 0);
+    json_t *o = step_json(&m, &d, &d.info, &(struct store_meta){.n_ranks = 0});
     near(json_number_value(json_object_get(json_object_get(o, "cap_wait_us"), "share")), 2 / 3.0,
          1e-12);
     json_decref(o);
@@ -197,7 +197,7 @@ static void nothing_at_all_is_no_number(void **state)
     measure_all(&m, &d, &slo);
     assert_int_equal(m.verdict.verdict, VERDICT_TOO_SHORT);
     assert_true(isnan(m.latency[LATENCY_TTFT].p50) && isnan(m.lag_us[1]));
-    json_t *o = step_json(&m, &d, &d.info, NULL, 0);
+    json_t *o = step_json(&m, &d, &d.info, &(struct store_meta){.n_ranks = 0});
     assert_true(json_is_null(json_object_get(json_object_get(o, "ttft_ms"), "p50")));
     assert_true(json_is_null(json_object_get(json_object_get(o, "goodput"), "attainment")));
     json_decref(o);
@@ -307,7 +307,8 @@ static void counters_grow_over_the_window(void **state)
     struct slo_config slo = {.ttft_ns = 60 * MS, .quantile = 0.5};
     struct measure m;
     measure_all(&m, &d, &slo);
-    json_t *o = step_json(&m, &d, &d.info, NULL, 0), *queue = json_object_get(o, "queue");
+    json_t *o = step_json(&m, &d, &d.info, &(struct store_meta){.n_ranks = 0}),
+           *queue = json_object_get(o, "queue");
     near(json_number_value(json_object_get(queue, "preemptions")), 8 + 1 + 2, 0);
     near(json_number_value(json_object_get(queue, "prefix_hit_share")), 0.25, 1e-12);
     json_decref(o);
@@ -315,7 +316,7 @@ static void counters_grow_over_the_window(void **state)
         points[i].n_preempted = UINT32_MAX; // not told
         points[i].prefix_query_tokens = points[i].prefix_hit_tokens = 0;
     }
-    o = step_json(&m, &d, &d.info, NULL, 0);
+    o = step_json(&m, &d, &d.info, &(struct store_meta){.n_ranks = 0});
     queue = json_object_get(o, "queue");
     assert_true(json_is_null(json_object_get(queue, "preemptions")));
     assert_true(json_is_null(json_object_get(queue, "prefix_hit_share")));

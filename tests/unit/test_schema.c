@@ -40,10 +40,11 @@ static void every_field_has_what_readers_need(void **state)
 {
     (void)state;
     static const struct store_table *const tables[] = {
-        &store_schema_root,      &store_schema_ranks,   &store_schema_index,
-        &store_schema_step,      &store_schema_answers, &store_schema_requests,
-        &store_schema_workers,   &store_schema_series,  &store_schema_path_first,
-        &store_schema_path_last, &store_schema_summary, &store_schema_engine};
+        &store_schema_root,      &store_schema_ranks,      &store_schema_index,
+        &store_schema_step,      &store_schema_answers,    &store_schema_requests,
+        &store_schema_workers,   &store_schema_series,     &store_schema_path_first,
+        &store_schema_path_last, &store_schema_summary,    &store_schema_engine,
+        &store_schema_gpus,      &store_schema_gpu_samples};
     for (size_t t = 0; t < sizeof tables / sizeof tables[0]; t++) {
         for (size_t i = 0; i < tables[t]->n_fields; i++) {
             const struct store_field *f = &tables[t]->fields[i];

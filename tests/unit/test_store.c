@@ -138,6 +138,21 @@ static void check_tokens(struct store *s, size_t index, uint32_t step, size_t fi
     free(got);
 }
 
+/* By time, with what was missing. */
+static void check_gpus(const struct step_data *d, uint64_t n)
+{
+    assert_int_equal(d->n_gpus, n);
+    for (size_t k = 0; k < n; k++) {
+        const struct gpus_sample *s = &d->gpus[k];
+        uint64_t i = n - 1 - k;
+        assert_int_equal(s->t_ns, k + 1);
+        assert_int_equal(s->device, i % 2);
+        assert_true(s->energy_j == (double)i);
+        assert_true(i % 3 ? s->power_w == 100.5f : isnan(s->power_w) != 0);
+        assert_int_equal(s->throttle, i % 2 ? 4 : UINT32_MAX);
+    }
+}
+
 static void check_step(struct store *s, size_t index, uint32_t step, uint64_t n)
 {
     struct err e;
@@ -157,6 +172,7 @@ static void check_step(struct store *s, size_t index, uint32_t step, uint64_t n)
         assert_true(a->rank < b->rank || (a->rank == b->rank && a->t_begin_ns < b->t_begin_ns));
         assert_int_equal(d.series[i].t_ns, i + 1);
     }
+    check_gpus(&d, n);
     check_tokens(s, index, step, 0, n);
     if (n > 10) {
         check_tokens(s, index, step, n / 2, n / 4);
@@ -229,6 +245,10 @@ static void the_run_says_what_it_was(void **state)
     assert_int_equal(m.engines[0].rank, 1);
     assert_string_equal(m.engines[0].weights, "int8+f32");
     assert_true(m.engines[0].bytes_per_weight == 1.0625 && m.engines[0].moe_zipf == 1.2);
+    assert_int_equal(m.n_gpus, 2);
+    assert_string_equal(m.gpus[0].uuid, "GPU-1");
+    assert_true(m.gpus[0].power_limit_w == 700 && isnan(m.gpus[1].power_limit_w));
+    assert_int_equal(m.gpus[1].index, 1);
     store_meta_free(&m);
     for (int i = 0; i < 2; i++) { // an end that was cut short can be written again
         ok(store_finish(s, after, 2, &e), &e);
@@ -468,6 +488,56 @@ static void validate_names_what_is_wrong(void **state)
     free(text);
 }
 
+/* As a file of schema 1.3 is. */
+static void files_without_gpus_are_whole(void **state)
+{
+    struct fixture *f = *state;
+    struct err e;
+    struct step_data d;
+    struct store_meta m;
+    struct store *s = run_files_create(f->path);
+    ok(run_files_step(s, f->path, 0, 20, &e), &e);
+    store_close(s);
+    hid_t file = H5Fopen(f->path, H5F_ACC_RDWR, H5P_DEFAULT);
+    H5Ldelete(file, "steps/0000/gpus", H5P_DEFAULT);
+    H5Ldelete(file, "meta/gpus", H5P_DEFAULT);
+    H5Ldelete(file, "meta/engine/pci", H5P_DEFAULT);
+    H5Fclose(file);
+    char *text = findings(f->path, 2); // of this version they are not
+    assert_non_null(strstr(text, "meta/gpus: is missing"));
+    assert_non_null(strstr(text, "/steps/0000/gpus: is missing"));
+    free(text);
+    set_root_text(f->path, "schema_version", "1.3.0");
+    free(findings(f->path, 0));
+    ok(store_open(&s, f->path, false, &e), &e);
+    ok(store_read_meta(s, &m, &e), &e);
+    ok(store_read_step(s, 0, &d, &e), &e);
+    assert_int_equal(m.n_gpus, 0);
+    assert_int_equal(d.n_gpus, 0);
+    assert_string_equal(m.engines[0].pci, "");
+    step_data_free(&d);
+    store_meta_free(&m);
+    store_close(s);
+}
+
+static void validate_knows_each_sampled_gpu(void **state)
+{
+    struct fixture *f = *state;
+    struct err e;
+    uint16_t devices[20] = {0, 1, 2, UINT16_MAX};
+    struct store *s = run_files_create(f->path);
+    ok(run_files_step(s, f->path, 0, 20, &e), &e);
+    store_close(s);
+    hid_t file = H5Fopen(f->path, H5F_ACC_RDWR, H5P_DEFAULT);
+    hid_t device = H5Dopen2(file, "steps/0000/gpus/device", H5P_DEFAULT);
+    H5Dwrite(device, H5T_STD_U16LE, H5S_ALL, H5S_ALL, H5P_DEFAULT, devices);
+    H5Dclose(device);
+    H5Fclose(file);
+    char *text = findings(f->path, 1);
+    assert_non_null(strstr(text, "step 0: 2 samples of GPUs that meta/gpus does not have"));
+    free(text);
+}
+
 /* A file of one load rank and two stages, with these two rows. */
 static char *engine_findings(const char *path, const struct engine *engines, size_t n, int wanted)
 {
@@ -566,6 +636,8 @@ int main(void)
         with_file(only_our_files_open),
         with_file(analysis_can_be_written_again),
         with_file(validate_names_what_is_wrong),
+        with_file(files_without_gpus_are_whole),
+        with_file(validate_knows_each_sampled_gpu),
         with_file(engines_fit_the_ranks),
         with_file(a_full_disk_is_an_error),
     };
