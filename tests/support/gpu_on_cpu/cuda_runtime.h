@@ -49,7 +49,8 @@ typedef struct CUgraphExec_st *cudaGraphExec_t;
 enum {
     cudaStreamNonBlocking = 1,
     cudaEventDisableTiming = 2,
-    cudaHostAllocDefault = 0
+    cudaHostAllocDefault = 0,
+    cudaHostRegisterDefault = 0
 };
 enum cudaStreamCaptureMode {
     cudaStreamCaptureModeThreadLocal = 1
@@ -89,6 +90,8 @@ cudaError_t cudaMalloc(void **p, size_t n);
 cudaError_t cudaFree(void *p);
 cudaError_t cudaHostAlloc(void **p, size_t n, unsigned flags);
 cudaError_t cudaFreeHost(void *p);
+cudaError_t cudaHostRegister(void *p, size_t n, unsigned flags);
+cudaError_t cudaHostUnregister(void *p);
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, enum cudaMemcpyKind kind,
                             cudaStream_t s);
 cudaError_t cudaMemsetAsync(void *p, int value, size_t n, cudaStream_t s);
@@ -112,9 +115,13 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t s);
 cudaError_t cudaGraphDestroy(cudaGraph_t g);
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t x);
 
-/* The call of this name fails with `e` once, after `skip` that succeed; NULL: none does. */
+/*
+ * The call of this name fails with `e` once, after `skip` that succeed; NULL: none does. After cudaErrorLaunchFailure
+ * all calls fail so, as on a GPU, until the next gpu_on_cpu_fail; memory is given back all the same.
+ */
 void gpu_on_cpu_fail(const char *call, int skip, cudaError_t e);
 size_t gpu_on_cpu_allocated(void); // bytes of device memory in use
+size_t gpu_on_cpu_pinned(void);    // blocks of host memory that are allocated or registered
 
 #ifdef __cplusplus
 }

@@ -326,8 +326,8 @@ namespace {
 
 std::string failing;
 int failing_skip;
-cudaError_t failing_with = cudaSuccess, last_error = cudaSuccess;
-std::unordered_map<void *, size_t> allocated;
+cudaError_t failing_with = cudaSuccess, last_error = cudaSuccess, lost = cudaSuccess;
+std::unordered_map<void *, size_t> allocated, pinned; // pinned: whether it is registered
 size_t allocated_bytes;
 
 /* What a call of this name returns before it does anything. */
@@ -336,9 +336,10 @@ cudaError_t fate(const char *call)
     if (failing == call && failing_skip-- == 0) {
         failing.clear();
         last_error = failing_with;
+        lost = failing_with == cudaErrorLaunchFailure ? failing_with : lost;
         return failing_with;
     }
-    return cudaSuccess;
+    return lost;
 }
 
 size_t device_bytes()
@@ -389,6 +390,12 @@ void gpu_on_cpu_fail(const char *call, int skip, cudaError_t e)
     failing = call ? call : "";
     failing_skip = skip;
     failing_with = e;
+    lost = last_error = cudaSuccess;
+}
+
+size_t gpu_on_cpu_pinned(void)
+{
+    return pinned.size();
 }
 
 size_t gpu_on_cpu_allocated(void)
@@ -507,7 +514,6 @@ cudaError_t cudaMalloc(void **p, size_t n)
 
 cudaError_t cudaFree(void *p)
 {
-    MAY_FAIL();
     if (p != nullptr) {
         const auto it = allocated.find(p);
         if (it == allocated.end()) {
@@ -517,19 +523,48 @@ cudaError_t cudaFree(void *p)
         allocated.erase(it);
         free(p);
     }
-    return cudaSuccess;
+    return fate(__func__);
 }
 
 cudaError_t cudaHostAlloc(void **p, size_t n, unsigned)
 {
+    *p = nullptr;
     MAY_FAIL();
-    return posix_memalign(p, 4096, n ? n : 1) == 0 ? cudaSuccess : cudaErrorMemoryAllocation;
+    if (posix_memalign(p, 4096, n ? n : 1) != 0) {
+        return cudaErrorMemoryAllocation;
+    }
+    memset(*p, 0xff, n < (1u << 20) ? n : 1u << 20);
+    pinned[*p] = 0;
+    return cudaSuccess;
 }
 
 cudaError_t cudaFreeHost(void *p)
 {
+    if (pinned.count(p) == 0 || pinned[p] != 0) {
+        return cudaErrorInvalidValue;
+    }
+    pinned.erase(p);
     free(p);
+    return fate(__func__);
+}
+
+cudaError_t cudaHostRegister(void *p, size_t n, unsigned)
+{
+    MAY_FAIL();
+    if (p == nullptr || n == 0 || pinned.count(p) != 0) {
+        return cudaErrorInvalidValue;
+    }
+    pinned[p] = 1;
     return cudaSuccess;
+}
+
+cudaError_t cudaHostUnregister(void *p)
+{
+    if (pinned.count(p) == 0 || pinned[p] != 1) {
+        return cudaErrorInvalidValue;
+    }
+    pinned.erase(p);
+    return fate(__func__);
 }
 
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, enum cudaMemcpyKind, cudaStream_t s)
