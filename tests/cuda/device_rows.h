@@ -59,7 +59,8 @@ class device_row {
     {
         float f;
         uint16_t half;
-        memcpy(&f, &factors[(size_t)(dtype == ARCH_FP8 ? column / 128 * 4 : 0)], dtype == ARCH_FP8 ? 4 : 0);
+        memcpy(&f, &factors[(size_t)(dtype == ARCH_FP8 ? column / 128 * 4 : 0)],
+               dtype == ARCH_FP8 ? 4 : 0);
         memcpy(&half, &factors[(size_t)(dtype == ARCH_MXFP4 ? 0 : column / 32 * 2)], 2);
         return dtype == ARCH_FP8     ? f
                : dtype == ARCH_MXFP4 ? ldexp(1, factors[(size_t)(column / 32)] - 127)
