@@ -57,14 +57,17 @@ class device_row {
 
     double factor(int column) const
     {
-        float f;
+        if (dtype == ARCH_MXFP4) {
+            return ldexp(1, factors[(size_t)(column / 32)] - 127);
+        }
+        if (dtype == ARCH_FP8) {
+            float f;
+            memcpy(&f, &factors[(size_t)(column / 128 * 4)], sizeof f);
+            return f;
+        }
         uint16_t half;
-        memcpy(&f, &factors[(size_t)(dtype == ARCH_FP8 ? column / 128 * 4 : 0)],
-               dtype == ARCH_FP8 ? 4 : 0);
-        memcpy(&half, &factors[(size_t)(dtype == ARCH_MXFP4 ? 0 : column / 32 * 2)], 2);
-        return dtype == ARCH_FP8     ? f
-               : dtype == ARCH_MXFP4 ? ldexp(1, factors[(size_t)(column / 32)] - 127)
-                                     : value_of_half(half);
+        memcpy(&half, &factors[(size_t)(column / 32 * 2)], sizeof half);
+        return value_of_half(half);
     }
 
     double value(int column) const
