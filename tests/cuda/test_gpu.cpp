@@ -223,6 +223,31 @@ static void a_launch_that_fails(void **state)
     expect_nothing_left();
 }
 
+/* What is queued happens later, in order; closing waits for it. */
+static void late_work(void **state)
+{
+    (void)state;
+    struct gpu *g = open_gpu();
+    struct err e = {};
+    void *device, *host;
+    must(gpu_take(g, 64, "a test", &device, &e), &e);
+    must(gpu_take_host(g, 64, "a test", &host, &e), &e);
+    gpu_on_cpu_defer(1);
+    memset(host, 1, 64);
+    must(gpu_clear(g, device, 64, &e), &e);
+    must(gpu_copy_in(g, (char *)device + 8, host, 8, &e), &e);
+    must(gpu_copy_out(g, host, device, 64, &e), &e);
+    assert_int_equal(gpu_poll(g, &e), 0);
+    must(gpu_launched(g, "nothing", &e), &e);
+    assert_int_equal(((char *)host)[0], 1);
+    must(gpu_wait(g, clock_local_ns() + NS_PER_S, &e), &e);
+    assert_true(((char *)host)[0] == 0 && ((char *)host)[8] == 1);
+    must(gpu_copy_out(g, host, device, 64, &e), &e);
+    gpu_close(g);
+    gpu_on_cpu_defer(0);
+    expect_nothing_left();
+}
+
 static void a_deadline(void **state)
 {
     (void)state;
@@ -253,6 +278,7 @@ int main()
         cmocka_unit_test(calls_that_fail),
         cmocka_unit_test(a_lost_device),
         cmocka_unit_test(a_launch_that_fails),
+        cmocka_unit_test(late_work),
         cmocka_unit_test(a_deadline),
 #endif
     };

@@ -6,7 +6,8 @@
  * One block runs at a time; its threads are fibers that take turns at barriers and warp operations, in an
  * order that is drawn anew for each launch. It is stricter than a GPU: a barrier that not all threads of
  * a block (or lanes of a warp) reach, or a mask that is not whole, ends the test; memory comes
- * filled with NaN, dynamic shared memory too; streams do everything at once, unless they are captured.
+ * filled with NaN, dynamic shared memory too; streams do everything at once, unless they are captured or
+ * gpu_on_cpu_defer makes them late.
  *
  * GPU_ON_CPU_BYTES is the size of the device's memory (default 4 GB). gpu_on_cpu_fail makes a call fail.
  */
@@ -120,6 +121,8 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t x);
  * all calls fail so, as on a GPU, until the next gpu_on_cpu_fail; memory is given back all the same.
  */
 void gpu_on_cpu_fail(const char *call, int skip, cudaError_t e);
+/* Whether streams (but the null one) do nothing before they are asked: a query does one thing, a synchronization all. */
+void gpu_on_cpu_defer(int yes);
 size_t gpu_on_cpu_allocated(void); // bytes of device memory in use
 size_t gpu_on_cpu_pinned(void);    // blocks of host memory that are allocated or registered
 

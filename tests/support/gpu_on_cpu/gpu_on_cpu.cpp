@@ -1,6 +1,8 @@
 #include "cuda_runtime.h"
 
+#include <algorithm>
 #include <chrono>
+#include <deque>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -317,9 +319,15 @@ struct CUgraphExec_st {
 };
 struct CUstream_st {
     CUgraph_st *capture = nullptr;
+    std::deque<std::function<void()>> late;
+};
+struct moment {
+    bool has_come = true;
+    std::chrono::steady_clock::time_point at;
+    cudaStream_t stream = nullptr;
 };
 struct CUevent_st {
-    std::chrono::steady_clock::time_point at;
+    std::shared_ptr<moment> last = std::make_shared<moment>();
 };
 
 namespace {
@@ -329,6 +337,8 @@ int failing_skip;
 cudaError_t failing_with = cudaSuccess, last_error = cudaSuccess, lost = cudaSuccess;
 std::unordered_map<void *, size_t> allocated, pinned; // pinned: whether it is registered
 size_t allocated_bytes;
+bool deferring;
+std::vector<cudaStream_t> streams;
 
 /* What a call of this name returns before it does anything. */
 cudaError_t fate(const char *call)
@@ -352,10 +362,29 @@ cudaError_t queue(cudaStream_t s, std::function<void()> work)
 {
     if (s != nullptr && s->capture != nullptr) {
         s->capture->work.push_back(std::move(work));
+    } else if (s != nullptr && deferring) {
+        s->late.push_back(std::move(work));
     } else {
         work();
     }
     return cudaSuccess;
+}
+
+/* So many of the things that a stream was to do. */
+void catch_up(cudaStream_t s, size_t most)
+{
+    for (; s != nullptr && most > 0 && !s->late.empty(); most--) {
+        const auto work = std::move(s->late.front());
+        s->late.pop_front();
+        work();
+    }
+}
+
+void catch_up_all()
+{
+    for (cudaStream_t s : streams) {
+        catch_up(s, SIZE_MAX);
+    }
 }
 
 bool is_capturing(cudaStream_t s)
@@ -396,6 +425,12 @@ void gpu_on_cpu_fail(const char *call, int skip, cudaError_t e)
 size_t gpu_on_cpu_pinned(void)
 {
     return pinned.size();
+}
+
+void gpu_on_cpu_defer(int yes)
+{
+    deferring = yes != 0;
+    catch_up_all();
 }
 
 size_t gpu_on_cpu_allocated(void)
@@ -486,6 +521,7 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr a, int device
 cudaError_t cudaDeviceSynchronize(void)
 {
     MAY_FAIL();
+    catch_up_all();
     return cudaSuccess;
 }
 
@@ -514,6 +550,7 @@ cudaError_t cudaMalloc(void **p, size_t n)
 
 cudaError_t cudaFree(void *p)
 {
+    catch_up_all();
     if (p != nullptr) {
         const auto it = allocated.find(p);
         if (it == allocated.end()) {
@@ -583,29 +620,38 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned)
 {
     MAY_FAIL();
     *s = new CUstream_st;
+    streams.push_back(*s);
     return cudaSuccess;
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t s)
 {
+    catch_up(s, SIZE_MAX);
+    streams.erase(std::find(streams.begin(), streams.end(), s));
     delete s;
     return cudaSuccess;
 }
 
-cudaError_t cudaStreamQuery(cudaStream_t)
+cudaError_t cudaStreamQuery(cudaStream_t s)
 {
     MAY_FAIL();
+    catch_up(s, 1);
+    last_error = s == nullptr || s->late.empty() ? last_error : cudaErrorNotReady;
+    return s == nullptr || s->late.empty() ? cudaSuccess : cudaErrorNotReady;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t s)
+{
+    MAY_FAIL();
+    catch_up(s, SIZE_MAX);
     return cudaSuccess;
 }
 
-cudaError_t cudaStreamSynchronize(cudaStream_t)
+cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t e, unsigned)
 {
-    MAY_FAIL();
-    return cudaSuccess;
-}
-
-cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned)
-{
+    if (!e->last->has_come) { // earlier than it need be
+        catch_up(e->last->stream, SIZE_MAX);
+    }
     return cudaSuccess;
 }
 
@@ -626,26 +672,39 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s)
 {
     MAY_FAIL();
     if (!is_capturing(s)) {
-        e->at = std::chrono::steady_clock::now();
+        const auto now = std::make_shared<moment>();
+        now->has_come = false;
+        now->stream = s;
+        e->last = now;
+        queue(s, [now] {
+            now->at = std::chrono::steady_clock::now();
+            now->has_come = true;
+        });
     }
     return cudaSuccess;
 }
 
-cudaError_t cudaEventQuery(cudaEvent_t)
+cudaError_t cudaEventQuery(cudaEvent_t e)
 {
     MAY_FAIL();
-    return cudaSuccess;
+    if (!e->last->has_come) {
+        catch_up(e->last->stream, 1);
+    }
+    return e->last->has_come ? cudaSuccess : cudaErrorNotReady;
 }
 
-cudaError_t cudaEventSynchronize(cudaEvent_t)
+cudaError_t cudaEventSynchronize(cudaEvent_t e)
 {
     MAY_FAIL();
+    if (!e->last->has_come) {
+        catch_up(e->last->stream, SIZE_MAX);
+    }
     return cudaSuccess;
 }
 
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to)
 {
-    *ms = std::chrono::duration<float, std::milli>(to->at - from->at).count();
+    *ms = std::chrono::duration<float, std::milli>(to->last->at - from->last->at).count();
     return cudaSuccess;
 }
 
@@ -671,11 +730,11 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *x, cudaGraph_t g, unsigned lon
     return cudaSuccess;
 }
 
-cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t)
+cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t s)
 {
     MAY_FAIL();
     for (const auto &work : x->work) {
-        work();
+        queue(s, work);
     }
     return cudaSuccess;
 }
