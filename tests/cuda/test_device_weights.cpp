@@ -768,5 +768,8 @@ int main()
         cmocka_unit_test(more_than_the_device_has),
 #endif
     };
+#ifdef GPU_ON_CPU
+    gpu_on_cpu_defer(1);
+#endif
     return device_test_run(tests, nullptr, nullptr);
 }

@@ -171,6 +171,9 @@ void gpu_close(struct gpu *g)
     while (g->stream && (done = gpu_poll(g, &ignored)) == 0 && clock_local_ns() < deadline_ns) {
         clock_sleep_until_ns(clock_local_ns() + WAIT_NAP_NS);
     }
+    if (done < 0) {
+        cudaStreamSynchronize(g->stream); // ends at once where the device is lost
+    }
     for (struct block *b = g->blocks, *next; b; b = next) {
         next = b->next;
         if (done != 0) {

@@ -373,6 +373,9 @@ cudaError_t queue(cudaStream_t s, std::function<void()> work)
 /* So many of the things that a stream was to do. */
 void catch_up(cudaStream_t s, size_t most)
 {
+    if (s != nullptr && lost != cudaSuccess) {
+        s->late.clear(); // it will never be done
+    }
     for (; s != nullptr && most > 0 && !s->late.empty(); most--) {
         const auto work = std::move(s->late.front());
         s->late.pop_front();
