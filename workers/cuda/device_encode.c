@@ -74,10 +74,14 @@ static void put_block(enum arch_dtype dtype, const uint8_t *block, int group, vo
     }
 }
 
-static void clear_row(enum arch_dtype dtype, int n_cols, void *data, void *factors)
+/* Zeros where no value comes: of the last chunk, and of the factors. */
+static void clear_rest(enum arch_dtype dtype, int n_cols, void *data, void *factors)
 {
-    memset(data, dtype == ARCH_INT4 ? 0x88 : 0, device_matrix_row_bytes(dtype, n_cols));
+    const int chunk = device_matrix_chunk(dtype), whole = n_cols / chunk * chunk;
+    const size_t used = device_matrix_row_bytes(dtype, whole);
+    const size_t all = device_matrix_row_bytes(dtype, n_cols);
     const size_t n = device_matrix_factor_bytes(dtype, n_cols);
+    memset((char *)data + used, dtype == ARCH_INT4 ? 0x88 : 0, all - used);
     if (n > 0 && factors) {
         memset(factors, 0, n);
     }
@@ -113,7 +117,7 @@ static void encode_integers(enum arch_dtype dtype, const float *values, int n, v
 void device_encode_row(enum arch_dtype dtype, const float *values, int n_cols, void *data,
                        void *factors)
 {
-    clear_row(dtype, n_cols, data, factors);
+    clear_rest(dtype, n_cols, data, factors);
     switch (dtype) {
     case ARCH_F32:
         memcpy(data, values, (size_t)n_cols * sizeof *values);
@@ -197,7 +201,7 @@ bool device_encode_stored(const struct weights_tensor *t, int64_t row, int first
     const int64_t blocks = (t->n_cols + BLOCK - 1) / BLOCK;
     const size_t bytes = t->stored == ARCH_F32 ? 4 : 2;
     CHECK(device_encode_can_take(t, first_col, n_cols));
-    clear_row(t->stored, n_cols, data, factors);
+    clear_rest(t->stored, n_cols, data, factors);
     switch (t->stored) {
     case ARCH_FP8:
         return take_fp8(t, at, from / BLOCK * blocks + first_col / BLOCK, n_cols, data, factors);

@@ -148,17 +148,17 @@ static float put_factor(float factor, uint8_t *group)
 }
 
 /* In the order of sizes; a NaN is none. */
-static uint32_t size_of(float v)
+static int32_t size_of(float v)
 {
-    const uint32_t size = to_bits(v) & 0x7fffffffu;
-    return size > 0x7f800000u ? 0 : size;
+    const int32_t size = (int32_t)(to_bits(v) & 0x7fffffffu);
+    return size > 0x7f800000 ? 0 : size;
 }
 
-static uint32_t largest_size(const float *values)
+static int32_t largest_size(const float *values)
 {
-    uint32_t most = 0;
+    int32_t most = 0;
     for (size_t i = 0; i < FORMATS_GROUP; i++) {
-        const uint32_t size = size_of(values[i]);
+        const int32_t size = size_of(values[i]);
         most = size > most ? size : most;
     }
     return most;
@@ -167,7 +167,7 @@ static uint32_t largest_size(const float *values)
 /* The value of that size, the first of several. */
 static float largest_of(const float *values)
 {
-    const uint32_t most = largest_size(values);
+    const int32_t most = largest_size(values);
     size_t i = 0;
     while (most > 0 && size_of(values[i]) != most) {
         i++;
@@ -185,7 +185,7 @@ static int nearest(float v, float bottom, float top)
 
 void formats_to_q8_0(const float *values, uint8_t *group)
 {
-    const float inverse = put_factor(from_bits(largest_size(values)) / 127, group);
+    const float inverse = put_factor(from_bits((uint32_t)largest_size(values)) / 127, group);
     for (size_t i = 0; i < FORMATS_GROUP; i++) {
         group[2 + i] = (uint8_t)nearest(values[i] * inverse, -127, 127);
     }
