@@ -48,22 +48,25 @@ if(TIDEMARK_CUDA)
 endif()
 
 function(tm_device_test name)
+  cmake_parse_arguments(arg "" "" "LIBS" ${ARGN})
   add_executable(test_cuda_${name} EXCLUDE_FROM_ALL cuda/test_${name}.cpp)
   add_dependencies(device_tests test_cuda_${name})
-  target_link_libraries(test_cuda_${name} PRIVATE tm_gpu_on_cpu $<LINK_ONLY:tm_workers>
+  target_link_libraries(test_cuda_${name} PRIVATE tm_gpu_on_cpu ${arg_LIBS} $<LINK_ONLY:tm_workers>
     $<LINK_ONLY:tm_core> PkgConfig::CMOCKA)
   add_test(NAME unit.cuda_${name} ${tm_device_usual} COMMAND test_cuda_${name})
-  set_tests_properties(unit.cuda_${name} PROPERTIES TIMEOUT 300)
+  set_tests_properties(unit.cuda_${name} PROPERTIES TIMEOUT 300
+    ENVIRONMENT "TIDEMARK_SOURCE=${PROJECT_SOURCE_DIR}")
   if(TIDEMARK_CUDA)
     set(copy ${CMAKE_CURRENT_BINARY_DIR}/gpu_${name}.cu)
     file(CONFIGURE OUTPUT ${copy} CONTENT "#include \"tests/cuda/test_${name}.cpp\"\n")
     add_executable(gpu_${name} EXCLUDE_FROM_ALL ${copy})
     add_dependencies(gpu_tests gpu_${name})
-    target_link_libraries(gpu_${name} PRIVATE tm_cuda $<LINK_ONLY:tm_workers> $<LINK_ONLY:tm_core>
+    target_link_libraries(gpu_${name} PRIVATE tm_cuda ${arg_LIBS} $<LINK_ONLY:tm_workers> $<LINK_ONLY:tm_core>
       PkgConfig::CMOCKA)
     target_include_directories(gpu_${name} PRIVATE ${PROJECT_SOURCE_DIR})
     add_test(NAME gpu.${name} CONFIGURATIONS gpu COMMAND gpu_${name})
-    set_tests_properties(gpu.${name} PROPERTIES TIMEOUT 300 SKIP_RETURN_CODE 77 LABELS gpu)
+    set_tests_properties(gpu.${name} PROPERTIES TIMEOUT 300 SKIP_RETURN_CODE 77 LABELS gpu
+      ENVIRONMENT "TIDEMARK_SOURCE=${PROJECT_SOURCE_DIR}")
   endif()
 endfunction()
 
@@ -99,3 +102,7 @@ tm_device_test(route)
 tm_device_test(head)
 tm_device_test(sample)
 tm_device_test(preset)
+tm_device_test(gpu)
+tm_device_test(device_encode)
+tm_device_test(device_fill)
+tm_device_test(device_weights LIBS $<LINK_ONLY:tm_gguf_writer>)

@@ -1,29 +1,8 @@
 /* Weights of every format, drawn, laid out for the device, and as the numbers that they are. */
 #pragma once
 
-#include "tests/cuda/device_test.h"
+#include "tests/cuda/device_rows.h"
 #include "workers/cuda/device_matrix.h"
-
-static inline double value_of_e4m3(unsigned code)
-{
-    const int exponent = (int)(code >> 3 & 15), mantissa = (int)(code & 7);
-    const double size = exponent ? ldexp(8 + mantissa, exponent - 10) : ldexp(mantissa, -9);
-    return code & 0x80 ? -size : size;
-}
-
-static inline double value_of_e2m1(unsigned code)
-{
-    static const double sizes[8] = {0, 0.5, 1, 1.5, 2, 3, 4, 6};
-    return code & 8 ? -sizes[code & 7] : sizes[code & 7];
-}
-
-/* Of finite ones. */
-static inline double value_of_half(unsigned bits)
-{
-    const int exponent = (int)(bits >> 10 & 31), mantissa = (int)(bits & 1023);
-    const double size = exponent ? ldexp(1024 + mantissa, exponent - 25) : ldexp(mantissa, -24);
-    return bits & 0x8000 ? -size : size;
-}
 
 class device_weights {
   public:

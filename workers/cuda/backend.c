@@ -97,7 +97,7 @@ static int take_cache(struct backend *base, uint32_t n_blocks, struct err *e)
 {
     struct cuda *b = cuda_of(base);
     b->n_blocks = n_blocks;
-    return gpu_enter(b->gpu, e) || forward_take_cache(b->forward, n_blocks, e) ? -1 : 0;
+    return gpu_use(b->gpu, e) || forward_take_cache(b->forward, n_blocks, e) ? -1 : 0;
 }
 
 /* A GPU for each worker, or neighbours together where there are fewer. */
@@ -146,7 +146,7 @@ static void run(void *arg, int member, int n_members)
     (void)n_members;
     struct cuda *b = arg;
     b->t_begin_ns = clock_now_ns();
-    if (b->error.code == ERR_NONE && gpu_enter(b->gpu, &b->error) == 0) {
+    if (b->error.code == ERR_NONE && gpu_use(b->gpu, &b->error) == 0) {
         const int64_t deadline_ns = clock_local_ns() + BATCH_DEADLINE_NS;
         const int rc = forward_run(b->forward, &b->io, deadline_ns, &b->error);
         CHECK((rc == 0) == (b->error.code == ERR_NONE));

@@ -1,13 +1,14 @@
 /*
- * One stage's weights in the device's memory, in the forms that its kernels read. Matrices that share an input
- * stand under each other: q, k, v; the gates over the ups; the experts' one after the other. Norms that
+ * One stage's weights in one piece of the device's memory, in the forms that its kernels read. Matrices that
+ * share an input stand under each other: q, k, v; the gates over the ups; the experts' one after the other. Norms that
  * multiply by 1 + w hold 1 + w. A matrix or vector that a layer has not is NULL.
  *
  * Rotary pairs (2j, 2j + 1) are brought to (j, j + half) by the order of the rows that make them. Of a
  * tensor-parallel group each rank holds its part (workers/shard.h); biases of partial sums are with rank 0.
  *
- * Values are as in workers/cpu/packed.h, but that FP8 and MXFP4 stay what they are. F16 becomes F32. Latent
- * attention's products with single heads are BF16, or F32 with F32 weights, and the router's is F32.
+ * Values are as in workers/cpu/packed.h, but that FP8 and MXFP4 stay what they are, unless weight_bits is 16 or a
+ * rank's part of the columns cuts a factor's; then they become BF16. F16 becomes F32. Latent attention's products
+ * with single heads are BF16, or F32 with F32 weights, and the router's is F32.
  */
 #pragma once
 
@@ -60,14 +61,16 @@ struct device_weights {
     struct device_matrix embed,
         head;          // (vocab of this rank, hidden); head is the embedding where they are tied
     const float *norm; // (hidden) final
-    struct tally kept, stored;  // as in struct packed
+    struct tally kept,
+        stored;           // of the matrices: on the device, pads included; as the model has them
+    int64_t vector_bytes; // float32, pads included
     int64_t n_bytes, n_weights; // in the device's memory, and how many weights they are
 };
 
 /*
  * Load a part of a model through `pool`'s threads. Takes memory of `g`, which owns it; device_weights_free
- * frees the rest. ERR_INPUT: what weights_find refuses, or a hidden size that is no multiple of 8; ERR_ENV: no
- * memory.
+ * frees the rest. ERR_INPUT: what weights_find refuses, or FP8 and MXFP4 codes that are no numbers; ERR_ENV: no
+ * memory, or the device.
  */
 struct device_weights_config {
     const char *model;

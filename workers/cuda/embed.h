@@ -13,17 +13,15 @@ extern "C" {
 
 #include <stdint.h>
 
-#include "model/arch.h"
+#include "workers/cuda/device_matrix.h"
 
 struct CUstream_st;
 
 struct embed_rows {
-    int n, hidden;
-    const int32_t *ids;      // (n)
-    enum arch_dtype dtype;   // F32, BF16, F16 or INT8
-    const void *table;       // (n_vocab, hidden)
-    const uint16_t *factors; // INT8: (n_vocab, ceil(hidden / 32)) float16; else NULL
-    int first, n_vocab;      // the table has ids first .. first + n_vocab - 1
+    int n;
+    const int32_t *ids;         // (n)
+    int first;                  // the table has ids first .. first + n_rows - 1
+    struct device_matrix table; // (n_vocab of this rank, hidden) in any form
     float scale;
     float *x; // (n, hidden)
 };

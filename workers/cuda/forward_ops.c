@@ -127,15 +127,10 @@ static void begin(void *ctx)
     if (!f->cfg.part.has_embed) {
         return;
     }
-    const struct device_matrix *table = &f->cfg.weights->embed;
     const struct embed_rows r = {
         .n = f->n,
-        .hidden = f->arch->hidden,
         .ids = forward_slate_ids(f->slate),
-        .dtype = table->dtype,
-        .table = table->data,
-        .factors = table->factors,
-        .n_vocab = table->n_rows,
+        .table = f->cfg.weights->embed,
         .scale = f->arch->embed_scale,
         .x = f->room.x,
     };

@@ -207,7 +207,7 @@ static int fill_angles(struct forward *f, struct err *e)
         gpu_wait(f->gpu, clock_local_ns() + FORWARD_SETUP_NS, e)) {
         return -1;
     }
-    gpu_give(f->gpu, host);
+    gpu_give_host(f->gpu, host);
     return 0;
 }
 

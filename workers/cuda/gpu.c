@@ -10,10 +10,16 @@
 #include "core/clock.h"
 #include "core/mem.h"
 
+enum memory {
+    DEVICE,
+    HOST,
+    REGISTERED, // the host's, and someone else's
+};
+
 struct block {
     void *p;
     size_t n_bytes;
-    bool is_host;
+    enum memory memory;
     struct block *next;
 };
 
@@ -24,24 +30,61 @@ struct gpu {
     cudaEvent_t begun, ended;
     struct block *blocks;
     int64_t taken_bytes;
+    // what was queued last: a wait that fails says it
+    char last[96];
 };
 
 /* A step's end is looked for without a pause; what takes longer is not in such a hurry. */
 #define WAIT_SPIN_NS (50 * NS_PER_MS)
 #define WAIT_NAP_NS  (20 * NS_PER_US)
+#define CLOSE_NS     (2 * NS_PER_S) // for what is still queued then
+#define MESSAGE_CHAR 160
+
+/* The calling thread's device; what then fails says why. */
+static void here(const struct gpu *g)
+{
+    cudaSetDevice(g->info.device);
+}
+
+/* Whether every call fails from now on, as after a kernel's fault. An error of one call alone is forgotten. */
+static bool is_lost(const struct gpu *g)
+{
+    cudaGetLastError();
+    const cudaError_t code = g->stream ? cudaStreamQuery(g->stream) : cudaSuccess;
+    if (code == cudaErrorNotReady) {
+        cudaGetLastError();
+    }
+    return code != cudaSuccess && code != cudaErrorNotReady;
+}
 
 static int failed(const struct gpu *g, const char *call, cudaError_t code, struct err *e)
 {
-    return err_set(e, ERR_ENV, "rank %d, GPU %d (%s): %s: %s", g->rank, g->info.device,
-                   g->info.name, call, cudaGetErrorString(code));
+    return err_set(e, ERR_ENV, "rank %d, GPU %d (%s): %s: %s%s", g->rank, g->info.device,
+                   g->info.name, call, cudaGetErrorString(code),
+                   is_lost(g) ? "; the GPU is lost to this process" : "");
 }
 
 /* Likewise, of a call about so many bytes. */
 static int failed_bytes(const struct gpu *g, const char *call, const char *what, size_t n,
                         cudaError_t code, struct err *e)
 {
-    return err_set(e, ERR_ENV, "rank %d, GPU %d (%s): %s of %zu bytes for %s: %s", g->rank,
-                   g->info.device, g->info.name, call, n, what, cudaGetErrorString(code));
+    char text[MESSAGE_CHAR];
+    snprintf(text, sizeof text, "%s of %zu bytes for %s", call, n, what);
+    return failed(g, text, code, e);
+}
+
+/* Likewise, where memory was asked for: how much there is. */
+static int failed_to_take(const struct gpu *g, const char *call, const char *what, size_t n,
+                          cudaError_t code, struct err *e)
+{
+    size_t left, all;
+    failed_bytes(g, call, what, n, code, e);
+    if (code == cudaErrorMemoryAllocation && cudaMemGetInfo(&left, &all) == cudaSuccess) {
+        char text[MESSAGE_CHAR];
+        snprintf(text, sizeof text, " (%zu of the GPU's %zu bytes are free)", left, all);
+        strncat(e->msg, text, sizeof e->msg - strlen(e->msg) - 1);
+    }
+    return -1;
 }
 
 /* --- opening ------------------------------------------------------------------------------------ */
@@ -88,12 +131,12 @@ static cudaError_t look(struct gpu *g)
 
 int gpu_open(struct gpu **out, int device, int rank, struct err *e)
 {
-    char why[128];
+    char why[128] = "no GPU";
     int n = 0;
-    if (!gpu_is_there(why, sizeof why)) {
+    if (!gpu_is_there(why, sizeof why) || cudaGetDeviceCount(&n) != cudaSuccess) {
         return err_set(e, ERR_INPUT, "backend cuda: rank %d has no GPU to use (%s)", rank, why);
     }
-    if (cudaGetDeviceCount(&n) != cudaSuccess || device < 0 || device >= n) {
+    if (device < 0 || device >= n) {
         return err_set(e, ERR_INPUT, "backend cuda: rank %d wants GPU %d; there are 0 to %d", rank,
                        device, n - 1);
     }
@@ -126,41 +169,55 @@ int gpu_open(struct gpu **out, int device, int rank, struct err *e)
     return 0;
 }
 
-static void free_block(struct block *b)
+static void give(struct block *b)
 {
-    if (b->is_host) {
+    if (b->memory == DEVICE) {
+        cudaFree(b->p);
+    } else if (b->memory == HOST) {
         cudaFreeHost(b->p);
     } else {
-        cudaFree(b->p);
+        cudaHostUnregister(b->p);
     }
     free(b);
 }
 
+/* Of a device that hangs memory stays what it is: giving it back would wait for ever. */
 void gpu_close(struct gpu *g)
 {
     if (!g) {
         return;
     }
-    if (g->stream) {
-        cudaStreamSynchronize(g->stream); // what is queued may still use the memory
+    struct err ignored = {0};
+    const int64_t deadline_ns = clock_local_ns() + CLOSE_NS;
+    int done = 1;
+    while (g->stream && (done = gpu_poll(g, &ignored)) == 0 && clock_local_ns() < deadline_ns) {
+        clock_sleep_until_ns(clock_local_ns() + WAIT_NAP_NS);
+    }
+    if (done < 0) {
+        cudaStreamSynchronize(g->stream); // ends at once where the device is lost
     }
     for (struct block *b = g->blocks, *next; b; b = next) {
         next = b->next;
-        free_block(b);
+        if (done != 0) {
+            give(b);
+        } else {
+            free(b);
+        }
     }
-    if (g->begun) {
+    if (g->begun && done != 0) {
         cudaEventDestroy(g->begun);
     }
-    if (g->ended) {
+    if (g->ended && done != 0) {
         cudaEventDestroy(g->ended);
     }
-    if (g->stream) {
+    if (g->stream && done != 0) {
         cudaStreamDestroy(g->stream);
     }
+    cudaGetLastError();
     free(g);
 }
 
-int gpu_enter(struct gpu *g, struct err *e)
+int gpu_use(const struct gpu *g, struct err *e)
 {
     const cudaError_t code = cudaSetDevice(g->info.device);
     return code == cudaSuccess ? 0 : failed(g, "cudaSetDevice", code, e);
@@ -181,27 +238,33 @@ struct CUstream_st *gpu_stream(const struct gpu *g)
 int gpu_free_bytes(const struct gpu *g, int64_t *n, struct err *e)
 {
     size_t left = 0, all = 0;
+    here(g);
     const cudaError_t code = cudaMemGetInfo(&left, &all);
+    if (code != cudaSuccess) {
+        return failed(g, "cudaMemGetInfo", code, e);
+    }
     *n = (int64_t)left;
-    return code == cudaSuccess ? 0 : failed(g, "cudaMemGetInfo", code, e);
+    return 0;
 }
 
-static void keep(struct gpu *g, void *p, size_t n_bytes, bool is_host)
+static void keep(struct gpu *g, void *p, size_t n_bytes, enum memory memory)
 {
     struct block *b = xcalloc(1, sizeof *b);
-    *b = (struct block){p, n_bytes, is_host, g->blocks};
+    *b = (struct block){p, n_bytes, memory, g->blocks};
     g->blocks = b;
 }
 
 int gpu_take(struct gpu *g, size_t n_bytes, const char *what, void **out, struct err *e)
 {
-    const cudaError_t code = cudaMalloc(out, n_bytes ? n_bytes : 1);
+    void *p;
+    here(g);
+    const cudaError_t code = cudaMalloc(&p, n_bytes ? n_bytes : 1);
     if (code != cudaSuccess) {
-        cudaGetLastError();
-        return failed_bytes(g, "cudaMalloc", what, n_bytes, code, e);
+        return failed_to_take(g, "cudaMalloc", what, n_bytes, code, e);
     }
-    keep(g, *out, n_bytes, false);
+    keep(g, p, n_bytes, DEVICE);
     g->taken_bytes += (int64_t)n_bytes;
+    *out = p;
     return 0;
 }
 
@@ -210,42 +273,81 @@ int64_t gpu_taken_bytes(const struct gpu *g)
     return g->taken_bytes;
 }
 
-void gpu_give(struct gpu *g, void *p)
+int gpu_take_host(struct gpu *g, size_t n_bytes, const char *what, void **out, struct err *e)
 {
-    for (struct block **at = &g->blocks; *at; at = &(*at)->next) {
-        struct block *b = *at;
-        if (b->p == p) {
-            *at = b->next;
-            g->taken_bytes -= b->is_host ? 0 : (int64_t)b->n_bytes;
-            free_block(b);
+    void *p;
+    here(g);
+    const cudaError_t code = cudaHostAlloc(&p, n_bytes ? n_bytes : 1, cudaHostAllocDefault);
+    if (code != cudaSuccess) {
+        return failed_bytes(g, "cudaHostAlloc", what, n_bytes, code, e);
+    }
+    keep(g, p, n_bytes, HOST);
+    *out = p;
+    return 0;
+}
+
+static void give_back(struct gpu *g, const void *p, enum memory memory)
+{
+    for (struct block **b = &g->blocks; *b; b = &(*b)->next) {
+        if ((*b)->p == p) {
+            struct block *mine = *b;
+            CHECK(mine->memory == memory);
+            *b = mine->next;
+            g->taken_bytes -= memory == DEVICE ? (int64_t)mine->n_bytes : 0;
+            give(mine);
             return;
         }
     }
-    CHECK(!p);
+    CHECK(!"memory that was taken");
 }
 
-int gpu_take_host(struct gpu *g, size_t n_bytes, const char *what, void **out, struct err *e)
+void gpu_give_host(struct gpu *g, void *p)
 {
-    const cudaError_t code = cudaHostAlloc(out, n_bytes ? n_bytes : 1, cudaHostAllocDefault);
-    if (code != cudaSuccess) {
-        cudaGetLastError();
-        return failed_bytes(g, "cudaHostAlloc", what, n_bytes, code, e);
+    give_back(g, p, HOST);
+}
+
+void gpu_give(struct gpu *g, void *p)
+{
+    if (p) {
+        here(g);
+        give_back(g, p, DEVICE);
     }
-    keep(g, *out, n_bytes, true);
+}
+
+int gpu_register_host(struct gpu *g, void *p, size_t n_bytes, const char *what, struct err *e)
+{
+    here(g);
+    const cudaError_t code = cudaHostRegister(p, n_bytes, cudaHostRegisterDefault);
+    if (code != cudaSuccess) {
+        return failed_bytes(g, "cudaHostRegister", what, n_bytes, code, e);
+    }
+    keep(g, p, n_bytes, REGISTERED);
     return 0;
 }
 
 /* --- work --------------------------------------------------------------------------------------- */
 
+/* A call that queues something on n bytes: whether it could be. */
+static int queued(struct gpu *g, const char *call, const char *what, size_t n, cudaError_t code,
+                  struct err *e)
+{
+    if (code != cudaSuccess) {
+        return failed_bytes(g, call, what, n, code, e);
+    }
+    snprintf(g->last, sizeof g->last, "%s of %zu bytes for %s", call, n, what);
+    return 0;
+}
+
 static int copy(struct gpu *g, void *to, const void *from, size_t n, enum cudaMemcpyKind kind,
                 struct err *e)
 {
+    const char *what = kind == cudaMemcpyHostToDevice ? "a copy to the GPU" : "a copy from the GPU";
     if (n == 0) {
         return 0;
     }
+    here(g);
     const cudaError_t code = cudaMemcpyAsync(to, from, n, kind, g->stream);
-    const char *what = kind == cudaMemcpyHostToDevice ? "a copy to the GPU" : "a copy from the GPU";
-    return code == cudaSuccess ? 0 : failed_bytes(g, "cudaMemcpyAsync", what, n, code, e);
+    return queued(g, "cudaMemcpyAsync", what, n, code, e);
 }
 
 int gpu_copy_in(struct gpu *g, void *device, const void *host, size_t n_bytes, struct err *e)
@@ -260,23 +362,38 @@ int gpu_copy_out(struct gpu *g, void *host, const void *device, size_t n_bytes, 
 
 int gpu_clear(struct gpu *g, void *device, size_t n_bytes, struct err *e)
 {
+    if (n_bytes == 0) {
+        return 0;
+    }
+    here(g);
     const cudaError_t code = cudaMemsetAsync(device, 0, n_bytes, g->stream);
-    return code == cudaSuccess ? 0 : failed_bytes(g, "cudaMemsetAsync", "zeros", n_bytes, code, e);
+    return queued(g, "cudaMemsetAsync", "zeros", n_bytes, code, e);
 }
 
 int gpu_launched(struct gpu *g, const char *what, struct err *e)
 {
     const cudaError_t code = cudaGetLastError();
-    return code == cudaSuccess ? 0 : failed(g, what, code, e);
+    if (code != cudaSuccess) {
+        return failed(g, what, code, e);
+    }
+    snprintf(g->last, sizeof g->last, "%s", what);
+    return 0;
 }
 
 int gpu_poll(struct gpu *g, struct err *e)
 {
+    here(g);
     const cudaError_t code = cudaStreamQuery(g->stream);
     if (code == cudaErrorNotReady) {
+        cudaGetLastError(); // or it would be the next launch's
         return 0;
     }
-    return code == cudaSuccess ? 1 : failed(g, "cudaStreamQuery", code, e);
+    if (code == cudaSuccess) {
+        return 1;
+    }
+    char text[MESSAGE_CHAR];
+    snprintf(text, sizeof text, "waiting for %s", g->last[0] ? g->last : "nothing");
+    return failed(g, text, code, e);
 }
 
 int gpu_wait(struct gpu *g, int64_t deadline_ns, struct err *e)
@@ -285,13 +402,14 @@ int gpu_wait(struct gpu *g, int64_t deadline_ns, struct err *e)
     const int64_t begin_ns = clock_local_ns();
     while ((done = gpu_poll(g, e)) == 0) {
         const int64_t now_ns = clock_local_ns();
-        if (now_ns - begin_ns < WAIT_SPIN_NS) {
+        if (now_ns - begin_ns < WAIT_SPIN_NS && now_ns <= deadline_ns) {
             sched_yield();
             continue;
         }
         if (now_ns > deadline_ns) {
-            return err_set(e, ERR_ENV, "rank %d, GPU %d (%s): still busy at the deadline", g->rank,
-                           g->info.device, g->info.name);
+            return err_set(e, ERR_ENV,
+                           "rank %d, GPU %d (%s): still busy at the deadline; queued last: %s",
+                           g->rank, g->info.device, g->info.name, g->last);
         }
         clock_sleep_until_ns(now_ns + WAIT_NAP_NS);
     }

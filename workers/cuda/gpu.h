@@ -1,8 +1,11 @@
 /*
  * One GPU as this process uses it: one stream in which everything happens in order, device memory that is
- * taken once, host memory that copies go through, and errors in one line that names device, call and size.
+ * taken once, host memory that copies go through, and errors in one line that names rank, device, call and
+ * size. An error after which the device does nothing more for this process (a kernel's fault, a device that
+ * is gone) says so; what then closes the device cannot hang.
  *
- * Not for several threads at once; whoever calls may change between calls.
+ * Not for several threads at once; whoever calls may change between calls. A thread that queues kernels of its
+ * own says gpu_use first.
  */
 #pragma once
 
@@ -34,8 +37,8 @@ int gpu_count(void); // that this process sees; 0 also where nothing can be aske
 int gpu_open(struct gpu **out, int device, int rank, struct err *e) ERR_CHECKED;
 void gpu_close(struct gpu *g);
 
-/* A thread says once that its calls are about this device. The opener need not. */
-int gpu_enter(struct gpu *g, struct err *e) ERR_CHECKED;
+/* Make it the calling thread's device. Functions of this file do so themselves. */
+int gpu_use(const struct gpu *g, struct err *e) ERR_CHECKED;
 
 const struct gpu_info *gpu_info(const struct gpu *g);
 struct CUstream_st *gpu_stream(const struct gpu *g);
@@ -50,14 +53,22 @@ int gpu_free_bytes(const struct gpu *g, int64_t *n, struct err *e) ERR_CHECKED;
 int gpu_take(struct gpu *g, size_t n_bytes, const char *what, void **out,
              struct err *e) ERR_CHECKED;
 int64_t gpu_taken_bytes(const struct gpu *g);
-/* Give back what gpu_take or gpu_take_host gave; nothing that is queued may use it. NULL is allowed. */
-void gpu_give(struct gpu *g, void *p);
 
-/* Host memory that the device copies from and to by itself; given back by gpu_close. */
+/*
+ * Host memory that the device copies from and to by itself; given back by gpu_close, or before by gpu_give_host,
+ * when nothing that is queued uses it.
+ */
 int gpu_take_host(struct gpu *g, size_t n_bytes, const char *what, void **out,
                   struct err *e) ERR_CHECKED;
+void gpu_give_host(struct gpu *g, void *p);
+/* Likewise of gpu_take's; NULL is allowed. */
+void gpu_give(struct gpu *g, void *p);
 
-/* Queued in order with everything else. Host memory must be from gpu_take_host and stay until it has happened. */
+/* Let the device copy from and to memory that someone else owns and frees after gpu_close. */
+int gpu_register_host(struct gpu *g, void *p, size_t n_bytes, const char *what,
+                      struct err *e) ERR_CHECKED;
+
+/* Queued in order with everything else. Host memory is from gpu_take_host or gpu_register_host, and stays until then. */
 int gpu_copy_in(struct gpu *g, void *device, const void *host, size_t n_bytes,
                 struct err *e) ERR_CHECKED;
 int gpu_copy_out(struct gpu *g, void *host, const void *device, size_t n_bytes,
@@ -70,7 +81,7 @@ int gpu_launched(struct gpu *g, const char *what, struct err *e) ERR_CHECKED;
 /* 1: all that was queued has happened; 0: not yet; -1: it failed. */
 int gpu_poll(struct gpu *g, struct err *e) ERR_CHECKED;
 
-/* Poll until it has, without sleep at first; ERR_ENV after `deadline_ns` (clock_local_ns). */
+/* Poll until it has, without sleep at first; ERR_ENV after `deadline_ns` (clock_local_ns): what was queued last. */
 int gpu_wait(struct gpu *g, int64_t deadline_ns, struct err *e) ERR_CHECKED;
 
 /* Around what is queued of one batch: how long the device was at it, known once gpu_poll says 1. */

@@ -1,13 +1,14 @@
 #include "workers/cuda/preset.h"
 
 #include "workers/cuda/device.cuh"
+#include "workers/cuda/device_matrix.h"
 
 extern "C" {
 #include "core/err.h"
 }
 
 #define THREADS 128
-#define EACH    4 // values of a thread
+#define EACH    8 // values of a thread: of MXFP4 a word
 #define MEAN    131070
 #define GOLDEN  0x9e3779b97f4a7c15u
 
@@ -98,38 +99,66 @@ __device__ static float value_of(const preset_rows &p, float v)
     return p.add != 0 ? v + p.add : v;
 }
 
-/* Block (x, y): row x, its columns from y THREADS EACH on. */
-__global__ static void preset_kernel(preset_rows p)
+/* The tensor's row that comes to this place: layers_rotary_source of workers/layers.h. */
+__device__ static int64_t source_row(const preset_rows &p, int row)
 {
-    const int64_t col = (int64_t)(blockIdx.y * THREADS + threadIdx.x) * EACH;
-    const int64_t row = p.rows ? p.rows[blockIdx.x] : p.first_row + blockIdx.x;
-    const int64_t at = p.first + row * p.row_step + (p.first_col + col) * p.col_step;
-    const int64_t out = blockIdx.x * p.ld + col;
+    if (p.head == 0) {
+        return p.first_row + row;
+    }
+    const int j = row % p.head - (p.head - p.rope_dim), half = p.rope_dim / 2;
+    return p.first_row + (j < 0 ? row : row - j + (j < half ? 2 * j : 2 * (j - half) + 1));
+}
+
+__device__ static void put_factor(const preset_rows &p, int64_t row, int64_t col, int64_t row_bytes)
+{
+    const int64_t blocks = (p.n_cols + DEVICE_MATRIX_FP8_BLOCK - 1) / DEVICE_MATRIX_FP8_BLOCK;
+    if (p.dtype == ARCH_FP8 && col % DEVICE_MATRIX_FP8_BLOCK == 0 && row % p.factor_rows == 0) {
+        ((float *)p.factors)[row / p.factor_rows * blocks + col / DEVICE_MATRIX_FP8_BLOCK] = PRESET_FP8_FACTOR;
+    }
+    if (p.dtype == ARCH_MXFP4 && col % DEVICE_MATRIX_GROUP == 0) {
+        const int64_t groups = row_bytes / (DEVICE_MATRIX_GROUP / 2);
+        ((uint8_t *)p.factors)[row * groups + col / DEVICE_MATRIX_GROUP] = PRESET_MXFP4_EXPONENT;
+    }
+}
+
+/* Block (x, y): row x, its columns from y THREADS EACH on. */
+__global__ static void preset_kernel(preset_rows p, int64_t row_bytes)
+{
+    const int64_t col = (int64_t)(blockIdx.y * THREADS + threadIdx.x) * EACH, row = blockIdx.x;
+    const int64_t at = p.first + source_row(p, (int)row) * p.row_step + (p.first_col + col) * p.col_step;
     const int n = (int)min(p.n_cols - col, (int64_t)EACH);
+    uint8_t *out = (uint8_t *)p.out + row * row_bytes;
+    uint32_t word = 0;
+    if (n <= 0) {
+        return;
+    }
     for (int i = 0; i < n; i++) {
         const float v = made(p.key, (uint64_t)(at + i * p.col_step));
         if (p.dtype == ARCH_F32) {
-            ((float *)p.out)[out + i] = value_of(p, v);
+            ((float *)out)[col + i] = value_of(p, v);
         } else if (p.dtype == ARCH_BF16) {
-            ((bf16 *)p.out)[out + i] = bf16_of(value_of(p, v));
+            ((bf16 *)out)[col + i] = bf16_of(value_of(p, v));
         } else if (p.dtype == ARCH_FP8) {
-            ((uint8_t *)p.out)[out + i] = (uint8_t)e4m3_code(v * 0x1p12f);
-        } else if (i % 2 == 0) {
-            const float next = made(p.key, (uint64_t)(at + (i + 1) * p.col_step));
-            const uint32_t pair = e2m1_code(v * 0x1p7f) | e2m1_code(next * 0x1p7f) << 4;
-            ((uint8_t *)p.out)[(out + i) / 2] = (uint8_t)pair;
+            out[col + i] = (uint8_t)e4m3_code(v * 0x1p12f);
+        } else {
+            word |= e2m1_code(v * 0x1p7f) << 4 * (i / 2 + i % 2 * 4);
         }
     }
+    if (p.dtype == ARCH_MXFP4) { // its place: device_matrix.h
+        ((uint32_t *)out)[col / 128 * 16 + col % 32 / 8 * 4 + col % 128 / 32] = word;
+    }
+    put_factor(p, row, col, row_bytes);
 }
 
 void preset_queue(const struct preset_rows *p, struct CUstream_st *stream)
 {
     const bool is_coded = p->dtype == ARCH_FP8 || p->dtype == ARCH_MXFP4;
     CHECK(!is_coded || (p->dtype == p->stored && !p->is_norm && p->add == 0));
-    CHECK(p->dtype != ARCH_MXFP4 || (p->n_cols % 2 == 0 && p->ld % 2 == 0));
+    CHECK(p->dtype != ARCH_FP8 || p->factor_rows > 0);
     if (p->n_rows > 0 && p->n_cols > 0) {
         const int64_t each = THREADS * EACH;
+        const int64_t row_bytes = (int64_t)device_matrix_row_bytes(p->dtype, (int)p->n_cols);
         const dim3 grid((unsigned)p->n_rows, (unsigned)((p->n_cols + each - 1) / each));
-        launch(preset_kernel, grid, dim3(THREADS), 0, stream, *p);
+        launch(preset_kernel, grid, dim3(THREADS), 0, stream, *p, row_bytes);
     }
 }

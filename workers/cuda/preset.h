@@ -18,8 +18,7 @@ extern "C" {
 
 struct CUstream_st;
 
-/* Of generated codes: every FP8 block has this factor, every MXFP4 group this exponent (E8M0: 2^-7);
-   of two codes in a byte the first is the low half. */
+/* Of generated codes: every FP8 block has this factor, every MXFP4 group this exponent (E8M0: 2^-7). */
 #define PRESET_FP8_FACTOR     0x1p-12f
 #define PRESET_MXFP4_EXPONENT 120
 
@@ -32,11 +31,13 @@ struct preset_rows {
     uint64_t key;
     // which part of it
     int64_t n_rows, n_cols, first_row, first_col;
-    const int32_t *rows; // (n_rows) these instead, in this order; NULL: those from first_row on
-    // to where
-    enum arch_dtype dtype; // F32, BF16; or, if stored so, FP8: a byte each, MXFP4: two in one
-    int64_t ld;            // values from a row to the next; even for MXFP4, as n_cols
-    void *out;
+    int head,
+        rope_dim; // rows of a head whose rotary pairs are brought to halves (workers/layers.h); head 0: none
+    // to where: rows of a matrix as device_matrix.h has it; what pads them is not written
+    enum arch_dtype dtype; // F32, BF16; or, if stored so, FP8, MXFP4
+    void *out;             // (n_rows, device_matrix_row_bytes)
+    void *factors;         // of FP8 and MXFP4
+    int factor_rows;       // of FP8
 };
 
 void preset_queue(const struct preset_rows *p, struct CUstream_st *stream);

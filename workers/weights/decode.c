@@ -17,19 +17,31 @@ int64_t decode_row(const struct weights_tensor *t, int64_t row)
     return head * d + at % (d / 2) * 2 + at / (d / 2);
 }
 
+/* n values of two bytes, `step` bytes apart. */
+static inline void read_halves(const char *from, size_t step, size_t n, bool is_bf16, float *out)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint16_t half;
+        memcpy(&half, from + i * step, sizeof half);
+        out[i] = is_bf16 ? bf16_to_f32(half) : f16_to_f32(half);
+    }
+}
+
 static void read_floats(const struct weights_tensor *t, int64_t at, size_t n, float *out)
 {
-    const size_t bytes = t->stored == ARCH_F32 ? 4 : 2;
+    const size_t bytes = t->stored == ARCH_F32 ? 4 : 2, step = (size_t)t->col_step * bytes;
     const char *from = (const char *)t->data + (size_t)at * bytes;
-    const size_t step = (size_t)t->col_step * bytes;
-    for (size_t i = 0; i < n; i++, from += step) {
-        uint16_t half;
-        memcpy(t->stored == ARCH_F32 ? (void *)&out[i] : &half, from, bytes);
-        if (t->stored == ARCH_BF16) {
-            out[i] = bf16_to_f32(half);
-        } else if (t->stored == ARCH_F16) {
-            out[i] = f16_to_f32(half);
+    const bool together = t->col_step == 1;
+    if (t->stored == ARCH_F32 && together) {
+        memcpy(out, from, n * sizeof *out);
+    } else if (t->stored == ARCH_F32) {
+        for (size_t i = 0; i < n; i++) {
+            memcpy(&out[i], from + i * step, sizeof *out);
         }
+    } else if (t->stored == ARCH_BF16 && together) { // each its own loop: this one is vectorised
+        read_halves(from, sizeof(uint16_t), n, true, out);
+    } else {
+        read_halves(from, step, n, t->stored == ARCH_BF16, out);
     }
 }
 

@@ -147,24 +147,45 @@ static float put_factor(float factor, uint8_t *group)
     return kept != 0 ? 1 / kept : 0;
 }
 
-static float largest_of(const float *values)
+/* In the order of sizes; a NaN is none. */
+static int32_t size_of(float v)
 {
-    float largest = 0;
-    for (size_t i = 0; i < FORMATS_GROUP; i++) {
-        largest = fabsf(values[i]) > fabsf(largest) ? values[i] : largest;
-    }
-    return largest;
+    const int32_t size = (int32_t)(to_bits(v) & 0x7fffffffu);
+    return size > 0x7f800000 ? 0 : size;
 }
 
-/* A NaN becomes one of the bounds. */
+static int32_t largest_size(const float *values)
+{
+    int32_t most = 0;
+    for (size_t i = 0; i < FORMATS_GROUP; i++) {
+        const int32_t size = size_of(values[i]);
+        most = size > most ? size : most;
+    }
+    return most;
+}
+
+/* The value of that size, the first of several. */
+static float largest_of(const float *values)
+{
+    const int32_t most = largest_size(values);
+    size_t i = 0;
+    while (most > 0 && size_of(values[i]) != most) {
+        i++;
+    }
+    return most > 0 ? values[i] : 0;
+}
+
+/* Ties to even: where a unit is the last place of a float32, an addition rounds. A NaN becomes the top. */
 static int nearest(float v, float bottom, float top)
 {
-    return (int)fmaxf(bottom, fminf(rintf(v), top));
+    v = v < top ? v : top;
+    v = v > bottom ? v : bottom;
+    return (int)(v + 0x1.8p23f - 0x1.8p23f);
 }
 
 void formats_to_q8_0(const float *values, uint8_t *group)
 {
-    const float inverse = put_factor(fabsf(largest_of(values)) / 127, group);
+    const float inverse = put_factor(from_bits((uint32_t)largest_size(values)) / 127, group);
     for (size_t i = 0; i < FORMATS_GROUP; i++) {
         group[2 + i] = (uint8_t)nearest(values[i] * inverse, -127, 127);
     }

@@ -6,7 +6,8 @@
  * One block runs at a time; its threads are fibers that take turns at barriers and warp operations, in an
  * order that is drawn anew for each launch. It is stricter than a GPU: a barrier that not all threads of
  * a block (or lanes of a warp) reach, or a mask that is not whole, ends the test; memory comes
- * filled with NaN, dynamic shared memory too; streams do everything at once, unless they are captured.
+ * filled with NaN, dynamic shared memory too; streams do everything at once, unless they are captured or
+ * gpu_on_cpu_defer makes them late.
  *
  * GPU_ON_CPU_BYTES is the size of the device's memory (default 4 GB). gpu_on_cpu_fail makes a call fail.
  */
@@ -50,7 +51,8 @@ enum {
     cudaStreamNonBlocking = 1,
     cudaEventDefault = 0,
     cudaEventDisableTiming = 2,
-    cudaHostAllocDefault = 0
+    cudaHostAllocDefault = 0,
+    cudaHostRegisterDefault = 0
 };
 enum cudaStreamCaptureMode {
     cudaStreamCaptureModeThreadLocal = 1
@@ -90,6 +92,8 @@ cudaError_t cudaMalloc(void **p, size_t n);
 cudaError_t cudaFree(void *p);
 cudaError_t cudaHostAlloc(void **p, size_t n, unsigned flags);
 cudaError_t cudaFreeHost(void *p);
+cudaError_t cudaHostRegister(void *p, size_t n, unsigned flags);
+cudaError_t cudaHostUnregister(void *p);
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, enum cudaMemcpyKind kind,
                             cudaStream_t s);
 cudaError_t cudaMemsetAsync(void *p, int value, size_t n, cudaStream_t s);
@@ -113,9 +117,15 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t s);
 cudaError_t cudaGraphDestroy(cudaGraph_t g);
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t x);
 
-/* The call of this name fails with `e` once, after `skip` that succeed; NULL: none does. */
+/*
+ * The call of this name fails with `e` once, after `skip` that succeed; NULL: none does. After cudaErrorLaunchFailure
+ * all calls fail so, as on a GPU, until the next gpu_on_cpu_fail; memory is given back all the same.
+ */
 void gpu_on_cpu_fail(const char *call, int skip, cudaError_t e);
+/* Whether streams (but the null one) do nothing before they are asked: a query does one thing, a synchronization all. */
+void gpu_on_cpu_defer(int yes);
 size_t gpu_on_cpu_allocated(void); // bytes of device memory in use
+size_t gpu_on_cpu_pinned(void);    // blocks of host memory that are allocated or registered
 
 #ifdef __cplusplus
 }

@@ -1,6 +1,8 @@
 #include "cuda_runtime.h"
 
+#include <algorithm>
 #include <chrono>
+#include <deque>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -328,18 +330,26 @@ struct CUgraphExec_st {
 };
 struct CUstream_st {
     CUgraph_st *capture = nullptr;
+    std::deque<std::function<void()>> late;
+};
+struct moment {
+    bool has_come = true;
+    std::chrono::steady_clock::time_point at;
+    cudaStream_t stream = nullptr;
 };
 struct CUevent_st {
-    std::chrono::steady_clock::time_point at;
+    std::shared_ptr<moment> last = std::make_shared<moment>();
 };
 
 namespace {
 
 std::string failing;
 int failing_skip;
-cudaError_t failing_with = cudaSuccess, last_error = cudaSuccess;
-std::unordered_map<void *, size_t> allocated;
+cudaError_t failing_with = cudaSuccess, last_error = cudaSuccess, lost = cudaSuccess;
+std::unordered_map<void *, size_t> allocated, pinned; // pinned: whether it is registered
 size_t allocated_bytes;
+bool deferring;
+std::vector<cudaStream_t> streams;
 
 /* What a call of this name returns before it does anything. */
 cudaError_t fate(const char *call)
@@ -347,9 +357,10 @@ cudaError_t fate(const char *call)
     if (failing == call && failing_skip-- == 0) {
         failing.clear();
         last_error = failing_with;
+        lost = failing_with == cudaErrorLaunchFailure ? failing_with : lost;
         return failing_with;
     }
-    return cudaSuccess;
+    return lost;
 }
 
 size_t device_bytes()
@@ -362,10 +373,32 @@ cudaError_t queue(cudaStream_t s, std::function<void()> work)
 {
     if (s != nullptr && s->capture != nullptr) {
         s->capture->work.push_back(std::move(work));
+    } else if (s != nullptr && deferring) {
+        s->late.push_back(std::move(work));
     } else {
         work();
     }
     return cudaSuccess;
+}
+
+/* So many of the things that a stream was to do. */
+void catch_up(cudaStream_t s, size_t most)
+{
+    if (s != nullptr && lost != cudaSuccess) {
+        s->late.clear(); // it will never be done
+    }
+    for (; s != nullptr && most > 0 && !s->late.empty(); most--) {
+        const auto work = std::move(s->late.front());
+        s->late.pop_front();
+        work();
+    }
+}
+
+void catch_up_all()
+{
+    for (cudaStream_t s : streams) {
+        catch_up(s, SIZE_MAX);
+    }
 }
 
 bool is_capturing(cudaStream_t s)
@@ -400,6 +433,18 @@ void gpu_on_cpu_fail(const char *call, int skip, cudaError_t e)
     failing = call ? call : "";
     failing_skip = skip;
     failing_with = e;
+    lost = last_error = cudaSuccess;
+}
+
+size_t gpu_on_cpu_pinned(void)
+{
+    return pinned.size();
+}
+
+void gpu_on_cpu_defer(int yes)
+{
+    deferring = yes != 0;
+    catch_up_all();
 }
 
 size_t gpu_on_cpu_allocated(void)
@@ -490,6 +535,7 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr a, int device
 cudaError_t cudaDeviceSynchronize(void)
 {
     MAY_FAIL();
+    catch_up_all();
     return cudaSuccess;
 }
 
@@ -518,7 +564,7 @@ cudaError_t cudaMalloc(void **p, size_t n)
 
 cudaError_t cudaFree(void *p)
 {
-    MAY_FAIL();
+    catch_up_all();
     if (p != nullptr) {
         const auto it = allocated.find(p);
         if (it == allocated.end()) {
@@ -528,19 +574,48 @@ cudaError_t cudaFree(void *p)
         allocated.erase(it);
         free(p);
     }
-    return cudaSuccess;
+    return fate(__func__);
 }
 
 cudaError_t cudaHostAlloc(void **p, size_t n, unsigned)
 {
+    *p = nullptr;
     MAY_FAIL();
-    return posix_memalign(p, 4096, n ? n : 1) == 0 ? cudaSuccess : cudaErrorMemoryAllocation;
+    if (posix_memalign(p, 4096, n ? n : 1) != 0) {
+        return cudaErrorMemoryAllocation;
+    }
+    memset(*p, 0xff, n < (1u << 20) ? n : 1u << 20);
+    pinned[*p] = 0;
+    return cudaSuccess;
 }
 
 cudaError_t cudaFreeHost(void *p)
 {
+    if (pinned.count(p) == 0 || pinned[p] != 0) {
+        return cudaErrorInvalidValue;
+    }
+    pinned.erase(p);
     free(p);
+    return fate(__func__);
+}
+
+cudaError_t cudaHostRegister(void *p, size_t n, unsigned)
+{
+    MAY_FAIL();
+    if (p == nullptr || n == 0 || pinned.count(p) != 0) {
+        return cudaErrorInvalidValue;
+    }
+    pinned[p] = 1;
     return cudaSuccess;
+}
+
+cudaError_t cudaHostUnregister(void *p)
+{
+    if (pinned.count(p) == 0 || pinned[p] != 1) {
+        return cudaErrorInvalidValue;
+    }
+    pinned.erase(p);
+    return fate(__func__);
 }
 
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, enum cudaMemcpyKind, cudaStream_t s)
@@ -559,29 +634,38 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned)
 {
     MAY_FAIL();
     *s = new CUstream_st;
+    streams.push_back(*s);
     return cudaSuccess;
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t s)
 {
+    catch_up(s, SIZE_MAX);
+    streams.erase(std::find(streams.begin(), streams.end(), s));
     delete s;
     return cudaSuccess;
 }
 
-cudaError_t cudaStreamQuery(cudaStream_t)
+cudaError_t cudaStreamQuery(cudaStream_t s)
 {
     MAY_FAIL();
+    catch_up(s, 1);
+    last_error = s == nullptr || s->late.empty() ? last_error : cudaErrorNotReady;
+    return s == nullptr || s->late.empty() ? cudaSuccess : cudaErrorNotReady;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t s)
+{
+    MAY_FAIL();
+    catch_up(s, SIZE_MAX);
     return cudaSuccess;
 }
 
-cudaError_t cudaStreamSynchronize(cudaStream_t)
+cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t e, unsigned)
 {
-    MAY_FAIL();
-    return cudaSuccess;
-}
-
-cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned)
-{
+    if (!e->last->has_come) { // earlier than it need be
+        catch_up(e->last->stream, SIZE_MAX);
+    }
     return cudaSuccess;
 }
 
@@ -602,26 +686,39 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s)
 {
     MAY_FAIL();
     if (!is_capturing(s)) {
-        e->at = std::chrono::steady_clock::now();
+        const auto now = std::make_shared<moment>();
+        now->has_come = false;
+        now->stream = s;
+        e->last = now;
+        queue(s, [now] {
+            now->at = std::chrono::steady_clock::now();
+            now->has_come = true;
+        });
     }
     return cudaSuccess;
 }
 
-cudaError_t cudaEventQuery(cudaEvent_t)
+cudaError_t cudaEventQuery(cudaEvent_t e)
 {
     MAY_FAIL();
-    return cudaSuccess;
+    if (!e->last->has_come) {
+        catch_up(e->last->stream, 1);
+    }
+    return e->last->has_come ? cudaSuccess : cudaErrorNotReady;
 }
 
-cudaError_t cudaEventSynchronize(cudaEvent_t)
+cudaError_t cudaEventSynchronize(cudaEvent_t e)
 {
     MAY_FAIL();
+    if (!e->last->has_come) {
+        catch_up(e->last->stream, SIZE_MAX);
+    }
     return cudaSuccess;
 }
 
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to)
 {
-    *ms = std::chrono::duration<float, std::milli>(to->at - from->at).count();
+    *ms = std::chrono::duration<float, std::milli>(to->last->at - from->last->at).count();
     return cudaSuccess;
 }
 
@@ -647,11 +744,11 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *x, cudaGraph_t g, unsigned lon
     return cudaSuccess;
 }
 
-cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t)
+cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t s)
 {
     MAY_FAIL();
     for (const auto &work : x->work) {
-        work();
+        queue(s, work);
     }
     return cudaSuccess;
 }
