@@ -54,50 +54,41 @@ int bench_cases_number(const char *flag, const char *text, uint32_t lo, uint32_t
     return 0;
 }
 
-static uint32_t largest(const struct numbers *c)
+static void add_case(struct bench_cases *c, bool is_prompt, uint32_t n, uint32_t batch,
+                     uint32_t depth)
 {
-    uint32_t m = 0;
-    for (int i = 0; i < c->n; i++) {
-        m = c->v[i] > m ? c->v[i] : m;
+    if (n > 0) { // a length of 0 asks for nothing
+        c->v[c->n++] = (struct bench_case){is_prompt, n, batch, depth, c->n_repeats};
     }
-    return m;
 }
 
-/* A length of 0 asks for nothing. */
 static void make_cases(struct bench_cases *c, const struct numbers *prompts,
-                       const struct numbers *gens, const struct numbers *batches)
+                       const struct numbers *gens, const struct numbers *batches,
+                       const struct numbers *depths)
 {
-    for (int i = 0; i < prompts->n; i++) {
-        if (prompts->v[i]) {
-            c->v[c->n++] = (struct bench_case){true, prompts->v[i], 1, c->n_repeats};
-        }
+    for (int i = 0; i < prompts->n * depths->n; i++) {
+        add_case(c, true, prompts->v[i / depths->n], 1, depths->v[i % depths->n]);
     }
-    for (int i = 0; i < gens->n * batches->n; i++) {
-        const uint32_t n = gens->v[i / batches->n], batch = batches->v[i % batches->n];
-        if (n) {
-            c->v[c->n++] = (struct bench_case){false, n, batch, c->n_repeats};
-        }
+    for (int i = 0; i < gens->n * batches->n * depths->n; i++) {
+        const int at = i / depths->n;
+        add_case(c, false, gens->v[at / batches->n], batches->v[at % batches->n],
+                 depths->v[i % depths->n]);
     }
 }
 
-int bench_cases_parse(struct bench_cases *c, const char *prompt, const char *gen, const char *batch,
-                      const char *repeats, struct err *e)
+int bench_cases_parse(struct bench_cases *c, const struct bench_cases_ask *ask, struct err *e)
 {
-    struct numbers prompts, gens, batches;
+    struct numbers prompts, gens, batches, depths;
     uint32_t n_repeats;
-    if (parse_numbers("--prompt", prompt, 0, MAX_TOKENS, &prompts, e) ||
-        parse_numbers("--gen", gen, 0, MAX_TOKENS, &gens, e) ||
-        parse_numbers("--batch", batch, 1, MAX_BATCH, &batches, e) ||
-        bench_cases_number("--repeats", repeats, 1, BENCH_MAX_REPEATS, &n_repeats, e)) {
+    if (parse_numbers("--prompt", ask->prompt, 0, MAX_TOKENS, &prompts, e) ||
+        parse_numbers("--gen", ask->gen, 0, MAX_TOKENS, &gens, e) ||
+        parse_numbers("--batch", ask->batch, 1, MAX_BATCH, &batches, e) ||
+        parse_numbers("--depth", ask->depth, 0, MAX_TOKENS, &depths, e) ||
+        bench_cases_number("--repeats", ask->repeats, 1, BENCH_MAX_REPEATS, &n_repeats, e)) {
         return -1;
     }
-    *c = (struct bench_cases){
-        .n_repeats = (int)n_repeats,
-        .max_prompt = largest(&prompts),
-        .max_gen = largest(&gens),
-        .max_batch = largest(&batches),
-    };
-    make_cases(c, &prompts, &gens, &batches);
+    *c = (struct bench_cases){.n_repeats = (int)n_repeats};
+    make_cases(c, &prompts, &gens, &batches, &depths);
     return c->n > 0
                ? 0
                : err_set(e, ERR_INPUT, "--prompt and --gen: nothing to measure, all lengths are 0");
@@ -107,34 +98,50 @@ int bench_cases_parse(struct bench_cases *c, const char *prompt, const char *gen
 
 const char *bench_cases_name(const struct bench_case *c, char *buf, size_t cap)
 {
+    char at[24] = "";
+    if (c->depth > 0) {
+        snprintf(at, sizeof at, " at %u", c->depth);
+    }
     if (c->is_prompt) {
-        snprintf(buf, cap, "prompt %u", c->n);
+        snprintf(buf, cap, "prompt %u%s", c->n, at);
     } else {
-        snprintf(buf, cap, "gen %u x %u", c->n, c->batch);
+        snprintf(buf, cap, "gen %u x %u%s", c->n, c->batch, at);
     }
     return buf;
 }
 
-void bench_cases_run(const struct bench_cases *c, struct bench *b, const char *whose,
-                     struct bench_result *out)
+/* A run that does not count, then those that do; runs (n_repeats). */
+static int run_case(const struct bench_case *c, struct bench *b, const char *whose,
+                    struct bench_time *runs, struct err *e)
+{
+    char what[64];
+    bench_cases_name(c, what, sizeof what);
+    status_line_show("%s%s, warming up", whose, what);
+    if (bench_begin(b, c, e)) {
+        return -1;
+    }
+    for (int r = 0; r < c->n_repeats; r++) {
+        status_line_show("%s%s, run %d of %d", whose, what, r + 1, c->n_repeats);
+        if (bench_once(b, c, &runs[r], e)) {
+            return -1;
+        }
+    }
+    return bench_look(b, e);
+}
+
+int bench_cases_run(const struct bench_cases *c, struct bench *b, const char *whose,
+                    struct bench_result *out, struct err *e)
 {
     const size_t n_repeats = (size_t)c->n_repeats;
-    double *runs_s = xcalloc((size_t)c->n * n_repeats, sizeof *runs_s);
-    char what[64];
-    for (int i = 0; i < c->n; i++) {
-        const struct bench_case *one = &c->v[i];
-        const struct bench_case warm = {one->is_prompt, one->is_prompt ? one->n : 1, one->batch, 1};
-        bench_once(b, &warm);
-        for (int r = 0; r < c->n_repeats; r++) {
-            status_line_show("%s%s, run %d of %d", whose, bench_cases_name(one, what, sizeof what),
-                             r + 1, c->n_repeats);
-            runs_s[(size_t)i * n_repeats + (size_t)r] = bench_once(b, one);
-        }
-        bench_look(b);
+    struct bench_time *runs = xcalloc((size_t)c->n * n_repeats, sizeof *runs);
+    int rc = 0;
+    for (int i = 0; i < c->n && rc == 0; i++) {
+        rc = run_case(&c->v[i], b, whose, runs + (size_t)i * n_repeats, e);
     }
-    for (int i = 0; i < c->n; i++) { // by the best ceilings of all looks
-        bench_sum(b, &c->v[i], runs_s + (size_t)i * n_repeats, &out[i]);
+    for (int i = 0; i < c->n && rc == 0; i++) { // by the best ceilings of all looks
+        bench_sum(b, &c->v[i], runs + (size_t)i * n_repeats, &out[i]);
     }
     status_line_clear();
-    free(runs_s);
+    free(runs);
+    return rc;
 }

@@ -53,13 +53,15 @@ static int one_of_list(const char *flag, const char *choices, int n_choices, con
     return n == 1 ? found[0] : n;
 }
 
-int bench_forms_one(struct bench_form *f, const char *weights, const char *kv, struct err *e)
+int bench_forms_one(struct bench_form *f, const char *backend, const char *weights, const char *kv,
+                    struct err *e)
 {
     const int w = one_of_list("--weights", WEIGHTS, BENCH_FORMS_WEIGHTS, weights, e);
     if (w < 0) {
         return -1;
     }
-    const int k = one_of_list("--kv", KV, BENCH_FORMS_KV, kv, e);
+    const char *usual = strcmp(backend, "cuda") == 0 ? "bf16" : "f32";
+    const int k = one_of_list("--kv", KV, BENCH_FORMS_KV, kv ? kv : usual, e);
     if (k < 0) {
         return -1;
     }

@@ -23,8 +23,11 @@ struct bench_forms {
     int n;
 };
 
-/* One form of each: the texts of --weights and --kv, NULL for as-is and f32. */
-int bench_forms_one(struct bench_form *f, const char *weights, const char *kv,
+/*
+ * One form of each: the texts of --weights and --kv, NULL for as-is and for what the backend's attention is made
+ * for: f32, of cuda bf16.
+ */
+int bench_forms_one(struct bench_form *f, const char *backend, const char *weights, const char *kv,
                     struct err *e) ERR_CHECKED;
 
 /*

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cli/bench_report.h"
 #include "cli/status_line.h"
 #include "core/json_out.h"
 #include "core/mem.h"
@@ -15,13 +16,13 @@
 
 /* --- the baseline's logits -------------------------------------------------------------------- */
 
-struct record {
+struct logits_file {
     int fd;
     size_t row_bytes; // of one position
     float *rows;      // (BENCH_TEXT_ROWS, vocab) read back
 };
 
-static void close_record(struct record *r)
+static void close_record(struct logits_file *r)
 {
     if (r->fd >= 0) {
         close(r->fd);
@@ -30,7 +31,7 @@ static void close_record(struct record *r)
 }
 
 /* A file that nobody else sees, with room for n positions. */
-static int open_record(struct record *r, int vocab, size_t n, struct err *e)
+static int open_record(struct logits_file *r, int vocab, size_t n, struct err *e)
 {
     const char *tmp = getenv("TMPDIR");
     const char *folder = tmp && tmp[0] ? tmp : "/tmp";
@@ -52,7 +53,7 @@ static int open_record(struct record *r, int vocab, size_t n, struct err *e)
 }
 
 /* n rows of logits from position `at` on, one way or the other. */
-static int put(const struct record *r, const float *logits, size_t at, size_t n, struct err *e)
+static int put(const struct logits_file *r, const float *logits, size_t at, size_t n, struct err *e)
 {
     const char *from = (const char *)logits;
     for (size_t done = 0, all = n * r->row_bytes; done < all;) {
@@ -65,7 +66,7 @@ static int put(const struct record *r, const float *logits, size_t at, size_t n,
     return 0;
 }
 
-static int get(const struct record *r, size_t at, size_t n, struct err *e)
+static int get(const struct logits_file *r, size_t at, size_t n, struct err *e)
 {
     char *to = (char *)r->rows;
     for (size_t done = 0, all = n * r->row_bytes; done < all;) {
@@ -83,7 +84,7 @@ static int get(const struct record *r, size_t at, size_t n, struct err *e)
 
 struct reading {
     const struct bench_quality *q;
-    struct record record;
+    struct logits_file record;
     struct quality_position *positions; // (all judged); NULL: the baseline's logits are put down
     int vocab;
     const char *whose; // for the terminal
@@ -113,11 +114,14 @@ static int read_chunk(struct reading *r, struct bench *b, uint32_t chunk, struct
     const int32_t *ids = t->ids.v + (size_t)chunk * t->context;
     const uint32_t end = t->context - 1; // what follows the last token is not known
     const size_t first = (size_t)chunk * bench_text_judged(t);
-    bench_read(b, ids, 0, t->first);
+    if (bench_read(b, ids, 0, t->first, e)) {
+        return -1;
+    }
     for (uint32_t pos = t->first, n; pos < end; pos += n) {
+        const float *logits;
         n = end - pos < BENCH_TEXT_ROWS ? end - pos : BENCH_TEXT_ROWS;
-        const float *logits = bench_logits(b, ids, pos, n);
-        if (take(r, logits, first + (pos - t->first), n, ids + pos + 1, e)) {
+        if (bench_logits(b, ids, pos, n, &logits, e) ||
+            take(r, logits, first + (pos - t->first), n, ids + pos + 1, e)) {
             return -1;
         }
     }
@@ -160,7 +164,7 @@ static int summarise(const struct bench_quality *q, const struct quality_positio
         return err_set(e, ERR_ENV,
                        "weights %s, cache %s: logits are not finite numbers: the weights or their "
                        "arithmetic (kernels %s) are broken",
-                       row->form.weights, row->form.kv, q->kernels);
+                       row->form.weights, row->form.kv, q->engine.kernels);
     }
     return 0;
 }
@@ -183,15 +187,15 @@ static int measure(struct bench_quality *q, int i, const struct bench_config *cf
         return -1;
     }
     row->weight_bytes = bench_weight_bytes(b);
-    row->kv_bytes = bench_kv_bytes(b);
     row->load_s = bench_load_s(b);
-    q->kernels = bench_kernels(b); // static
+    bench_about(b, &q->engine);
+    row->kv_bytes = q->engine.kv_bytes_per_token;
     int rc = judge(r, b, i == 0, positions, e);
     if (rc == 0) {
         rc = summarise(q, positions, row, e);
     }
     if (rc == 0) {
-        bench_cases_run(q->cases, b, whose, row->speeds);
+        rc = bench_cases_run(q->cases, b, whose, row->speeds, e);
     }
     bench_close(b);
     return rc;
@@ -222,8 +226,7 @@ int bench_quality_run(struct bench_quality *q, const struct bench_quality_ask *a
 {
     struct arch arch;
     struct bench_config own = *cfg;
-    *q = (struct bench_quality){
-        .model = cfg->model, .file = ask->file, .cases = cases, .n_threads = cfg->n_threads};
+    *q = (struct bench_quality){.model = cfg->model, .file = ask->file, .cases = cases};
     if (arch_open(cfg->model, &arch, e) ||
         bench_forms_all(&q->forms, &arch, ask->weights, ask->kv, e) ||
         bench_text_open(&q->text, ask->file, cfg->model, &arch, ask->context, ask->max_chunks, e)) {
@@ -231,6 +234,8 @@ int bench_quality_run(struct bench_quality *q, const struct bench_quality_ask *a
     }
     q->params = sizes_params(&arch);
     own.max_text = q->text.context - 1;
+    own.cases = cases->v;
+    own.n_cases = cases->n;
     if (measure_all(q, &own, arch.vocab, e)) {
         bench_quality_free(q);
         return -1;
@@ -251,14 +256,15 @@ void bench_quality_free(struct bench_quality *q)
 static void print_head(const struct bench_quality *q)
 {
     const struct bench_text *t = &q->text;
+    char who[256];
     printf("%s: %.3fG parameters; baseline: weights in bf16, cache in bf16\n", q->model,
            (double)q->params / 1e9);
     printf("%s: %u of %zu whole chunks of %u tokens%s, %zu positions judged (the second halves)\n",
            q->file, t->n_chunks, t->n_tokens / t->context, t->context,
            t->has_bos ? ", each begun with BOS" : "", bench_text_all_judged(t));
-    printf("cpu, %d thread%s, kernels %s; speeds in tokens/s, the mean of %d run%s; KL in nats; "
+    printf("%s; speeds in tokens/s, the mean of %d run%s; KL in nats; "
            "+- is one standard error of positions taken as independent\n\n",
-           q->n_threads, q->n_threads > 1 ? "s" : "", q->kernels, q->cases->n_repeats,
+           bench_report_engine(&q->engine, who, sizeof who), q->cases->n_repeats,
            q->cases->n_repeats > 1 ? "s" : "");
 }
 
@@ -278,8 +284,10 @@ static void print_row(const struct bench_quality *q, const struct bench_quality_
     print_estimate(s->ratio, 5, 20);
     printf(" %8.2e +- %5.0e %8.1e", s->kl.value, s->kl.se, s->kl_p99);
     printf("  %6.2f +- %.2f %%", 100 * s->same_top.value, 100 * s->same_top.se);
+    char name[64];
     for (int i = 0; i < q->cases->n; i++) {
-        printf(" %12.1f", row->speeds[i].mean);
+        const int width = (int)strlen(bench_cases_name(&q->cases->v[i], name, sizeof name));
+        printf(" %*.1f", width > 12 ? width : 12, row->speeds[i].mean);
     }
     printf("\n");
 }
@@ -327,23 +335,6 @@ static void put_kl(struct json_out *o, const struct quality_summary *s)
     json_out_close(o, '}');
 }
 
-static void put_speed(struct json_out *o, const struct bench_case *c, const struct bench_result *r)
-{
-    json_out_open(o, NULL, '{');
-    json_out_text(o, "test", c->is_prompt ? "prompt" : "gen");
-    json_out_whole(o, "tokens", c->n);
-    json_out_whole(o, "batch", c->batch);
-    json_out_open(o, "tokens_per_s", '{');
-    json_out_number(o, "mean", r->mean);
-    json_out_number(o, "sd", r->sd);
-    json_out_number(o, "best", r->best);
-    json_out_whole(o, "n", (uint64_t)c->n_repeats);
-    json_out_close(o, '}');
-    json_out_number(o, "bytes", r->bytes);
-    json_out_number(o, "flops", r->flops);
-    json_out_close(o, '}');
-}
-
 static void put_row(struct json_out *o, const struct bench_quality *q,
                     const struct bench_quality_row *row)
 {
@@ -361,7 +352,9 @@ static void put_row(struct json_out *o, const struct bench_quality *q,
     json_out_number(o, "load_s", row->load_s);
     json_out_open(o, "results", '[');
     for (int i = 0; i < q->cases->n; i++) {
-        put_speed(o, &q->cases->v[i], &row->speeds[i]);
+        json_out_open(o, NULL, '{');
+        bench_report_put_speed(o, &q->cases->v[i], &row->speeds[i]);
+        json_out_close(o, '}');
     }
     json_out_close(o, ']');
     json_out_close(o, '}');
@@ -387,9 +380,7 @@ void bench_quality_json(const struct bench_quality *q)
     json_out_open(&o, NULL, '{');
     json_out_text(&o, "schema", BENCH_QUALITY_WIRE);
     json_out_text(&o, "model", q->model);
-    json_out_text(&o, "backend", "cpu");
-    json_out_text(&o, "kernels", q->kernels);
-    json_out_whole(&o, "threads", (uint64_t)q->n_threads);
+    bench_report_put_engine(&o, &q->engine);
     json_out_whole(&o, "params", (uint64_t)q->params);
     put_text(&o, q);
     put_form(&o, "baseline", &q->forms.v[0]);

@@ -17,6 +17,7 @@
 #include "cli/bench_forms.h"
 #include "cli/bench_text.h"
 #include "core/err.h"
+#include "results/record.h"
 #include "workers/quality.h"
 
 #define BENCH_QUALITY_WIRE "tidemark.quality/1"
@@ -29,8 +30,8 @@ struct bench_quality_row {
 };
 
 struct bench_quality {
-    const char *model, *file, *kernels; // kernels: those in use
-    int n_threads;
+    const char *model, *file;
+    struct engine engine; // that computed: backend, device, kernels
     int64_t params;
     struct bench_text text;
     const struct bench_cases *cases;
@@ -44,7 +45,7 @@ struct bench_quality_ask {
     uint32_t context, max_chunks; // as bench_text_open
 };
 
-/* `cfg` has model, kernels and threads. ERR_INPUT: the text, the options; ERR_ENV: no room for logits. */
+/* `cfg` has backend, model, kernels and threads. ERR_INPUT: the text, the options; ERR_ENV: no room for logits. */
 int bench_quality_run(struct bench_quality *q, const struct bench_quality_ask *ask,
                       const struct bench_config *cfg, const struct bench_cases *cases,
                       struct err *e) ERR_CHECKED;

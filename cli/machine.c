@@ -4,7 +4,7 @@
 
 #include "core/cores.h"
 #include "core/pool.h"
-#include "workers/cpu/ceilings.h"
+#include "workers/cpu/cpu_ceilings.h"
 
 int machine_cores(void)
 {
@@ -14,27 +14,28 @@ int machine_cores(void)
 /* Where no unit multiplies bf16, float32 does. */
 static double bf16_flops(const struct ceilings *c)
 {
-    return c->bf16_per_s > 0 ? c->bf16_per_s : c->f32_per_s;
+    const double bf16 = ceilings_rate(c, "bfloat16");
+    return bf16 > 0 ? bf16 : ceilings_rate(c, "float32");
 }
 
 int machine_measure(struct hardware *out, struct err *e)
 {
-    struct ceilings_meter *meter;
+    struct cpu_ceilings *meter;
     struct pool *pool = pool_create(machine_cores(), NULL, false);
-    if (ceilings_open(&meter, pool, machine_cores(), e)) {
+    if (cpu_ceilings_open(&meter, pool, e)) {
         pool_destroy(pool);
         return -1;
     }
-    ceilings_look(meter);
-    const struct ceilings *c = ceilings_best(meter);
+    cpu_ceilings_look(meter);
+    const struct ceilings *c = cpu_ceilings_best(meter);
     *out = (struct hardware){
         .name = "this machine",
         .memory_bytes = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE),
-        .read_bytes_per_s = c->read_bytes_per_s,
+        .read_bytes_per_s = ceilings_rate(c, "read"),
         .bf16_flops = bf16_flops(c),
-        .link_bytes_per_s = c->read_bytes_per_s / 2, // through memory: written, and read
+        .link_bytes_per_s = ceilings_rate(c, "read") / 2, // through memory: written, and read
     };
-    ceilings_close(meter);
+    cpu_ceilings_close(meter);
     pool_destroy(pool);
     return 0;
 }

@@ -56,6 +56,11 @@ void backend_times(const struct backend *b, int64_t *t_begin_ns, int64_t *t_end_
     b->ops->times(b, t_begin_ns, t_end_ns);
 }
 
+bool backend_is_beside(const struct backend *b)
+{
+    return b->ops->busy_ns != NULL;
+}
+
 int64_t backend_busy_ns(const struct backend *b)
 {
     if (b->ops->busy_ns) {
@@ -81,6 +86,21 @@ int backend_take_cache(struct backend *b, uint32_t n_blocks, struct err *e)
 {
     CHECK(b->ops->take_cache);
     return b->ops->take_cache(b, n_blocks, e);
+}
+
+int backend_ceilings(struct backend *b, struct ceilings *best, struct err *e)
+{
+    return b->ops->ceilings(b, best, e);
+}
+
+const char *backend_peak(const struct backend *b, enum arch_dtype kept)
+{
+    return b->ops->peak(b, kept);
+}
+
+enum arch_dtype backend_keeps(const struct backend *b, enum arch_dtype stored)
+{
+    return b->ops->keeps(stored);
 }
 
 const char *backend_name(const struct backend *b)

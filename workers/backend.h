@@ -17,6 +17,7 @@
 #include "workers/router.h"
 #include "workers/shard.h"
 
+struct ceilings;
 struct kv_tables;
 struct costs;
 struct sampler_jobs;
@@ -62,10 +63,14 @@ struct backend_ops {
     bool (*idle_class)(const struct backend *b);
     void (*destroy)(struct backend *b);
     int (*error)(const struct backend *b, struct err *e);
-    int64_t (*busy_ns)(const struct backend *b);
     void (*logits)(struct backend *b, float *logits);
     int64_t (*room)(const struct backend *b);
     int (*take_cache)(struct backend *b, uint32_t n_blocks, struct err *e);
+    int64_t (*busy_ns)(const struct backend *b); // NULL: this host's cores compute
+    // What measurements ask; NULL of a backend that computes nothing.
+    int (*ceilings)(struct backend *b, struct ceilings *best, struct err *e);
+    const char *(*peak)(const struct backend *b, enum arch_dtype kept);
+    enum arch_dtype (*keeps)(enum arch_dtype stored);
 };
 
 /* Load (or generate) the weights and allocate everything. Slow: call from a helper thread. */
@@ -100,6 +105,19 @@ void backend_logits(struct backend *b, float *logits);
  */
 int64_t backend_room(const struct backend *b);
 int backend_take_cache(struct backend *b, uint32_t n_blocks, struct err *e) ERR_CHECKED;
+
+/* Whether it computes beside this host's cores, so that one of them may wait for it without sleeping. */
+bool backend_is_beside(const struct backend *b);
+
+/*
+ * Look at what the device can do at most (workers/ceilings.h), between batches; `best` begins as zeros, and is
+ * better for every look. Backends that compute only.
+ */
+int backend_ceilings(struct backend *b, struct ceilings *best, struct err *e) ERR_CHECKED;
+/* The rate that products with matrices kept so are held against, after a look; static. */
+const char *backend_peak(const struct backend *b, enum arch_dtype kept);
+/* As what a matrix stored so is kept where weight_bits asks for nothing. */
+enum arch_dtype backend_keeps(const struct backend *b, enum arch_dtype stored);
 
 const char *backend_name(const struct backend *b);    // "cpu"
 const char *backend_kernels(const struct backend *b); // the set in use; "sim"

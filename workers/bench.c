@@ -3,7 +3,6 @@
 #include "core/clock.h"
 #include "core/cores.h"
 #include "core/mem.h"
-#include "core/pool.h"
 #include "model/sizes.h"
 #include "workers/backend.h"
 #include "workers/batch.h"
@@ -23,15 +22,15 @@ struct bench {
     struct backend *backend;
     struct kv_tables tables;
     struct batch *batch;
-    struct cache cache; // one block's layout
-    struct pool *pool;  // of the ceilings, or NULL; asleep while the backend's computes
-    struct ceilings_meter *meter;
+    struct ceilings best;
     int32_t *ids;                  // (max_rows)
     float *logits;                 // (text_rows, vocab) or NULL
     int *cpus;                     // (n_threads)
     uint32_t max_tokens, max_rows; // of a batch
     uint32_t text_rows;            // positions of a text that are read for their logits at once
-    uint32_t slot_blocks;
+    uint32_t n_slots, slot_blocks, n_blocks; // the tables' size, and the pool's
+    uint32_t *given;                         // (n_slots) blocks that a slot has got
+    uint32_t stride; // between two requests' first blocks, in the case at hand
     double load_s;
 };
 
@@ -50,11 +49,20 @@ static uint32_t blocks_for(uint32_t n_tokens)
     return (n_tokens + BATCH_KV_BLOCK - 1) / BATCH_KV_BLOCK;
 }
 
+/* Blocks of one request. */
+static uint32_t case_blocks(const struct bench_case *c)
+{
+    return blocks_for(c->depth + c->n);
+}
+
 /* --- opening ---------------------------------------------------------------------------------- */
 
 static int check(const struct bench *b, struct err *e)
 {
-    const uint32_t longest = most(most(b->cfg.max_prompt, b->cfg.max_gen), b->cfg.max_text);
+    uint32_t longest = b->cfg.max_text;
+    for (int i = 0; i < b->cfg.n_cases; i++) {
+        longest = most(longest, b->cfg.cases[i].depth + b->cfg.cases[i].n);
+    }
     if (longest > (uint32_t)b->arch.max_context) {
         return err_set(e, ERR_INPUT, "%u tokens do not fit the context of %s: at most %d", longest,
                        b->cfg.model, b->arch.max_context);
@@ -65,8 +73,8 @@ static int check(const struct bench *b, struct err *e)
 static int open_backend(struct bench *b, struct err *e)
 {
     const struct bench_config *c = &b->cfg;
-    const uint32_t n_blocks = c->max_batch * b->slot_blocks;
     const struct backend_config cfg = {
+        .backend = c->backend,
         .model = c->model,
         .arch = &b->arch,
         .n_layers = b->arch.n_layers,
@@ -74,7 +82,9 @@ static int open_backend(struct bench *b, struct err *e)
         .has_head = true,
         .max_tokens = b->max_tokens,
         .max_rows = b->max_rows,
-        .n_blocks = n_blocks,
+        .n_slots = b->n_slots,
+        .slot_blocks = b->slot_blocks,
+        .n_blocks = b->n_blocks,
         .kv_dtype = c->kv_dtype,
         .weight_bits = c->weight_bits,
         .n_threads = c->n_threads,
@@ -92,20 +102,29 @@ static int open_backend(struct bench *b, struct err *e)
         return -1;
     }
     b->load_s = (double)(clock_local_ns() - start_ns) / 1e9;
-    return kv_tables_init(&b->tables, c->max_batch, b->slot_blocks, e) ||
+    return kv_tables_init(&b->tables, b->n_slots, b->slot_blocks, e) ||
                    batch_create(&b->batch, &limits, e)
                ? -1
                : 0;
 }
 
+/* What the largest of everything takes: cases come one after the other, and share the pool. */
 static void plan_sizes(struct bench *b)
 {
     const struct bench_config *c = &b->cfg;
-    const uint32_t longest = most(c->max_prompt, c->max_text);
+    uint32_t longest = c->max_text; // of what is read in one go
     b->text_rows = least(c->max_text, BENCH_TEXT_ROWS);
-    b->max_rows = most(c->max_batch, b->text_rows);
+    b->n_slots = 1;
+    b->slot_blocks = b->n_blocks = blocks_for(c->max_text);
+    for (int i = 0; i < c->n_cases; i++) {
+        const struct bench_case *one = &c->cases[i];
+        longest = most(longest, most(one->is_prompt ? one->n : 0, one->depth));
+        b->n_slots = most(b->n_slots, one->batch);
+        b->slot_blocks = most(b->slot_blocks, case_blocks(one));
+        b->n_blocks = most(b->n_blocks, one->batch * case_blocks(one));
+    }
+    b->max_rows = most(b->n_slots, b->text_rows);
     b->max_tokens = most(least(longest, MAX_STEP_TOKENS), b->max_rows);
-    b->slot_blocks = blocks_for(most(longest, c->max_gen));
 }
 
 static int open_logits(struct bench *b, struct err *e)
@@ -117,34 +136,22 @@ static int open_logits(struct bench *b, struct err *e)
                : 0;
 }
 
-static int open_ceilings(struct bench *b, struct err *e)
-{
-    if (!b->cfg.has_ceilings) {
-        return 0;
-    }
-    b->pool = pool_create(b->cfg.n_threads, b->cpus, false);
-    if (ceilings_open(&b->meter, b->pool, b->cfg.n_threads, e)) {
-        return -1;
-    }
-    ceilings_look(b->meter);
-    return 0;
-}
-
 int bench_open(struct bench **out, const struct bench_config *cfg, struct err *e)
 {
     struct bench *b = xcalloc(1, sizeof *b);
     b->cfg = *cfg;
     plan_sizes(b);
     b->ids = xcalloc(b->max_rows, sizeof *b->ids);
+    b->given = xcalloc(b->n_slots, sizeof *b->given);
     b->cpus = xcalloc((size_t)cfg->n_threads, sizeof *b->cpus);
     bool pinned;
     if (arch_open(cfg->model, &b->arch, e) || check(b, e) ||
-        cache_init_for(&b->cache, &b->arch, cfg->kv_dtype, e) ||
         cores_plan(b->cpus, 0, cfg->n_threads, cfg->n_threads, &pinned, e) || open_backend(b, e) ||
-        open_logits(b, e) || open_ceilings(b, e)) {
+        open_logits(b, e) || bench_look(b, e)) {
         bench_close(b);
         return -1;
     }
+    b->cfg.cases = NULL;
     *out = b;
     return 0;
 }
@@ -154,13 +161,12 @@ void bench_close(struct bench *b)
     if (!b) {
         return;
     }
-    ceilings_close(b->meter);
-    pool_destroy(b->pool);
     backend_destroy(b->backend);
     batch_destroy(b->batch);
     kv_tables_free(&b->tables);
     free(b->ids);
     free(b->logits);
+    free(b->given);
     free(b->cpus);
     free(b);
 }
@@ -168,6 +174,11 @@ void bench_close(struct bench *b)
 const struct arch *bench_arch(const struct bench *b)
 {
     return &b->arch;
+}
+
+void bench_about(const struct bench *b, struct engine *out)
+{
+    backend_about(b->backend, out);
 }
 
 const char *bench_kernels(const struct bench *b)
@@ -182,7 +193,12 @@ double bench_load_s(const struct bench *b)
 
 const struct ceilings *bench_ceilings(const struct bench *b)
 {
-    return ceilings_best(b->meter);
+    return &b->best;
+}
+
+int bench_look(struct bench *b, struct err *e)
+{
+    return b->cfg.has_ceilings ? backend_ceilings(b->backend, &b->best, e) : 0;
 }
 
 /* --- what is read and computed ---------------------------------------------------------------- */
@@ -196,8 +212,7 @@ static int integer_bits(const struct bench *b)
 /* What a matrix is kept in that is no integers. */
 static enum arch_dtype kept(const struct bench *b, enum arch_dtype stored)
 {
-    const bool is_read = stored != ARCH_FP8 && stored != ARCH_MXFP4;
-    return is_read && b->cfg.weight_bits != 16 ? stored : ARCH_BF16;
+    return b->cfg.weight_bits == 16 ? ARCH_BF16 : backend_keeps(b->backend, stored);
 }
 
 /* Bytes of a value as kept over those of it as stored. */
@@ -206,10 +221,16 @@ static double growth(enum arch_dtype kept, enum arch_dtype stored)
     return sizes_value_bytes(kept) / sizes_value_bytes(stored);
 }
 
-static double layer_growth(const struct bench *b, enum arch_dtype stored)
+/* What a layer's matrix is kept in. */
+static enum arch_dtype layer_kept(const struct bench *b, enum arch_dtype stored)
 {
     const int bits = integer_bits(b);
-    return growth(bits == 8 ? ARCH_INT8 : bits == 4 ? ARCH_INT4 : kept(b, stored), stored);
+    return bits == 8 ? ARCH_INT8 : bits == 4 ? ARCH_INT4 : kept(b, stored);
+}
+
+static double layer_growth(const struct bench *b, enum arch_dtype stored)
+{
+    return growth(layer_kept(b, stored), stored);
 }
 
 /* Of one step's weights, for n tokens of which `samples` need logits. */
@@ -235,11 +256,6 @@ double bench_weight_bytes(const struct bench *b)
     const double all = weight_bytes(b, 1e9, 1); // enough tokens for every expert
     return all +
            (a->tied_embedding ? 0 : sizes_embed_bytes(a) * growth(kept(b, a->dtype), a->dtype));
-}
-
-double bench_kv_bytes(const struct bench *b)
-{
-    return cache_token_bytes(&b->cache, &b->arch);
 }
 
 /* Pairs of a token and a position that it sees, of a step of n tokens from `pos` on, in a layer. */
@@ -280,42 +296,34 @@ static struct work case_work(const struct bench *b, const struct bench_case *c)
     for (uint32_t at = 0, n; at < c->n; at += n) {
         n = c->is_prompt ? least(c->n - at, MAX_STEP_TOKENS) : 1;
         const bool samples = !c->is_prompt || at + n == c->n;
-        struct work w = step_work(b, at, n, c->batch, samples ? c->batch : 0);
+        struct work w = step_work(b, c->depth + at, n, c->batch, samples ? c->batch : 0);
         all.bytes += w.bytes;
         all.flops += w.flops;
     }
     return all;
 }
 
-double bench_peak(const struct bench *b, const char **name)
+const struct ceiling *bench_peak(const struct bench *b)
 {
-    const struct ceilings *c = ceilings_best(b->meter);
-    const enum arch_dtype dtype = integer_bits(b) ? ARCH_INT8 : kept(b, b->arch.linear_dtype);
-    const bool floats = dtype == ARCH_F32 || dtype == ARCH_F16;
-    if (matrix_is_grouped(dtype) && c->int8_per_s > 0) {
-        *name = c->int8_name;
-        return c->int8_per_s;
-    }
-    if (!floats && strcmp(bench_kernels(b), "amx") == 0) {
-        *name = c->tile_name;
-        return c->tile_per_s;
-    }
-    if (!floats && strcmp(bench_kernels(b), "avx512_bf16") == 0) {
-        *name = c->bf16_name;
-        return c->bf16_per_s;
-    }
-    *name = c->f32_name;
-    return c->f32_per_s;
+    const enum arch_dtype dtype = layer_kept(b, b->arch.linear_dtype);
+    const struct ceiling *peak = ceilings_find(&b->best, backend_peak(b->backend, dtype));
+    CHECK(peak != NULL);
+    return peak;
 }
 
 /* --- running ---------------------------------------------------------------------------------- */
 
-/* The slot's next n tokens, which the caller fills in. */
-static int32_t *add_row(struct bench *b, uint32_t slot, uint32_t pos, uint32_t n, bool sample)
+/*
+ * The slot's next n tokens, which the caller fills in, and blocks for `ahead` of them, as far as it has not got
+ * them before: a run is repeated in the same ones.
+ */
+static int32_t *add_row(struct bench *b, uint32_t slot, uint32_t pos, uint32_t n, uint32_t ahead,
+                        bool sample)
 {
     struct batch *batch = b->batch;
     struct batch_row *r = &batch->rows[batch->n_rows++];
-    const uint32_t had = blocks_for(pos), need = blocks_for(pos + n);
+    const uint32_t has = pos == 0 ? 0 : b->given[slot];
+    const uint32_t need = most(blocks_for(pos + ahead), has);
     *r = (struct batch_row){
         .slot = slot,
         .flags = (sample ? BATCH_SAMPLE : 0u) | (pos == 0 ? BATCH_BEGIN : 0u),
@@ -323,108 +331,156 @@ static int32_t *add_row(struct bench *b, uint32_t slot, uint32_t pos, uint32_t n
         .n_tokens = n,
         .pos = pos,
         .first_block = batch->n_blocks,
-        .n_blocks = need - had,
+        .n_blocks = need - has,
     };
-    for (uint32_t i = had; i < need; i++) {
-        batch->blocks[batch->n_blocks++] = slot * b->slot_blocks + i;
+    for (uint32_t i = has; i < need; i++) {
+        batch->blocks[batch->n_blocks++] = slot * b->stride + i;
     }
+    b->given[slot] = need;
     batch->n_tokens += n;
     return batch->tokens + r->first;
 }
 
 static void add_made_up_row(struct bench *b, uint32_t slot, uint32_t pos, uint32_t n, bool sample)
 {
-    int32_t *tokens = add_row(b, slot, pos, n, sample);
+    int32_t *tokens = add_row(b, slot, pos, n, n, sample);
     for (uint32_t i = 0; i < n; i++) {
         const uint32_t id = (pos + i) * 37 + slot * 101 + 11;
         tokens[i] = (int32_t)(id % (uint32_t)b->arch.vocab);
     }
 }
 
-/* Run the batch as it stands; seconds of computing. */
-static double step(struct bench *b)
+/* Run the batch as it stands. */
+static int step(struct bench *b, struct bench_time *t, struct err *e)
 {
     kv_tables_apply(&b->tables, b->batch);
     backend_submit(b->backend, b->batch, &b->tables, NULL, NULL, b->ids, NULL);
     while (!backend_poll(b->backend)) {
-        clock_sleep_until_ns(clock_local_ns() + 20 * NS_PER_US);
+        if (!backend_is_beside(b->backend)) {
+            clock_sleep_until_ns(clock_local_ns() + 20 * NS_PER_US);
+        }
     }
     int64_t begin_ns, end_ns;
     backend_times(b->backend, &begin_ns, &end_ns);
+    t->steps_s += (double)(end_ns - begin_ns) / 1e9;
+    t->busy_s += (double)backend_busy_ns(b->backend) / 1e9;
     b->batch->n_rows = b->batch->n_tokens = b->batch->n_blocks = 0;
-    return (double)(end_ns - begin_ns) / 1e9;
+    return backend_error(b->backend, e);
 }
 
-double bench_once(struct bench *b, const struct bench_case *c)
+/* Fill the caches, several requests in a batch. */
+static int fill(struct bench *b, const struct bench_case *c, struct err *e)
 {
-    double took_s = 0;
-    for (uint32_t at = 0, n; at < c->n; at += n) {
-        n = c->is_prompt ? least(c->n - at, MAX_STEP_TOKENS) : 1;
-        for (uint32_t row = 0; row < c->batch; row++) {
-            add_made_up_row(b, row, at, n, !c->is_prompt || at + n == c->n);
+    struct bench_time unused = {0};
+    for (uint32_t row = 0; row < c->batch; row++) {
+        for (uint32_t at = 0, n; at < c->depth; at += n) {
+            n = least(c->depth - at, b->max_tokens - b->batch->n_tokens);
+            add_made_up_row(b, row, at, n, false);
+            if (b->batch->n_tokens == b->max_tokens && step(b, &unused, e)) {
+                return -1;
+            }
         }
-        took_s += step(b);
     }
-    return took_s;
+    return b->batch->n_tokens > 0 ? step(b, &unused, e) : 0;
 }
 
-void bench_read(struct bench *b, const int32_t *text, uint32_t pos, uint32_t n)
+/* The first n tokens of a case. */
+static int run(struct bench *b, const struct bench_case *c, uint32_t n_tokens, struct bench_time *t,
+               struct err *e)
 {
+    const int64_t start_ns = clock_local_ns();
+    for (uint32_t at = 0, n; at < n_tokens; at += n) {
+        n = c->is_prompt ? least(n_tokens - at, MAX_STEP_TOKENS) : 1;
+        for (uint32_t row = 0; row < c->batch; row++) {
+            add_made_up_row(b, row, c->depth + at, n, !c->is_prompt || at + n == n_tokens);
+        }
+        if (step(b, t, e)) {
+            return -1;
+        }
+    }
+    t->wall_s = (double)(clock_local_ns() - start_ns) / 1e9;
+    return 0;
+}
+
+int bench_begin(struct bench *b, const struct bench_case *c, struct err *e)
+{
+    struct bench_time unused = {0};
+    b->stride = case_blocks(c);
+    return fill(b, c, e) || run(b, c, c->is_prompt ? c->n : 1, &unused, e) ? -1 : 0;
+}
+
+int bench_once(struct bench *b, const struct bench_case *c, struct bench_time *out, struct err *e)
+{
+    *out = (struct bench_time){0};
+    return run(b, c, c->n, out, e);
+}
+
+int bench_read(struct bench *b, const int32_t *text, uint32_t pos, uint32_t n, struct err *e)
+{
+    struct bench_time unused = {0};
     for (uint32_t end = pos + n; pos < end; pos += n) {
         n = least(end - pos, b->max_tokens);
-        memcpy(add_row(b, 0, pos, n, false), text + pos, n * sizeof *text);
-        step(b);
+        memcpy(add_row(b, 0, pos, n, n, false), text + pos, n * sizeof *text);
+        if (step(b, &unused, e)) {
+            return -1;
+        }
     }
+    return 0;
 }
 
-/* Logits come of a row's last token: each token is a row of its own, of the same request. */
-const float *bench_logits(struct bench *b, const int32_t *text, uint32_t pos, uint32_t n)
+/* Logits come of a row's last token: each token is a row of its own, of the same request; the first brings the
+ * blocks of all. */
+int bench_logits(struct bench *b, const int32_t *text, uint32_t pos, uint32_t n,
+                 const float **logits, struct err *e)
 {
+    struct bench_time unused = {0};
     CHECK(n <= b->text_rows);
     for (uint32_t i = 0; i < n; i++) {
-        *add_row(b, 0, pos + i, 1, true) = text[pos + i];
+        *add_row(b, 0, pos + i, 1, n - i, true) = text[pos + i];
     }
     backend_logits(b->backend, b->logits);
-    step(b);
+    const int rc = step(b, &unused, e);
     backend_logits(b->backend, NULL);
-    return b->logits;
+    *logits = b->logits;
+    return rc;
 }
 
-void bench_look(struct bench *b)
+/* --- results ---------------------------------------------------------------------------------- */
+
+/* Mean and standard deviation of tokens per second; returns the best run. */
+static const struct bench_time *rates(const struct bench_case *c, const struct bench_time *runs,
+                                      struct bench_result *out)
 {
-    if (b->meter) {
-        ceilings_look(b->meter);
+    const double tokens = (double)c->n * c->batch, n = c->n_repeats;
+    const struct bench_time *best = runs;
+    double squares = 0;
+    for (int i = 0; i < c->n_repeats; i++) {
+        out->mean += tokens / runs[i].steps_s / n;
+        best = runs[i].steps_s < best->steps_s ? &runs[i] : best;
     }
+    for (int i = 0; i < c->n_repeats; i++) {
+        const double off = tokens / runs[i].steps_s - out->mean;
+        squares += off * off;
+    }
+    out->sd = n > 1 ? sqrt(squares / (n - 1)) : 0;
+    out->best = tokens / best->steps_s;
+    return best;
 }
 
-void bench_sum(const struct bench *b, const struct bench_case *c, const double *runs_s,
+void bench_sum(const struct bench *b, const struct bench_case *c, const struct bench_time *runs,
                struct bench_result *out)
 {
-    const double tokens = (double)c->n * c->batch;
     const struct work w = case_work(b, c);
-    double sum = 0, squares = 0, best_s = runs_s[0];
-    for (int i = 0; i < c->n_repeats; i++) {
-        sum += tokens / runs_s[i];
-        best_s = fmin(best_s, runs_s[i]);
-    }
-    const double mean = sum / c->n_repeats;
-    for (int i = 0; i < c->n_repeats; i++) {
-        squares += (tokens / runs_s[i] - mean) * (tokens / runs_s[i] - mean);
-    }
-    *out = (struct bench_result){
-        .mean = mean,
-        .sd = c->n_repeats > 1 ? sqrt(squares / (c->n_repeats - 1)) : 0,
-        .best = tokens / best_s,
-        .bytes = w.bytes,
-        .flops = w.flops,
-        .read_bytes_per_s = w.bytes / best_s,
-        .flops_per_s = w.flops / best_s,
-    };
-    if (b->meter) {
-        const char *name;
-        const double read = ceilings_best(b->meter)->read_bytes_per_s, peak = bench_peak(b, &name);
-        out->read_share = w.bytes / best_s / read;
-        out->peak_share = w.flops / best_s / peak;
-        out->roofline_share = fmax(w.bytes / read, w.flops / peak) / best_s;
+    *out = (struct bench_result){.bytes = w.bytes, .flops = w.flops};
+    const struct bench_time *best = rates(c, runs, out);
+    out->read_bytes_per_s = w.bytes / best->steps_s;
+    out->flops_per_s = w.flops / best->steps_s;
+    out->gap_share = fmax(0, 1 - best->busy_s / best->wall_s);
+    out->launch_share = fmax(0, 1 - best->busy_s / best->steps_s);
+    if (b->cfg.has_ceilings) {
+        const double read = ceilings_rate(&b->best, "read"), peak = bench_peak(b)->per_s;
+        out->read_share = out->read_bytes_per_s / read;
+        out->peak_share = out->flops_per_s / peak;
+        out->roofline_share = fmax(w.bytes / read, w.flops / peak) / best->steps_s;
     }
 }

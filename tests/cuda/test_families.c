@@ -3,7 +3,7 @@
  * unit.family_oracle has them of the CPU's. On the stand-in for CUDA, or on a GPU where there is one
  * (TIDEMARK_CUDA_PLUGIN says which shared object).
  *
- * float32: 1e-4 of the largest logit and the same 128 ids. bfloat16 and fewer bits: relative L2 distance up to
+ * float32: 1e-4 of the largest logit and the same ids. bfloat16 and fewer bits: relative L2 distance up to
  * 2e-2. Pipeline stages and a second time change no bit of equal batches; chunks of the prompt, other requests
  * and computing anew stay within the same tolerances: products of other sizes add up in another order.
  * TIDEMARK_FULL=1 tries every combination, otherwise each model gets the next one.
@@ -22,6 +22,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define SOME_IDS 32
 
 /* How near logits must be: 0: to the order of float32 sums. */
 struct nearness {
@@ -60,11 +62,11 @@ static void compute(const struct oracle *o, const struct oracle_way *way, int n_
 static void check_variants(const struct oracle *o, const struct oracle_way *first,
                            struct nearness near)
 {
-    static const uint32_t chunks[] = {16, 3, 256, 1};
+    static const uint32_t chunks[] = {16, 256, 3, 1};
     static int turn;
     float *got = xcalloc(o->n_logits, sizeof *got), *split = xcalloc(o->n_logits, sizeof *split);
     for (int k = 0; k < 8; k++) {
-        if (!is_full() && k != turn % 7) { // the last one is dear
+        if (!is_full() && k != turn % 5) { // small chunks are dear
             continue;
         }
         struct oracle_way way = *first;
@@ -100,10 +102,14 @@ static void check_model(const char *name, enum arch_dtype kv_dtype, double dista
     oracle_compute(&c, &o, &way, logits);
     expect(&o, logits, near);
     if (near.distance == 0) {
+        o.n_ids = is_full() ? o.n_ids : SOME_IDS;
         oracle_expect_ids(&c, &o, ORACLE_MAX_IDS);
     }
     chain_close(&c);
-    check_variants(&o, &way, near);
+    static int n_models;
+    if (is_full() || n_models++ % 2 == 0) { // 5 families: each in one of float32 and bfloat16
+        check_variants(&o, &way, near);
+    }
     free(logits);
     oracle_close(&o);
 }
@@ -146,7 +152,7 @@ static void caches_of_8_bits(void **state)
     for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
         char name[64];
         snprintf(name, sizeof name, "%s_even_bf16", families[i]);
-        if (!is_full() && i % 2 == 1) {
+        if (!is_full() && i % 4 != 0) {
             continue;
         }
         check_model(name, ARCH_INT8, 4e-2);

@@ -39,7 +39,7 @@ def main():
     about = bench(binary, model, threads, "--prompt", "512", "--gen", "8", "--batch", "1,16",
                   "--kv", "bf16")
     ceilings = about["ceilings"]
-    vector, tiles = ceilings["bfloat16"] or ceilings["float32"], ceilings["bfloat16_tiles"]
+    vector, tiles = ceilings.get("bfloat16") or ceilings["float32"], ceilings.get("bfloat16_tiles")
     read = ceilings["read_bytes_per_s"]
     print(f"{model}, {about['threads']} threads, kernels {about['kernels']}, loaded in "
           f"{about['load_s']:.1f} s; read {read / 1e9:.1f} GB/s, {vector['instruction']} "

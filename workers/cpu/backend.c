@@ -5,11 +5,13 @@
 #include "core/mem.h"
 #include "core/pool.h"
 #include "workers/backend.h"
+#include "workers/cpu/cpu_ceilings.h"
 #include "workers/cpu/phases.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct cpu {
     struct backend base;
@@ -18,7 +20,8 @@ struct cpu {
     struct packed weights;
     struct phases *phases;
     struct pool *pool;
-    int *cpus; // (threads) that they are pinned to, or NULL
+    struct cpu_ceilings *meter; // NULL until somebody looks
+    int *cpus;                  // (threads) that they are pinned to, or NULL
     enum arch_dtype kv_dtype;
     struct moe_routing routing;
     uint32_t n_blocks;
@@ -182,9 +185,43 @@ static void logits(struct backend *b, float *to)
     cpu_of(b)->logits = to;
 }
 
+/* --- what measurements ask -------------------------------------------------------------------- */
+
+static int ceilings(struct backend *base, struct ceilings *best, struct err *e)
+{
+    struct cpu *b = cpu_of(base);
+    if (!b->meter && cpu_ceilings_open(&b->meter, b->pool, e)) {
+        return -1;
+    }
+    cpu_ceilings_look(b->meter);
+    *best = *cpu_ceilings_best(b->meter);
+    return 0;
+}
+
+/* By the instruction that the kernel set multiplies with. */
+static const char *peak(const struct backend *base, enum arch_dtype kept)
+{
+    const struct cpu *b = cpu_of_const(base);
+    const char *set = b->kernels->name;
+    const bool floats = kept == ARCH_F32 || kept == ARCH_F16;
+    if (matrix_is_grouped(kept) && ceilings_rate(cpu_ceilings_best(b->meter), "int8") > 0) {
+        return "int8";
+    }
+    return !floats && strcmp(set, "amx") == 0           ? "bfloat16_tiles"
+           : !floats && strcmp(set, "avx512_bf16") == 0 ? "bfloat16"
+                                                        : "float32";
+}
+
+/* Formats that no kernel reads are made bfloat16. */
+static enum arch_dtype keeps(enum arch_dtype stored)
+{
+    return stored == ARCH_FP8 || stored == ARCH_MXFP4 ? ARCH_BF16 : stored;
+}
+
 static void destroy(struct backend *base)
 {
     struct cpu *b = cpu_of(base);
+    cpu_ceilings_close(b->meter);
     pool_destroy(b->pool);
     phases_destroy(b->phases);
     packed_free(&b->weights);
@@ -203,4 +240,7 @@ const struct backend_ops backend_cpu = {
     .idle_class = idle_class,
     .destroy = destroy,
     .logits = logits,
+    .ceilings = ceilings,
+    .peak = peak,
+    .keeps = keeps,
 };

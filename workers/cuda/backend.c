@@ -10,11 +10,14 @@
 #include "core/pool.h"
 #include "workers/backend.h"
 #include "workers/cuda/forward.h"
+#include "workers/cuda/gemm.h"
+#include "workers/cuda/gpu_ceilings.h"
 
 #define BATCH_DEADLINE_NS (100 * NS_PER_S)
 
-/* What a process has of the device beside what it takes: CUDA's context and its kernels. */
-#define CONTEXT_BYTES ((int64_t)600 << 20)
+/* What a process has of the device beside what it takes by gpu_take: CUDA's context, kernels, products' room. */
+#define CONTEXT_BYTES                                                                              \
+    (((int64_t)600 << 20) + (int64_t)GEMM_WORKSPACE_BYTES + (int64_t)GEMM_SCRATCH_BYTES)
 
 struct cuda {
     struct backend base;
@@ -22,7 +25,8 @@ struct cuda {
     struct gpu *gpu;
     struct device_weights weights;
     struct forward *forward;
-    struct pool *pool; // one thread
+    struct pool *pool;          // one thread
+    struct gpu_ceilings *meter; // NULL until somebody looks
     struct layers_part part;
     enum arch_dtype kv_dtype;
     struct moe_routing routing;
@@ -87,6 +91,7 @@ static void destroy(struct backend *base)
     if (b->pool) {
         pool_destroy(b->pool);
     }
+    gpu_ceilings_close(b->meter);
     forward_destroy(b->forward);
     device_weights_free(&b->weights);
     gpu_close(b->gpu);
@@ -247,6 +252,32 @@ static int64_t busy_ns(const struct backend *b)
     return forward_busy_ns(cuda_of_const(b)->forward);
 }
 
+/* --- what measurements ask ------------------------------------------------------------------------ */
+
+static int ceilings(struct backend *base, struct ceilings *best, struct err *e)
+{
+    struct cuda *b = cuda_of(base);
+    if (gpu_use(b->gpu, e) ||
+        (!b->meter && gpu_ceilings_open(&b->meter, b->gpu, &gpu_ceilings_usual, e)) ||
+        gpu_ceilings_look(b->meter, e)) {
+        return -1;
+    }
+    *best = *gpu_ceilings_best(b->meter);
+    return 0;
+}
+
+/* Weights of every format but float32 are multiplied as bfloat16. */
+static const char *peak(const struct backend *b, enum arch_dtype kept)
+{
+    (void)b;
+    return kept == ARCH_F32 ? "float32" : "bfloat16";
+}
+
+static enum arch_dtype keeps(enum arch_dtype stored)
+{
+    return stored == ARCH_F16 ? ARCH_F32 : stored;
+}
+
 const struct backend_ops backend_cuda = {
     .name = "cuda",
     .create = create,
@@ -261,5 +292,8 @@ const struct backend_ops backend_cuda = {
     .logits = logits,
     .room = room,
     .take_cache = take_cache,
+    .ceilings = ceilings,
+    .peak = peak,
+    .keeps = keeps,
     .destroy = destroy,
 };

@@ -1,40 +1,40 @@
-#include "workers/cuda/forward_impl.h"
+#include "workers/cuda/forward.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/mem.h"
-
-#define MULTIPLE 8 // of dimensions, as the kernels load them
+#include "workers/cuda/forward_impl.h"
 
 /* --- what it takes -------------------------------------------------------------------------------- */
 
-static int check_multiple(const char *what, int n, struct err *e)
+static int check_multiple(const char *what, int n, int of, struct err *e)
 {
-    return n % MULTIPLE == 0
-               ? 0
-               : err_set(e, ERR_INPUT, "backend cuda: %s is %d, it takes multiples of %d", what, n,
-                         MULTIPLE);
+    return n % of == 0 ? 0
+                       : err_set(e, ERR_INPUT, "backend cuda: %s is %d, it takes multiples of %d",
+                                 what, n, of);
 }
 
+/* Kernels load 16 bytes at a time: of a head's numbers 8, of a row's as many as the weights' inputs have in them. */
 static int check_arch(const struct arch *a, struct err *e)
 {
+    const int row = a->dtype == ARCH_F32 && a->linear_dtype == ARCH_F32 ? 4 : 8, head = 8;
     const struct {
         const char *what;
-        int n;
+        int n, of;
     } dims[] = {
-        {"hidden_size", a->hidden},
-        {"head_dim", arch_is_latent(a) ? 0 : a->head_dim},
-        {"v_head_dim", a->v_dim},
-        {"q_lora_rank", a->latent.q_rank},
-        {"kv_lora_rank", a->latent.kv_rank},
-        {"qk_nope_head_dim", a->latent.nope_dim},
-        {"qk_rope_head_dim", arch_is_latent(a) ? a->rope_dim : 0},
-        {"intermediate_size", a->intermediate},
-        {"moe_intermediate_size", a->moe.intermediate},
+        {"hidden_size", a->hidden, row},
+        {"head_dim", arch_is_latent(a) ? 0 : a->head_dim, head},
+        {"v_head_dim", a->v_dim, head},
+        {"q_lora_rank", a->latent.q_rank, head},
+        {"kv_lora_rank", a->latent.kv_rank, head},
+        {"qk_nope_head_dim", a->latent.nope_dim, head},
+        {"qk_rope_head_dim", arch_is_latent(a) ? a->rope_dim : 0, head},
+        {"intermediate_size", a->intermediate, row},
+        {"moe_intermediate_size", a->moe.intermediate, row},
     };
     for (size_t i = 0; i < sizeof dims / sizeof *dims; i++) {
-        if (check_multiple(dims[i].what, dims[i].n, e)) {
+        if (check_multiple(dims[i].what, dims[i].n, dims[i].of, e)) {
             return -1;
         }
     }
@@ -107,7 +107,7 @@ int forward_create(struct forward **out, const struct forward_config *cfg, struc
     f->max_entries = cfg->max_rows * cfg->slot_blocks;
     f->rows = xcalloc(cfg->max_rows, sizeof *f->rows);
     const uint32_t n_single = cfg->max_rows < cfg->max_tokens ? cfg->max_rows : cfg->max_tokens;
-    if (gemm_open(&f->gemm, GEMM_SCRATCH_BYTES, e) ||
+    if ((gemm_open(&f->gemm, GEMM_SCRATCH_BYTES, e) && gpu_blame(f->gpu, e)) ||
         forward_slate_take(f, &f->mixed, cfg->max_tokens, e) ||
         forward_slate_take(f, &f->single, n_single, e) || forward_room_take(f, e)) {
         forward_destroy(f);

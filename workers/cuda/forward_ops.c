@@ -30,7 +30,7 @@ void forward_check(struct forward *f, const char *what)
 static void product(struct forward *f, const struct matmul *p)
 {
     if (!f->failed) {
-        f->failed = gemm_queue(f->gemm, p, stream(f), f->e) != 0;
+        f->failed = gemm_queue(f->gemm, p, stream(f), f->e) != 0 && gpu_blame(f->gpu, f->e);
         forward_check(f, "a product");
     }
 }

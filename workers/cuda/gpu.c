@@ -64,7 +64,12 @@ static int failed(const struct gpu *g, const char *call, cudaError_t code, struc
                    is_lost(g) ? "; the GPU is lost to this process" : "");
 }
 
-/* Likewise, of a call about so many bytes. */
+int gpu_blame(const struct gpu *g, struct err *e)
+{
+    return err_wrap(e, "rank %d, GPU %d (%s)", g->rank, g->info.device, g->info.name);
+}
+
+/* As failed, of a call about so many bytes. */
 static int failed_bytes(const struct gpu *g, const char *call, const char *what, size_t n,
                         cudaError_t code, struct err *e)
 {

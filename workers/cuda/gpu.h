@@ -75,6 +75,9 @@ int gpu_copy_out(struct gpu *g, void *host, const void *device, size_t n_bytes,
                  struct err *e) ERR_CHECKED;
 int gpu_clear(struct gpu *g, void *device, size_t n_bytes, struct err *e) ERR_CHECKED;
 
+/* Put rank and device before an error that someone else has set; -1. */
+int gpu_blame(const struct gpu *g, struct err *e);
+
 /* Whether kernels queued since the last look could be launched; `what` names them. */
 int gpu_launched(struct gpu *g, const char *what, struct err *e) ERR_CHECKED;
 

@@ -2,15 +2,18 @@
 
 #include <string>
 
+#include <math.h>
 #include <string.h>
 
 struct cublasLtContext {
     int unused;
 };
 struct cublasLtMatmulDescOpaque_t {
+    cublasComputeType_t compute;
     int transposed_a;
     unsigned epilogue;
     const float *bias;
+    signed char fast;
 };
 struct cublasLtMatrixLayoutOpaque_t {
     cudaDataType_t type;
@@ -69,32 +72,77 @@ template <class T> cublasStatus_t set(T *field, const void *value, size_t n_byte
     return CUBLAS_STATUS_SUCCESS;
 }
 
+/* Whether A and B may be of this type, with C and D of that one. */
+bool types_fit(const cublasLtMatmulDescOpaque_t &d, cudaDataType_t of, cudaDataType_t to)
+{
+    const bool has_bias = d.epilogue == CUBLASLT_EPILOGUE_BIAS;
+    if (of == CUDA_R_8I) {
+        return d.compute == CUBLAS_COMPUTE_32I && to == CUDA_R_32I && !has_bias;
+    }
+    if (of == CUDA_R_8F_E4M3) {
+        return d.compute == CUBLAS_COMPUTE_32F && to == CUDA_R_16BF && !has_bias;
+    }
+    const bool is_float = of == CUDA_R_16BF || of == CUDA_R_32F;
+    const bool narrow = of == CUDA_R_16BF && to == CUDA_R_16BF && !has_bias;
+    return d.compute == CUBLAS_COMPUTE_32F && is_float && (to == CUDA_R_32F || narrow);
+}
+
 /* D (n, m) = A (k, n)^T . B (k, m): is it that? */
 bool fits(const cublasLtMatmulDescOpaque_t &d, const cublasLtMatrixLayoutOpaque_t &a,
           const cublasLtMatrixLayoutOpaque_t &b, const cublasLtMatrixLayoutOpaque_t &c,
           const cublasLtMatrixLayoutOpaque_t &out)
 {
-    const bool types = a.type == b.type && c.type == CUDA_R_32F && out.type == CUDA_R_32F;
+    const bool types = a.type == b.type && c.type == out.type && types_fit(d, a.type, out.type);
+    if (a.type == CUDA_R_8F_E4M3 && (a.n_rows % 16 != 0 || a.n_cols % 16 != 0 || b.n_cols % 16 != 0)) {
+        return false;
+    }
     const bool sizes = a.n_rows == b.n_rows && out.n_rows == a.n_cols && out.n_cols == b.n_cols &&
                        c.n_rows == out.n_rows && c.n_cols == out.n_cols && c.ld == out.ld;
     const bool batches = a.n_batch == b.n_batch && b.n_batch == c.n_batch && c.n_batch == out.n_batch;
     return d.transposed_a == CUBLAS_OP_T && types && sizes && batches;
 }
 
-float value_at(const void *p, cudaDataType_t type, int64_t at)
+double e4m3(unsigned code)
+{
+    const int exponent = (int)(code >> 3 & 15), mantissa = (int)(code & 7);
+    const double v = exponent ? ldexp(8 + mantissa, exponent - 10) : ldexp(mantissa, -9);
+    return (code & 0x7f) == 0x7f ? NAN : code & 0x80 ? -v : v;
+}
+
+double value_at(const void *p, cudaDataType_t type, int64_t at)
+{
+    switch (type) {
+    case CUDA_R_32F:
+        return (double)((const float *)p)[at];
+    case CUDA_R_32I:
+        return (double)((const int *)p)[at];
+    case CUDA_R_8I:
+        return (double)((const signed char *)p)[at];
+    case CUDA_R_8F_E4M3:
+        return e4m3(((const unsigned char *)p)[at]);
+    default:
+        return (double)__uint_as_float((unsigned)((const uint16_t *)p)[at] << 16);
+    }
+}
+
+void put_at(void *p, cudaDataType_t type, int64_t at, double v)
 {
     if (type == CUDA_R_32F) {
-        return ((const float *)p)[at];
+        ((float *)p)[at] = (float)v;
+    } else if (type == CUDA_R_32I) {
+        ((int *)p)[at] = (int)v;
+    } else {
+        const unsigned bits = __float_as_uint((float)v);
+        ((uint16_t *)p)[at] = (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1)) >> 16);
     }
-    return __uint_as_float((unsigned)((const uint16_t *)p)[at] << 16);
 }
 
 struct product {
     cublasLtMatmulDescOpaque_t d;
     cublasLtMatrixLayoutOpaque_t a, b, out;
     const void *pa, *pb;
-    float *y;
-    float alpha, beta;
+    void *y;
+    double alpha, beta;
 };
 
 void compute(const product &p)
@@ -104,13 +152,14 @@ void compute(const product &p)
             for (int64_t i = 0; i < p.out.n_rows; i++) {
                 double sum = 0;
                 for (int64_t k = 0; k < p.a.n_rows; k++) {
-                    sum += (double)value_at(p.pa, p.a.type, batch * p.a.step + i * p.a.ld + k) *
+                    sum += value_at(p.pa, p.a.type, batch * p.a.step + i * p.a.ld + k) *
                            value_at(p.pb, p.b.type, batch * p.b.step + j * p.b.ld + k);
                 }
-                float *y = p.y + batch * p.out.step + j * p.out.ld + i;
+                const int64_t at = batch * p.out.step + j * p.out.ld + i;
                 sum *= p.alpha;
                 sum += p.d.epilogue == CUBLASLT_EPILOGUE_BIAS ? p.d.bias[i] : 0;
-                *y = (float)(sum + (p.beta != 0 ? p.beta * *y : 0));
+                sum += p.beta != 0 ? p.beta * value_at(p.y, p.out.type, at) : 0;
+                put_at(p.y, p.out.type, at, sum);
             }
         }
     }
@@ -146,10 +195,11 @@ cublasStatus_t cublasLtDestroy(cublasLtHandle_t h)
 cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *d, cublasComputeType_t compute, cudaDataType_t scale)
 {
     MAY_FAIL();
-    if (compute != CUBLAS_COMPUTE_32F || scale != CUDA_R_32F) {
+    if (scale != (compute == CUBLAS_COMPUTE_32I ? CUDA_R_32I : CUDA_R_32F)) {
         return CUBLAS_STATUS_NOT_SUPPORTED;
     }
     make(d);
+    (*d)->compute = compute;
     (*d)->epilogue = CUBLASLT_EPILOGUE_DEFAULT;
     return CUBLAS_STATUS_SUCCESS;
 }
@@ -160,7 +210,8 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t d, cublasLtMa
     MAY_FAIL();
     return a == CUBLASLT_MATMUL_DESC_TRANSA     ? set(&d->transposed_a, value, n_bytes)
            : a == CUBLASLT_MATMUL_DESC_EPILOGUE ? set(&d->epilogue, value, n_bytes)
-                                                : set(&d->bias, value, n_bytes);
+           : a == CUBLASLT_MATMUL_DESC_FAST_ACCUM ? set(&d->fast, value, n_bytes)
+                                                  : set(&d->bias, value, n_bytes);
 }
 
 cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t d)
@@ -272,8 +323,10 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t h, cublasLtMatmulDesc_t d, const 
         (d->epilogue == CUBLASLT_EPILOGUE_BIAS && (d->bias == nullptr || a_layout->n_batch > 1))) {
         return CUBLAS_STATUS_INVALID_VALUE;
     }
-    const product p = {*d, *a_layout, *b_layout, *out_layout, a, b, (float *)out, *(const float *)alpha,
-                       *(const float *)beta};
+    const bool whole = d->compute == CUBLAS_COMPUTE_32I;
+    const product p = {*d, *a_layout, *b_layout, *out_layout, a, b, out,
+                       whole ? (double)*(const int *)alpha : (double)*(const float *)alpha,
+                       whole ? (double)*(const int *)beta : (double)*(const float *)beta};
     const cudaError_t e = gpu_on_cpu_launch(dim3(1), dim3(1), 0, stream, [=] { compute(p); });
     return e == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;
 }

@@ -1,7 +1,8 @@
 /*
  * As much of cuBLASLt as workers/cuda uses, on the CPU, by plain loops in float64: stands in place of NVIDIA's
  * header of this name. It takes one kind of product, D = A^T . B (+ bias) (+ C) of column-major matrices,
- * A and B of bfloat16 or float32, the others of float32, and refuses what differs, descriptors whose
+ * A and B of bfloat16 or float32, the others of float32; and without bias bfloat16 to bfloat16, FP8 (e4m3) to
+ * bfloat16, and int8 to int32 with whole factors. It refuses what differs, descriptors whose
  * sizes do not fit each other, attributes of another size, and pointers with less alignment than was promised.
  */
 #pragma once
@@ -23,10 +24,14 @@ typedef enum {
 
 typedef enum {
     CUDA_R_32F = 0,
-    CUDA_R_16BF = 14
+    CUDA_R_8I = 3,
+    CUDA_R_32I = 10,
+    CUDA_R_16BF = 14,
+    CUDA_R_8F_E4M3 = 28
 } cudaDataType_t;
 typedef enum {
-    CUBLAS_COMPUTE_32F = 68
+    CUBLAS_COMPUTE_32F = 68,
+    CUBLAS_COMPUTE_32I = 72
 } cublasComputeType_t;
 enum {
     CUBLAS_OP_N = 0,
@@ -50,6 +55,7 @@ typedef enum {
     CUBLASLT_MATMUL_DESC_TRANSA = 3,
     CUBLASLT_MATMUL_DESC_EPILOGUE = 7,
     CUBLASLT_MATMUL_DESC_BIAS_POINTER = 8,
+    CUBLASLT_MATMUL_DESC_FAST_ACCUM = 25,
 } cublasLtMatmulDescAttributes_t;
 typedef enum {
     CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES = 1,

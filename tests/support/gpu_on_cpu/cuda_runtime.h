@@ -66,6 +66,8 @@ enum cudaDeviceAttr {
     cudaDevAttrComputeCapabilityMajor = 75,
     cudaDevAttrComputeCapabilityMinor = 76,
     cudaDevAttrL2CacheSize = 38,
+    cudaDevAttrClockRate = 13,
+    cudaDevAttrMemoryClockRate = 36,
 };
 
 struct cudaDeviceProp {
@@ -126,6 +128,9 @@ void gpu_on_cpu_fail(const char *call, int skip, cudaError_t e);
 void gpu_on_cpu_defer(int yes);
 size_t gpu_on_cpu_allocated(void); // bytes of device memory in use
 size_t gpu_on_cpu_pinned(void);    // blocks of host memory that are allocated or registered
+
+/* From one recorded event to the next so many nanoseconds pass, whatever happens; -1: as many as do. */
+void gpu_on_cpu_tick(long long ns);
 
 #ifdef __cplusplus
 }

@@ -350,10 +350,27 @@ std::unordered_map<void *, size_t> allocated, pinned; // pinned: whether it is r
 size_t allocated_bytes;
 bool deferring;
 std::vector<cudaStream_t> streams;
+long long tick_ns = -1, ticked;
+
+/* GPU_ON_CPU_FAIL=CALL:SKIP:CODE, for programs of their own: as gpu_on_cpu_fail. */
+void take_told()
+{
+    static bool taken;
+    const char *told = taken ? nullptr : getenv("GPU_ON_CPU_FAIL");
+    taken = true;
+    char call[64];
+    int skip, code;
+    if (told != nullptr && sscanf(told, "%63[^:]:%d:%d", call, &skip, &code) == 3) {
+        failing = call;
+        failing_skip = skip;
+        failing_with = static_cast<cudaError_t>(code);
+    }
+}
 
 /* What a call of this name returns before it does anything. */
 cudaError_t fate(const char *call)
 {
+    take_told();
     if (failing == call && failing_skip-- == 0) {
         failing.clear();
         last_error = failing_with;
@@ -361,6 +378,13 @@ cudaError_t fate(const char *call)
         return failing_with;
     }
     return lost;
+}
+
+/* GPU_ON_CPU_DEVICES, all alike. */
+int n_devices()
+{
+    const char *told = getenv("GPU_ON_CPU_DEVICES");
+    return told ? atoi(told) : 1;
 }
 
 size_t device_bytes()
@@ -447,6 +471,11 @@ void gpu_on_cpu_defer(int yes)
     catch_up_all();
 }
 
+void gpu_on_cpu_tick(long long ns)
+{
+    tick_ns = ns;
+}
+
 size_t gpu_on_cpu_allocated(void)
 {
     return allocated_bytes;
@@ -497,14 +526,14 @@ cudaError_t cudaGetDeviceCount(int *n)
 {
     *n = 0;
     MAY_FAIL();
-    *n = 1;
+    *n = n_devices();
     return cudaSuccess;
 }
 
 cudaError_t cudaSetDevice(int device)
 {
     MAY_FAIL();
-    return device == 0 ? cudaSuccess : cudaErrorInvalidDevice;
+    return device >= 0 && device < n_devices() ? cudaSuccess : cudaErrorInvalidDevice;
 }
 
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int device)
@@ -517,7 +546,8 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int device)
     p->major = 9;
     p->multiProcessorCount = 4;
     p->l2CacheSize = 1 << 20;
-    return device == 0 ? cudaSuccess : cudaErrorInvalidDevice;
+    p->pciBusID = device;
+    return device >= 0 && device < n_devices() ? cudaSuccess : cudaErrorInvalidDevice;
 }
 
 cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr a, int device)
@@ -528,6 +558,8 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr a, int device
              : a == cudaDevAttrMaxSharedMemoryPerBlockOptin    ? (int)p.sharedMemPerBlockOptin
              : a == cudaDevAttrComputeCapabilityMajor          ? p.major
              : a == cudaDevAttrL2CacheSize                     ? p.l2CacheSize
+             : a == cudaDevAttrClockRate                       ? 1500000
+             : a == cudaDevAttrMemoryClockRate                 ? 0 // it does not tell
                                                                : p.minor;
     return e;
 }
@@ -686,12 +718,14 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s)
 {
     MAY_FAIL();
     if (!is_capturing(s)) {
+        ticked += tick_ns > 0 ? tick_ns : 0;
         const auto now = std::make_shared<moment>();
+        const auto set = std::chrono::steady_clock::time_point(std::chrono::nanoseconds(ticked));
         now->has_come = false;
         now->stream = s;
         e->last = now;
-        queue(s, [now] {
-            now->at = std::chrono::steady_clock::now();
+        queue(s, [now, set] {
+            now->at = tick_ns < 0 ? std::chrono::steady_clock::now() : set;
             now->has_come = true;
         });
     }
@@ -718,6 +752,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t e)
 
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to)
 {
+    MAY_FAIL();
     *ms = std::chrono::duration<float, std::milli>(to->last->at - from->last->at).count();
     return cudaSuccess;
 }

@@ -1,10 +1,11 @@
-#include "workers/cpu/ceilings.h"
+#include "workers/cpu/cpu_ceilings.h"
 
 #include "core/clock.h"
 #include "core/mem.h"
 #include "workers/cpu/kernels.h"
 
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,10 +16,10 @@
 /* One member's work; returns what it did: operations or bytes. */
 typedef double (*look_fn)(const char *from, size_t n_bytes);
 
-struct ceilings_meter {
+struct cpu_ceilings {
     struct pool *pool;
     int n_members;
-    char *buffer;   // (CEILINGS_BUFFER_BYTES), of each member a part
+    char *buffer;   // (CPU_CEILINGS_BYTES), of each member a part
     size_t read_at; // of every member's part
     struct ceilings best;
 
@@ -179,54 +180,39 @@ static bool always(void)
 
 /* --- looking ---------------------------------------------------------------------------------- */
 
-enum kind {
-    READS,
-    F32,
-    BF16,
-    INT8,
-    TILE,
-};
-
 static const struct look {
-    enum kind kind;
+    const char *kind;
     look_fn fn;
     bool (*runs)(void);
     const char *name;
 } looks[] = {
 #if defined(__x86_64__)
-    {READS, read_512, has_avx512, ""},
-    {READS, read_512_near, has_avx512, ""},
-    {READS, read_512_far, has_avx512, ""},
-    {READS, read_256, has_avx2, ""},
-    {READS, read_256_near, has_avx2, ""},
-    {F32, fma_256, has_avx2, "vfmadd231ps ymm"},
-    {F32, fma_512, has_avx512, "vfmadd231ps zmm"},
-    {BF16, bf16_512, has_bf16, "vdpbf16ps zmm"},
-    {TILE, tiles, has_tiles, "tdpbf16ps"},
-    {INT8, int8_512, has_vnni, "vpdpbusd zmm"},
+    {"read", read_512, has_avx512, ""},
+    {"read", read_512_near, has_avx512, ""},
+    {"read", read_512_far, has_avx512, ""},
+    {"read", read_256, has_avx2, ""},
+    {"read", read_256_near, has_avx2, ""},
+    {"float32", fma_256, has_avx2, "vfmadd231ps ymm"},
+    {"float32", fma_512, has_avx512, "vfmadd231ps zmm"},
+    {"bfloat16", bf16_512, has_bf16, "vdpbf16ps zmm"},
+    {"bfloat16_tiles", tiles, has_tiles, "tdpbf16ps"},
+    {"int8", int8_512, has_vnni, "vpdpbusd zmm"},
 #endif
-    {READS, read_words, always, ""},
-    {F32, add_products, always, "multiply and add, 128 bits"},
+    {"read", read_words, always, ""},
+    {"float32", add_products, always, "multiply and add, 128 bits"},
 };
 
-static void keep(struct ceilings *c, const struct look *l, double rate)
+static bool reads(const struct look *l)
 {
-    double *rates[] = {&c->read_bytes_per_s, &c->f32_per_s, &c->bf16_per_s, &c->int8_per_s,
-                       &c->tile_per_s};
-    const char *unnamed = "";
-    const char **names[] = {&unnamed, &c->f32_name, &c->bf16_name, &c->int8_name, &c->tile_name};
-    if (rate > *rates[l->kind]) {
-        *rates[l->kind] = rate;
-        *names[l->kind] = l->name;
-    }
+    return strcmp(l->kind, "read") == 0;
 }
 
-static size_t part_bytes(const struct ceilings_meter *m)
+static size_t part_bytes(const struct cpu_ceilings *m)
 {
-    return CEILINGS_BUFFER_BYTES / (size_t)m->n_members / READ_BYTES * READ_BYTES;
+    return CPU_CEILINGS_BYTES / (size_t)m->n_members / READ_BYTES * READ_BYTES;
 }
 
-static char *part(const struct ceilings_meter *m, int member)
+static char *part(const struct cpu_ceilings *m, int member)
 {
     return m->buffer + (size_t)member * part_bytes(m);
 }
@@ -234,13 +220,13 @@ static char *part(const struct ceilings_meter *m, int member)
 static void touch(void *arg, int member, int n_members)
 {
     (void)n_members;
-    const struct ceilings_meter *m = arg;
+    const struct cpu_ceilings *m = arg;
     memset(part(m, member), 1, part_bytes(m));
 }
 
 static void look_member(void *arg, int member, int n_members)
 {
-    struct ceilings_meter *m = arg;
+    struct cpu_ceilings *m = arg;
     if (n_members > 1) {
         pool_barrier(m->pool);
     }
@@ -263,9 +249,11 @@ static void wait_for(struct pool *p)
     }
 }
 
-static void look_once(struct ceilings_meter *m, const struct look *l)
+static void look_once(struct cpu_ceilings *m, const struct look *l)
 {
+    const enum ceilings_unit unit = reads(l) ? CEILINGS_BYTES : CEILINGS_OPERATIONS;
     if (!l->runs()) {
+        ceilings_keep(&m->best, l->kind, unit, "", 0);
         return;
     }
     m->fn = l->fn;
@@ -275,13 +263,13 @@ static void look_once(struct ceilings_meter *m, const struct look *l)
     for (int i = 0; i < m->n_members; i++) {
         done += m->done[i];
     }
-    keep(&m->best, l, done * 1e9 / (double)(m->end_ns - m->begin_ns));
-    if (l->kind == READS) { // never twice what a large cache may still hold
+    ceilings_keep(&m->best, l->kind, unit, l->name, done * 1e9 / (double)(m->end_ns - m->begin_ns));
+    if (reads(l)) { // never twice what a large cache may still hold
         m->read_at = (m->read_at + READ_BYTES) % part_bytes(m);
     }
 }
 
-void ceilings_look(struct ceilings_meter *m)
+void cpu_ceilings_look(struct cpu_ceilings *m)
 {
     for (int i = 0; i < LOOKS; i++) {
         for (size_t l = 0; l < sizeof looks / sizeof *looks; l++) {
@@ -290,25 +278,26 @@ void ceilings_look(struct ceilings_meter *m)
     }
 }
 
-const struct ceilings *ceilings_best(const struct ceilings_meter *m)
+const struct ceilings *cpu_ceilings_best(const struct cpu_ceilings *m)
 {
     return &m->best;
 }
 
-int ceilings_open(struct ceilings_meter **out, struct pool *pool, int n_members, struct err *e)
+int cpu_ceilings_open(struct cpu_ceilings **out, struct pool *pool, struct err *e)
 {
-    struct ceilings_meter *m = xcalloc(1, sizeof *m);
-    *m = (struct ceilings_meter){
+    struct cpu_ceilings *m = xcalloc(1, sizeof *m);
+    *m = (struct cpu_ceilings){
         .pool = pool,
-        .n_members = n_members,
-        .best = {.f32_name = "", .bf16_name = "", .int8_name = "", .tile_name = ""},
-        .done = xcalloc((size_t)n_members, sizeof *m->done),
-        .buffer = mem_pages(CEILINGS_BUFFER_BYTES),
+        .n_members = pool_size(pool),
+        .done = xcalloc((size_t)pool_size(pool), sizeof *m->done),
+        .buffer = mem_pages(CPU_CEILINGS_BYTES),
     };
+    snprintf(m->best.of, sizeof m->best.of, "%d thread%s", m->n_members,
+             m->n_members > 1 ? "s" : "");
     if (!m->buffer) {
-        ceilings_close(m);
+        cpu_ceilings_close(m);
         return err_set(e, ERR_ENV, "no memory for the %zu MiB that read bandwidth is measured on",
-                       CEILINGS_BUFFER_BYTES >> 20);
+                       CPU_CEILINGS_BYTES >> 20);
     }
     pool_submit(pool, touch, m);
     wait_for(pool);
@@ -316,10 +305,10 @@ int ceilings_open(struct ceilings_meter **out, struct pool *pool, int n_members,
     return 0;
 }
 
-void ceilings_close(struct ceilings_meter *m)
+void cpu_ceilings_close(struct cpu_ceilings *m)
 {
     if (m) {
-        mem_pages_free(m->buffer, CEILINGS_BUFFER_BYTES);
+        mem_pages_free(m->buffer, CPU_CEILINGS_BYTES);
         free(m->done);
         free(m);
     }
