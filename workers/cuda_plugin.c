@@ -12,11 +12,16 @@
 
 #define FILE_NAME "tidemark-cuda.so"
 
-/* The program's folder, with its slash. */
+/* The program's folder, with its slash: where a bundle says it is (bundle/start.c), or the system. */
 static void folder(char *out, size_t cap)
 {
-    const ssize_t n = readlink("/proc/self/exe", out, cap - 1);
-    out[n > 0 ? n : 0] = '\0';
+    const char *said = getenv("TIDEMARK_PROGRAM");
+    if (said) {
+        snprintf(out, cap, "%s", said);
+    } else {
+        const ssize_t n = readlink("/proc/self/exe", out, cap - 1);
+        out[n > 0 ? n : 0] = '\0';
+    }
     char *slash = strrchr(out, '/');
     if (slash) {
         slash[1] = '\0';
