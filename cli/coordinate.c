@@ -389,7 +389,7 @@ int coordinate_open(struct coordinator **out, struct world *w, const struct coor
     struct about about = {0};
     c->w = w;
     c->o = *o;
-    if (w->auto_why[0] != '\0') {
+    if (w->auto_why[0] != '\0' && !o->quiet) {
         log_info("run", "target.backend: auto takes the CPU (%s)", w->auto_why);
     }
     if (w->is_load) {

@@ -48,11 +48,11 @@ def config(folder, load_ranks, n_steps):
 
 
 def said(err):
-    """What was said on stderr besides progress and the log of finished steps."""
+    """What was said on stderr besides progress, the log of finished steps, and what `auto` took."""
     lines = [line.replace(CLEAR_LINE, "") for line in re.split(r"[\r\n]+", err)]
     return [line for line in lines
             if line and not PROGRESS.match(line) and not cli.AS_ROOT.match(line)
-            and not re.search(r" run: step \d+: ", line)]
+            and not re.search(r" run: (step \d+|target.backend): ", line)]
 
 
 class Crash(cli.TestCase):

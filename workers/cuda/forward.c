@@ -231,5 +231,5 @@ int forward_take_cache(struct forward *f, uint32_t n_blocks, struct err *e)
     }
     f->room.kv = kv;
     f->n_blocks = n_blocks;
-    return forward_graphs_record(f, e);
+    return f->is_warm ? forward_graphs_record(f, e) : 0;
 }

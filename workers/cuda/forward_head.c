@@ -98,8 +98,8 @@ static void queue_logits(struct forward *f, int first, int n)
         .wide = forward_is_wide(&w->head),
     };
     norm_queue(&norm, stream);
-    forward_check(f, "the last norm");
-    forward_product(f, &w->head, n, f->room.head_in, f->room.logits, false, NULL);
+    forward_ops_check(f, "the last norm");
+    forward_ops_product(f, &w->head, n, f->room.head_in, f->room.logits, false, NULL);
     const struct head_rows rows = {
         .n = n,
         .vocab = f->arch->vocab,
@@ -110,7 +110,7 @@ static void queue_logits(struct forward *f, int first, int n)
         .found = f->room.found + first,
     };
     head_queue(&rows, stream);
-    forward_check(f, "the largest logits");
+    forward_ops_check(f, "the largest logits");
 }
 
 /* Jobs first .. whose rows are among the n that are there; returns the next. */
@@ -132,7 +132,7 @@ static uint32_t queue_jobs(struct forward *f, uint32_t job, int first, int n)
     };
     if (end > job) {
         sample_queue(&s, gpu_stream(f->gpu));
-        forward_check(f, "sampling");
+        forward_ops_check(f, "sampling");
     }
     return end;
 }

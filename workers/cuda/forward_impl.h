@@ -98,6 +98,8 @@ struct forward {
     struct attention_row *rows;         // (max_rows)
     struct gpu_graph *graphs[FORWARD_GRAPHS];
     int64_t busy_ns;
+    bool
+        is_warm; // every kind of batch has run: what is loaded at first use cannot fall into a recording
 
     // of the batch at hand
     const struct forward_io *io;
@@ -147,10 +149,10 @@ static inline bool forward_is_wide(const struct device_matrix *m)
 }
 
 /* y = x . w^T (+ bias), or y += that: x (m, ldx) bfloat16, or float32 where w is. */
-void forward_product(struct forward *f, const struct device_matrix *w, int m, const void *x,
-                     float *y, bool add, const float *bias);
+void forward_ops_product(struct forward *f, const struct device_matrix *w, int m, const void *x,
+                         float *y, bool add, const float *bias);
 /* A failure is kept for whoever runs the batch; operations after it are left out. */
-void forward_check(struct forward *f, const char *what);
+void forward_ops_check(struct forward *f, const char *what);
 
 /* --- logits and ids ----------------------------------------------------------------------------- */
 

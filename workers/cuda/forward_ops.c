@@ -19,24 +19,24 @@ static const struct device_layer *layer_of(const struct forward *f, int layer)
     return &f->cfg.weights->layers[layer];
 }
 
-void forward_check(struct forward *f, const char *what)
+void forward_ops_check(struct forward *f, const char *what)
 {
     if (!f->failed) {
         f->failed = gpu_launched(f->gpu, what, f->e) != 0;
     }
 }
 
-/* As forward_product, of any part of a product that the caller has filled in. */
+/* As forward_ops_product, of any part of a product that the caller has filled in. */
 static void product(struct forward *f, const struct matmul *p)
 {
     if (!f->failed) {
         f->failed = gemm_queue(f->gemm, p, stream(f), f->e) != 0 && gpu_blame(f->gpu, f->e);
-        forward_check(f, "a product");
+        forward_ops_check(f, "a product");
     }
 }
 
-void forward_product(struct forward *f, const struct device_matrix *w, int m, const void *x,
-                     float *y, bool add, const float *bias)
+void forward_ops_product(struct forward *f, const struct device_matrix *w, int m, const void *x,
+                         float *y, bool add, const float *bias)
 {
     const struct matmul p = {
         .w = *w,
@@ -67,7 +67,7 @@ static void norm(struct forward *f, const float *weight, const struct device_mat
         .wide = weight && forward_is_wide(w),
     };
     norm_queue(&r, stream(f));
-    forward_check(f, "a norm");
+    forward_ops_check(f, "a norm");
 }
 
 /* Hidden states += y . w^T (+ bias); normed first where the family does that. */
@@ -75,10 +75,10 @@ static void residual(struct forward *f, const struct device_matrix *w, const voi
                      const float *bias, const float *post_norm)
 {
     if (!post_norm) {
-        forward_product(f, w, f->n, y, f->room.x, true, bias);
+        forward_ops_product(f, w, f->n, y, f->room.x, true, bias);
         return;
     }
-    forward_product(f, w, f->n, y, f->room.branch, false, bias);
+    forward_ops_product(f, w, f->n, y, f->room.branch, false, bias);
     norm(f, NULL, w, post_norm);
 }
 
@@ -91,7 +91,7 @@ static const void *narrowed(struct forward *f, const float *x, size_t n,
     }
     const struct narrow_values v = {.n = (int64_t)n, .x = x, .out = f->room.narrowed};
     narrow_queue(&v, stream(f));
-    forward_check(f, "rounding to bfloat16");
+    forward_ops_check(f, "rounding to bfloat16");
     return f->room.narrowed;
 }
 
@@ -135,7 +135,7 @@ static void begin(void *ctx)
         .x = f->room.x,
     };
     embed_queue(&r, stream(f));
-    forward_check(f, "the embedding");
+    forward_ops_check(f, "the embedding");
 }
 
 static void end(void *ctx)
@@ -149,7 +149,7 @@ static void qkv_in(struct forward *f, int layer)
 {
     const struct device_layer *l = layer_of(f, layer);
     norm(f, l->attn_norm, &l->qkv, NULL);
-    forward_product(f, &l->qkv, f->n, f->room.normed, f->room.qkv, false, NULL);
+    forward_ops_product(f, &l->qkv, f->n, f->room.normed, f->room.qkv, false, NULL);
     const struct cache_place p = {
         .layout = f->layout,
         .tokens = tokens(f),
@@ -161,7 +161,7 @@ static void qkv_in(struct forward *f, int layer)
         .q = f->room.q,
     };
     cache_place_queue(&p, stream(f));
-    forward_check(f, "rotation and cache");
+    forward_ops_check(f, "rotation and cache");
 }
 
 /* Each head's query meets W_UK: the part that is not rotated becomes latent. */
@@ -198,7 +198,7 @@ static void absorb(struct forward *f, const struct device_latent *l)
         .wide = f->layout.dtype == ARCH_F32,
     };
     cache_queries_queue(&q, stream(f));
-    forward_check(f, "queries");
+    forward_ops_check(f, "queries");
 }
 
 static void latent_in(struct forward *f, int layer)
@@ -207,7 +207,7 @@ static void latent_in(struct forward *f, int layer)
     const struct device_latent *d = &l->latent;
     const struct arch *a = f->arch;
     norm(f, l->attn_norm, &d->down, NULL);
-    forward_product(f, &d->down, f->n, f->room.normed, f->room.latents, false, NULL);
+    forward_ops_product(f, &d->down, f->n, f->room.normed, f->room.latents, false, NULL);
     const struct cache_latents c = {
         .layout = f->layout,
         .tokens = tokens(f),
@@ -222,9 +222,9 @@ static void latent_in(struct forward *f, int layer)
         .wide = forward_is_wide(&d->queries),
     };
     cache_latents_queue(&c, stream(f));
-    forward_check(f, "latents and cache");
+    forward_ops_check(f, "latents and cache");
     const void *x = a->latent.q_rank > 0 ? f->room.q_latents : f->room.normed;
-    forward_product(f, &d->queries, f->n, x, f->room.qkv, false, NULL);
+    forward_ops_product(f, &d->queries, f->n, x, f->room.qkv, false, NULL);
     absorb(f, d);
 }
 
@@ -280,7 +280,7 @@ static void attend(void *ctx, int layer, const struct layers_attention *a)
         .partials = f->room.partials,
     };
     attention_queue(&t, stream(f));
-    forward_check(f, "attention");
+    forward_ops_check(f, "attention");
 }
 
 /* Each head's weighted latents meet W_UV. */
@@ -319,7 +319,7 @@ static void mlp_in(void *ctx, int layer)
     struct forward *f = ctx;
     const struct device_layer *l = layer_of(f, layer);
     norm(f, l->mlp_norm, &l->gate_up, NULL);
-    forward_product(f, &l->gate_up, f->n, f->room.normed, f->room.gate_up, false, NULL);
+    forward_ops_product(f, &l->gate_up, f->n, f->room.normed, f->room.gate_up, false, NULL);
     const struct gate_rows g = {
         .n = f->n,
         .inner = l->down.n_cols,
@@ -329,7 +329,7 @@ static void mlp_in(void *ctx, int layer)
         .wide = forward_is_wide(&l->down),
     };
     gate_queue(&g, stream(f));
-    forward_check(f, "an activation");
+    forward_ops_check(f, "an activation");
 }
 
 static void mlp_out(void *ctx, int layer)
@@ -349,8 +349,8 @@ static void route(void *ctx, int layer)
     const struct arch *a = f->arch;
     const size_t each = (size_t)f->cfg.max_tokens * (size_t)a->moe.top_k;
     norm(f, l->mlp_norm, &x->router, NULL);
-    forward_product(f, &x->router, f->n, f->room.normed, f->room.router_logits, false,
-                    x->router_bias);
+    forward_ops_product(f, &x->router, f->n, f->room.normed, f->room.router_logits, false,
+                        x->router_bias);
     const struct route_tokens r = {
         .n = f->n,
         .n_experts = a->moe.n_experts,
@@ -375,7 +375,7 @@ static void route(void *ctx, int layer)
         .sorted = f->room.sorted,
     };
     route_sort_queue(&s, stream(f));
-    forward_check(f, "routing");
+    forward_ops_check(f, "routing");
 }
 
 static void expert_products(struct forward *f, const struct device_matrix *w, const float *bias,
@@ -396,7 +396,7 @@ static void expert_products(struct forward *f, const struct device_matrix *w, co
         .ldy = w->n_rows,
     };
     matmul_experts_queue(&p, stream(f));
-    forward_check(f, "products of experts");
+    forward_ops_check(f, "products of experts");
 }
 
 static void experts(void *ctx, int layer)
@@ -432,7 +432,7 @@ static void experts(void *ctx, int layer)
         .add = true,
     };
     matmul_mix_queue(&m, stream(f));
-    forward_check(f, "experts");
+    forward_ops_check(f, "experts");
 }
 
 /* --- the list ------------------------------------------------------------------------------------- */

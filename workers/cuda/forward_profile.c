@@ -34,7 +34,7 @@ static void fill(const struct forward *f, struct batch *b, struct kv_tables *t)
     kv_tables_apply(t, b);
 }
 
-/* The same again as single tokens: a graph. */
+/* The same again as single tokens. */
 static void keep_single(struct batch *b)
 {
     for (uint32_t i = 0; i < b->n_rows; i++) {
@@ -45,17 +45,22 @@ static void keep_single(struct batch *b)
     b->n_tokens = b->n_rows;
 }
 
+static int run_one(struct forward *f, const struct forward_io *io, struct err *e)
+{
+    return forward_run(f, io, clock_local_ns() + FORWARD_SETUP_NS, e);
+}
+
+/* Both kinds, then the second as a graph. */
 static int run_both(struct forward *f, struct batch *b, const struct kv_tables *t, struct err *e)
 {
     const size_t n = (size_t)f->cfg.max_tokens * (size_t)f->arch->hidden;
     float *in = xcalloc(n, sizeof *in), *out = xcalloc(n, sizeof *out);
     int32_t *ids = xcalloc(f->cfg.max_rows, sizeof *ids);
     const struct forward_io io = {.batch = b, .tables = t, .in = in, .out = out, .ids = ids};
-    int rc = forward_run(f, &io, clock_local_ns() + FORWARD_SETUP_NS, e);
-    if (rc == 0) {
-        keep_single(b);
-        rc = forward_run(f, &io, clock_local_ns() + FORWARD_SETUP_NS, e);
-    }
+    int rc = run_one(f, &io, e);
+    keep_single(b);
+    rc = rc || run_one(f, &io, e) || forward_graphs_record(f, e) || run_one(f, &io, e) ? -1 : 0;
+    f->is_warm = rc == 0;
     free(in);
     free(out);
     free(ids);
