@@ -218,7 +218,7 @@ int target_check(const struct target_config *t, const struct arch *a, struct err
         return err_set(e, ERR_INPUT, "target.tensor: %lld, but the cuda backend allows 1 only",
                        (long long)t->tensor);
     }
-    if (t->backend != TARGET_BACKEND_SIM && !(t->memory_fraction > 0)) {
+    if (t->backend == TARGET_BACKEND_CUDA && !(t->memory_fraction > 0)) {
         return err_set(e, ERR_INPUT, "target.memory_fraction must be above 0");
     }
     if (shard_init(&shard, a, 0, (int)t->tensor, e)) {

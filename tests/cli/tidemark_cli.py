@@ -340,12 +340,12 @@ AS_ROOT = re.compile(r"\S+ launch: running as root: ")  # said at every start, n
 
 
 def own_lines(err):
-    """Lines of stderr without the notices that mpirun, started by hand, frames with dashes."""
+    """Lines of stderr without the notices that mpirun, started by hand, frames with dashes, and without what `auto` took."""
     lines, in_notice = [], False
     for line in err.splitlines():
         if RULE.match(line):
             in_notice = not in_notice
-        elif not in_notice and line.strip() and not AS_ROOT.match(line):
+        elif not in_notice and line.strip() and not AS_ROOT.match(line) and " run: target.backend: auto" not in line:
             lines.append(line)
     return lines
 
