@@ -101,7 +101,11 @@ bool gpu_is_there(char *why, size_t cap)
     if (code == cudaSuccess && n > 0) {
         return true;
     }
-    snprintf(why, cap, "%s", code == cudaSuccess ? "no GPU" : cudaGetErrorString(code));
+    snprintf(why, cap, "%s",
+             code == cudaSuccess ? "no GPU"
+             : code == cudaErrorInsufficientDriver
+                 ? "no NVIDIA driver, or one too old for this CUDA"
+                 : cudaGetErrorString(code));
     cudaGetLastError(); // it would come back at the next look
     return false;
 }
