@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include <math.h>
 #include <stdint.h>
 
 /* What clocks can be held down by; the order is part of the file format: bit i of `throttle`. */
@@ -52,3 +53,20 @@ struct gpus_sample {
     uint16_t device;
     uint16_t reserved;
 };
+
+/* One of which nothing has been told yet. */
+static inline struct gpus_sample gpus_blank(int64_t t_ns)
+{
+    return (struct gpus_sample){
+        .t_ns = t_ns,
+        .energy_j = (double)NAN,
+        .memory_used_bytes = (double)NAN,
+        .power_w = NAN,
+        .sm_mhz = NAN,
+        .memory_mhz = NAN,
+        .gpu_util = NAN,
+        .memory_util = NAN,
+        .temperature_c = NAN,
+        .throttle = UINT32_MAX,
+    };
+}

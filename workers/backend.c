@@ -123,6 +123,17 @@ void backend_about(const struct backend *b, struct engine *out)
         out->n_weights > 0 ? (double)out->weight_bytes / (double)out->n_weights : (double)NAN;
 }
 
+void backend_about_model(struct engine *out, const struct arch *a, enum arch_dtype kv_dtype,
+                         uint32_t n_blocks, const struct moe_routing *routing)
+{
+    const bool is_moe = a->moe.n_experts > 0;
+    snprintf(out->kv_cache, sizeof out->kv_cache, "%s", arch_dtype_name(kv_dtype));
+    out->kv_blocks = n_blocks;
+    snprintf(out->moe_routing, sizeof out->moe_routing, "%s",
+             is_moe ? router_name(routing->kind) : "none");
+    out->moe_zipf = is_moe && routing->kind == ROUTER_ZIPF ? routing->s : (double)NAN;
+}
+
 bool backend_idle_class(const struct backend *b)
 {
     return b->ops->idle_class(b);

@@ -126,5 +126,9 @@ void backend_about(const struct backend *b, struct engine *out);
 bool backend_idle_class(const struct backend *b); // SCHED_IDLE granted
 void backend_destroy(struct backend *b);
 
+/* For a backend's `about`: the cache's format and room, and who chooses experts. */
+void backend_about_model(struct engine *out, const struct arch *a, enum arch_dtype kv_dtype,
+                         uint32_t n_blocks, const struct moe_routing *routing);
+
 /* What "auto" is here: "cuda" where there is a GPU, else "cpu" and in a few words why (cap). */
 const char *backend_auto(char *why, size_t cap);

@@ -255,18 +255,7 @@ void nvml_sample(const struct nvml *n, int index, struct gpus_sample *s)
     device d;
     struct utilisation u;
     int64_t begin_ns = clock_now_ns();
-    *s = (struct gpus_sample){
-        .t_ns = begin_ns,
-        .energy_j = NAN,
-        .memory_used_bytes = NAN,
-        .power_w = NAN,
-        .sm_mhz = NAN,
-        .memory_mhz = NAN,
-        .gpu_util = NAN,
-        .memory_util = NAN,
-        .temperature_c = NAN,
-        .throttle = UINT32_MAX,
-    };
+    *s = gpus_blank(begin_ns);
     if (n->by_index((unsigned)index, &d) != 0) {
         return;
     }

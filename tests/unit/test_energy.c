@@ -57,17 +57,9 @@ static void begin(struct rig *r, double per_bin)
 
 static struct gpus_sample blank(double t_s, uint16_t device)
 {
-    return (struct gpus_sample){.t_ns = ns(t_s),
-                                .energy_j = NAN,
-                                .memory_used_bytes = NAN,
-                                .power_w = NAN,
-                                .sm_mhz = NAN,
-                                .memory_mhz = NAN,
-                                .gpu_util = NAN,
-                                .memory_util = NAN,
-                                .temperature_c = NAN,
-                                .throttle = UINT32_MAX,
-                                .device = device};
+    struct gpus_sample s = gpus_blank(ns(t_s));
+    s.device = device;
+    return s;
 }
 
 static struct gpus_sample *add(struct rig *r, double t_s, uint16_t device)

@@ -171,13 +171,8 @@ static void about(const struct backend *base, struct engine *out)
     if (b->cpus) {
         cores_text(b->cpus, out->n_threads, out->cores, sizeof out->cores);
     }
-    snprintf(out->kv_cache, sizeof out->kv_cache, "%s", arch_dtype_name(b->kv_dtype));
     out->kv_bytes_per_token = phases_kv_bytes_per_token(b->phases);
-    out->kv_blocks = b->n_blocks;
-    const bool is_moe = b->arch.moe.n_experts > 0;
-    snprintf(out->moe_routing, sizeof out->moe_routing, "%s",
-             is_moe ? router_name(b->routing.kind) : "none");
-    out->moe_zipf = is_moe && b->routing.kind == ROUTER_ZIPF ? b->routing.s : (double)NAN;
+    backend_about_model(out, &b->arch, b->kv_dtype, b->n_blocks, &b->routing);
 }
 
 static void logits(struct backend *b, float *to)

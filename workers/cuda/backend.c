@@ -233,13 +233,8 @@ static void about(const struct backend *base, struct engine *out)
     out->n_threads = 1;
     snprintf(out->device, sizeof out->device, "%.80s", gpu_info(b->gpu)->name);
     snprintf(out->pci, sizeof out->pci, "%s", gpu_info(b->gpu)->pci);
-    snprintf(out->kv_cache, sizeof out->kv_cache, "%s", arch_dtype_name(b->kv_dtype));
     out->kv_bytes_per_token = (double)forward_block_bytes(b->forward) / BATCH_KV_BLOCK;
-    out->kv_blocks = b->n_blocks;
-    const bool is_moe = b->arch.moe.n_experts > 0;
-    snprintf(out->moe_routing, sizeof out->moe_routing, "%s",
-             is_moe ? router_name(b->routing.kind) : "none");
-    out->moe_zipf = is_moe && b->routing.kind == ROUTER_ZIPF ? b->routing.s : (double)NAN;
+    backend_about_model(out, &b->arch, b->kv_dtype, b->n_blocks, &b->routing);
 }
 
 static void logits(struct backend *b, float *to)

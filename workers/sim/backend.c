@@ -251,12 +251,10 @@ static void about(const struct backend *base, struct engine *out)
     tally_text(&t, out->weights, sizeof out->weights);
     tally_text(&t, out->weights_stored, sizeof out->weights_stored);
     snprintf(out->device, sizeof out->device, "simulated: %s", b->costs.source);
-    snprintf(out->kv_cache, sizeof out->kv_cache, "%s", arch_dtype_name(b->kv_dtype));
     out->kv_bytes_per_token = kv_bytes_per_token(b);
-    out->kv_blocks = b->n_blocks;
     // Costs count distinct experts of tokens that choose at random.
-    snprintf(out->moe_routing, sizeof out->moe_routing, "%s",
-             b->arch.moe.n_experts > 0 ? router_name(ROUTER_UNIFORM) : "none");
+    const struct moe_routing at_random = {.kind = ROUTER_UNIFORM};
+    backend_about_model(out, &b->arch, b->kv_dtype, b->n_blocks, &at_random);
 }
 
 static void destroy(struct backend *base)
