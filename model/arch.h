@@ -58,8 +58,9 @@ struct arch {
 
     float rms_eps;
     bool norm_plus_one; // norms multiply by 1 + w (Gemma-2)
-    bool post_norms;    // attention and MLP outputs are normed before they are added (Gemma-2)
-    float embed_scale;  // of embeddings; 1 but with Gemma-2
+    bool norm_rounds; // x / rms is rounded to bfloat16 before it meets w; not of F32 models (Llama)
+    bool post_norms;  // attention and MLP outputs are normed before they are added (Gemma-2)
+    float embed_scale; // of embeddings; 1 but with Gemma-2
     enum arch_activation activation;
     float logit_softcap; // c tanh(z / c) on logits; 0: none
 
@@ -120,6 +121,18 @@ static inline bool arch_is_moe(const struct arch *a, int layer)
 static inline bool arch_is_latent(const struct arch *a)
 {
     return a->latent.kv_rank > 0;
+}
+
+/* What hidden states are rounded to at the end of each layer, and go as from stage to stage. */
+static inline enum arch_dtype arch_carried(const struct arch *a)
+{
+    return a->dtype == ARCH_F32 ? ARCH_F32 : ARCH_BF16;
+}
+
+/* Bytes of n tokens' hidden states on their way. */
+static inline size_t arch_carried_bytes(const struct arch *a, size_t n_tokens)
+{
+    return n_tokens * (size_t)a->hidden * (arch_carried(a) == ARCH_F32 ? 4 : 2);
 }
 
 /* Positions that a token of this layer sees at most, itself included; 0: all before it. */

@@ -14,6 +14,7 @@ struct family {
     double rms_eps, rope_theta; // where the config leaves them out
     int head_dim;               // likewise; 0: hidden / heads
     bool tied_embedding;        // likewise
+    bool norm_rounds;           // in bfloat16
     int (*read)(const struct config_reader *r, struct arch *a);
 };
 
@@ -23,7 +24,7 @@ static int read_sizes(const struct config_reader *r, struct arch *a)
 {
     const json_t *o = r->root;
     if (config_reader_int(r, o, "num_hidden_layers", 1, ARCH_MAX_LAYERS, NULL, &a->n_layers) ||
-        config_reader_int(r, o, "hidden_size", 1, 1 << 17, NULL, &a->hidden) ||
+        config_reader_int(r, o, "hidden_size", 4, 1 << 17, NULL, &a->hidden) ||
         config_reader_int(r, o, "intermediate_size", 1, 1 << 20, NULL, &a->intermediate) ||
         config_reader_int(r, o, "num_attention_heads", 1, 1024, NULL, &a->n_heads) ||
         config_reader_int(r, o, "num_key_value_heads", 1, 1024, &a->n_heads, &a->n_kv_heads) ||
@@ -520,11 +521,11 @@ static int read_deepseek(const struct config_reader *r, struct arch *a)
 }
 
 static const struct family families[] = {
-    {"llama", 1e-6, 10000, 0, false, read_llama},
-    {"qwen2", 1e-6, 10000, 0, false, read_qwen2},
-    {"gemma2", 1e-6, 10000, 256, true, read_gemma2},
-    {"gpt_oss", 1e-5, 150000, 64, false, read_gpt_oss},
-    {"deepseek_v3", 1e-6, 10000, 2, false, read_deepseek}, // its heads are latent
+    {"llama", 1e-6, 10000, 0, false, true, read_llama},
+    {"qwen2", 1e-6, 10000, 0, false, true, read_qwen2},
+    {"gemma2", 1e-6, 10000, 256, true, false, read_gemma2},
+    {"gpt_oss", 1e-5, 150000, 64, false, false, read_gpt_oss},
+    {"deepseek_v3", 1e-6, 10000, 2, false, true, read_deepseek}, // its heads are latent
 };
 
 static const struct family *read_family(const struct config_reader *r, struct arch *a)
@@ -563,6 +564,7 @@ int arch_config_read(const struct config_reader *r, struct arch *a)
         return -1;
     }
     a->rms_eps = (float)eps;
+    a->norm_rounds = f->norm_rounds && arch_carried(a) != ARCH_F32;
     bool latent = f->read == read_deepseek;
     if ((!latent && read_head_dim(r, f->head_dim, a)) || f->read(r, a) ||
         read_rope(r, f->rope_theta, a) || read_quantisation(r, a)) {

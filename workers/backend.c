@@ -36,7 +36,7 @@ const char *backend_auto(char *why, size_t cap)
 }
 
 void backend_submit(struct backend *b, const struct batch *batch, const struct kv_tables *tables,
-                    const float *in, float *out, int32_t *ids, const struct sampler_jobs *jobs)
+                    const void *in, void *out, int32_t *ids, const struct sampler_jobs *jobs)
 {
     b->ops->submit(b, batch, tables, in, out, ids, jobs);
 }

@@ -55,7 +55,7 @@ struct backend_ops {
     const char *name;
     int (*create)(struct backend **out, const struct backend_config *cfg, struct err *e);
     void (*submit)(struct backend *b, const struct batch *batch, const struct kv_tables *tables,
-                   const float *in, float *out, int32_t *ids, const struct sampler_jobs *jobs);
+                   const void *in, void *out, int32_t *ids, const struct sampler_jobs *jobs);
     bool (*poll)(struct backend *b);
     void (*times)(const struct backend *b, int64_t *t_begin_ns, int64_t *t_end_ns);
     const char *(*kernels)(const struct backend *b);
@@ -78,14 +78,14 @@ int backend_create(struct backend **out, const struct backend_config *cfg,
                    struct err *e) ERR_CHECKED;
 
 /*
- * Start one batch; one at a time. `in` (n_tokens, hidden) f32 unless has_embed; `out` (n_tokens,
- * hidden) f32 unless has_head; `ids` (n_rows) when has_head: the id of rows with BATCH_SAMPLE, others
+ * Start one batch; one at a time. `in` (n_tokens, hidden) unless has_embed and `out` (n_tokens,
+ * hidden) unless has_head are of arch_carried; `ids` (n_rows) when has_head: the id of rows with BATCH_SAMPLE, others
  * -1. It is the greedy one but for rows that have a job (workers/sampler.h), whose results are filled in,
  * too; `jobs` may be NULL. BATCH_NOT_FINITE: there is no token, the row's logits are not numbers. Buffers, batch, tables and jobs stay untouched by the caller until
  * backend_poll says done.
  */
 void backend_submit(struct backend *b, const struct batch *batch, const struct kv_tables *tables,
-                    const float *in, float *out, int32_t *ids, const struct sampler_jobs *jobs);
+                    const void *in, void *out, int32_t *ids, const struct sampler_jobs *jobs);
 bool backend_poll(struct backend *b);
 /* Whether the batches so far could be computed. ERR_ENV: what failed; nothing is computed any more. */
 int backend_error(const struct backend *b, struct err *e) ERR_CHECKED;

@@ -7,8 +7,6 @@
 #include "model/sizes.h"
 #include "model/split.h"
 
-#define HIDDEN_BYTES 2 // of a value on its way to the next stage: bf16
-
 static double *layer_bytes(const struct arch *a)
 {
     double *bytes = xcalloc((size_t)a->n_layers, sizeof *bytes);
@@ -23,13 +21,13 @@ static void measure(struct capacity_split *s, const struct split_costs *c,
 {
     int equal[RECORD_MAX_STAGES + 1];
     double way_ns = 0;
+    const double hop_bytes = n_rows * (double)arch_carried_bytes(a, 1);
     split_equal(a->n_layers, s->pipeline, equal);
     for (int k = 0; k < s->pipeline; k++) {
         s->stage_ns[k] = split_stage_cost(c, s->pipeline, s->first, k);
         s->slowest_ns = fmax(s->slowest_ns, s->stage_ns[k]);
         s->equal_ns = fmax(s->equal_ns, split_stage_cost(c, s->pipeline, equal, k));
-        way_ns += s->stage_ns[k] +
-                  (s->pipeline > 1 ? costs_hop_ns(costs, n_rows * a->hidden * HIDDEN_BYTES) : 0);
+        way_ns += s->stage_ns[k] + (s->pipeline > 1 ? costs_hop_ns(costs, hop_bytes) : 0);
     }
     s->imbalance = split_imbalance(c, s->pipeline, s->first);
     s->tpot_ns = fmax(s->pipeline * s->slowest_ns, way_ns);

@@ -14,7 +14,7 @@
 /* A batch on its way through the stage. */
 struct passing {
     struct batch *batch;
-    void *in; // (n_tokens, hidden) f32, on loan from the transport; NULL at stage 0
+    void *in; // (n_tokens, hidden) of arch_carried, on loan from the transport; NULL at stage 0
 };
 
 struct stage {
@@ -62,7 +62,7 @@ size_t stage_max_message_bytes(const struct batch_limits *lim)
 
 static size_t hidden_bytes(const struct stage *st, uint32_t n_tokens)
 {
-    return (size_t)n_tokens * (size_t)st->cfg.arch->hidden * sizeof(float);
+    return arch_carried_bytes(st->cfg.arch, n_tokens);
 }
 
 static void place_stage(struct stage *st)
@@ -280,7 +280,7 @@ static int begin(struct stage *st, struct err *e)
     if (st->choices != NULL) {
         choices_apply(st->choices, p->batch);
     }
-    float *out = st->next < 0 ? NULL : transport_send_buffer(st->transport);
+    void *out = st->next < 0 ? NULL : transport_send_buffer(st->transport);
     backend_submit(st->cfg.backend, p->batch, &st->tables, p->in, out,
                    st->ids != NULL ? st->ids->ids : NULL,
                    st->choices != NULL ? choices_jobs(st->choices) : NULL);

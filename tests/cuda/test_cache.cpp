@@ -33,7 +33,8 @@ struct rope {
     int dim;
 
     explicit rope(int rope_dim)
-        : cosines((size_t)(N_POSITIONS * rope_dim / 2 + 1)), sines(cosines.host.size()), dim(rope_dim)
+        : cosines((size_t)(N_POSITIONS * rope_dim / 2 + 1)), sines(cosines.host.size()),
+          dim(rope_dim)
     {
         cosines.draw(-1, 1), sines.draw(-1, 1);
     }
@@ -82,12 +83,14 @@ static void expect_stored(const paged &cache, uint32_t row, uint32_t pos, int he
     expect_near(stored, most, most / 256 + 1e-6); // the largest number has the largest code
 }
 
-static double query_number(const device_array<float> &wide, const device_array<uint16_t> &narrow, bool is_wide, size_t i)
+static double query_number(const device_array<float> &wide, const device_array<uint16_t> &narrow,
+                           bool is_wide, size_t i)
 {
     return is_wide ? wide.host[i] : float_of_bits(narrow.host[i]);
 }
 
-static void check_place(arch_dtype dtype, int n_heads, int n_kv_heads, int dim, int rope_dim, bool has_bias)
+static void check_place(arch_dtype dtype, int n_heads, int n_kv_heads, int dim, int rope_dim,
+                        bool has_bias)
 {
     cache_layout layout;
     cache_layout_init(&layout, dtype, dim, dim, n_kv_heads, false);
@@ -100,7 +103,8 @@ static void check_place(arch_dtype dtype, int n_heads, int n_kv_heads, int dim, 
     device_array<uint16_t> q16(q32.host.size(), 0xffff);
     qkv.draw(-3, 3), bias.draw(-1, 1);
     cache_place p = {};
-    p.layout = layout, p.tokens = t.on_device(&cache), p.rope = r.on_device(), p.kv = cache.bytes.device();
+    p.layout = layout, p.tokens = t.on_device(&cache), p.rope = r.on_device(),
+    p.kv = cache.bytes.device();
     p.n_heads = n_heads, p.qkv = qkv.device(), p.bias = has_bias ? bias.device() : nullptr;
     p.q = dtype == ARCH_F32 ? (void *)q32.device() : (void *)q16.device();
     cache_place_queue(&p, nullptr);
@@ -154,7 +158,8 @@ static void nothing_else_is_written(void **state)
     device_array<float> qkv(6 * 64);
     device_array<uint16_t> q(2 * 64, 0xffff);
     cache_place p = {};
-    p.layout = layout, p.tokens = t.on_device(&cache), p.rope = r.on_device(), p.kv = cache.bytes.device();
+    p.layout = layout, p.tokens = t.on_device(&cache), p.rope = r.on_device(),
+    p.kv = cache.bytes.device();
     p.n_heads = 2, p.qkv = qkv.device(), p.q = q.device();
     cache_place_queue(&p, nullptr);
     device_finish();
@@ -166,7 +171,7 @@ static void nothing_else_is_written(void **state)
 
 /* --- latent attention ----------------------------------------------------------------------------------- */
 
-static std::vector<double> normed(const float *x, const float *w, size_t n, double eps)
+static std::vector<double> normed(const float *x, const float *w, size_t n, double eps, bool rounds)
 {
     double squares = 0;
     for (size_t i = 0; i < n; i++) {
@@ -174,12 +179,25 @@ static std::vector<double> normed(const float *x, const float *w, size_t n, doub
     }
     std::vector<double> out(n);
     for (size_t i = 0; i < n; i++) {
-        out[i] = x[i] / sqrt(squares / (double)n + eps) * w[i];
+        const double unit = x[i] / sqrt(squares / (double)n + eps);
+        out[i] = (rounds ? float_of_bits(bits_of_float((float)unit)) : unit) * w[i];
     }
     return out;
 }
 
-static void check_latents(arch_dtype dtype, size_t q_rank, size_t rank, int rope_dim)
+/* Small beside an eps of 1, so that norms leave them nearly as they are, and none rounds one way here, another there. */
+static void keep_off_ties(std::vector<float> &values)
+{
+    for (float &v : values) {
+        v *= 0x1p-10f;
+        uint32_t bits;
+        memcpy(&bits, &v, sizeof bits);
+        bits = (bits & 0xffff8000u) | (0x1000 + bits % 0x6000);
+        memcpy(&v, &bits, sizeof v);
+    }
+}
+
+static void check_latents(arch_dtype dtype, size_t q_rank, size_t rank, int rope_dim, bool rounds)
 {
     cache_layout layout;
     cache_layout_init(&layout, dtype, (int)rank + rope_dim, (int)rank, 1, true);
@@ -187,13 +205,20 @@ static void check_latents(arch_dtype dtype, size_t q_rank, size_t rank, int rope
     const size_t n = 7, size = rank + (size_t)rope_dim, ld = q_rank + size;
     tokens t(n);
     rope r(rope_dim);
-    device_array<float> latents(n * ld), q_norm(q_rank + 1), kv_norm(rank), q32(n * q_rank + 1, NAN);
+    device_array<float> latents(n * ld), q_norm(q_rank + 1), kv_norm(rank),
+        q32(n * q_rank + 1, NAN);
     device_array<uint16_t> q16(n * q_rank + 1, 0xffff);
     latents.draw(-3, 3), q_norm.draw(0.5f, 1.5f), kv_norm.draw(0.5f, 1.5f);
+    if (rounds) {
+        keep_off_ties(latents.host);
+    }
     const bool wide = dtype == ARCH_F32;
+    const float eps = rounds ? 1 : 1e-6f;
     cache_latents p = {};
-    p.layout = layout, p.tokens = t.on_device(&cache), p.rope = r.on_device(), p.kv = cache.bytes.device();
-    p.q_rank = (int)q_rank, p.eps = 1e-6f, p.latents = latents.device(), p.wide = wide;
+    p.layout = layout, p.tokens = t.on_device(&cache), p.rope = r.on_device(),
+    p.kv = cache.bytes.device();
+    p.q_rank = (int)q_rank, p.eps = eps, p.latents = latents.device(), p.wide = wide,
+    p.rounds = rounds;
     p.q_norm = q_norm.device(), p.kv_norm = kv_norm.device();
     p.q_latents = wide ? (void *)q32.device() : (void *)q16.device();
     cache_latents_queue(&p, nullptr);
@@ -204,11 +229,12 @@ static void check_latents(arch_dtype dtype, size_t q_rank, size_t rank, int rope
         if (t.row.host[i] == CACHE_NO_ROW) {
             continue;
         }
-        const std::vector<double> q = normed(x, q_norm.host.data(), q_rank, 1e-6);
+        const std::vector<double> q = normed(x, q_norm.host.data(), q_rank, eps, rounds);
         for (size_t d = 0; d < q_rank; d++) {
-            expect_near(query_number(q32, q16, wide, i * q_rank + d), q[d], fabs(q[d]) * (wide ? 1e-5 : 4e-3) + 1e-6);
+            expect_near(query_number(q32, q16, wide, i * q_rank + d), q[d],
+                        fabs(q[d]) * (wide ? 1e-5 : 4e-3) + 1e-6);
         }
-        std::vector<double> key = normed(x + q_rank, kv_norm.host.data(), rank, 1e-6);
+        std::vector<double> key = normed(x + q_rank, kv_norm.host.data(), rank, eps, rounds);
         key.insert(key.end(), x + q_rank + rank, x + ld);
         expect_stored(cache, t.row.host[i], t.pos.host[i], 0, false, r.turn(key, t.pos.host[i]));
     }
@@ -218,15 +244,19 @@ static void latents(void **state)
 {
     (void)state;
     for (arch_dtype dtype : dtypes) {
-        check_latents(dtype, 1536, 512, 64);
-        check_latents(dtype, 24, 40, 8);
-        check_latents(dtype, 0, 16, 8);
+        for (bool rounds : {false, true}) {
+            check_latents(dtype, 1536, 512, 64, rounds);
+            check_latents(dtype, 24, 40, 8, rounds);
+            check_latents(dtype, 0, 16, 8, rounds);
+        }
     }
 }
 
-static void check_queries(int n_heads, size_t nope, size_t rank, int rope_dim, bool wide, bool by_head)
+static void check_queries(int n_heads, size_t nope, size_t rank, int rope_dim, bool wide,
+                          bool by_head)
 {
-    const size_t n = 7, dim = nope + (size_t)rope_dim, size = rank + (size_t)rope_dim, h_n = (size_t)n_heads;
+    const size_t n = 7, dim = nope + (size_t)rope_dim, size = rank + (size_t)rope_dim,
+                 h_n = (size_t)n_heads;
     tokens t(n);
     rope r(rope_dim);
     device_array<float> heads(n * h_n * dim), absorbed(n * h_n * rank), q32(n * h_n * size, NAN);
@@ -234,7 +264,8 @@ static void check_queries(int n_heads, size_t nope, size_t rank, int rope_dim, b
     heads.draw(-2, 2), absorbed.draw(-2, 2);
     cache_queries p = {};
     p.tokens = t.on_device(nullptr), p.rope = r.on_device(), p.n_heads = n_heads;
-    p.head_dim = (int)dim, p.rank = (int)rank, p.heads = heads.device(), p.absorbed = absorbed.device();
+    p.head_dim = (int)dim, p.rank = (int)rank, p.heads = heads.device(),
+    p.absorbed = absorbed.device();
     p.absorbed_token = by_head ? rank : h_n * rank;
     p.absorbed_head = by_head ? n * rank : rank;
     p.wide = wide, p.q = wide ? (void *)q32.device() : (void *)q16.device();
@@ -247,12 +278,15 @@ static void check_queries(int n_heads, size_t nope, size_t rank, int rope_dim, b
             continue;
         }
         const std::vector<double> turned =
-            r.turn(std::vector<double>(heads.host.begin() + (long)(i * dim), heads.host.begin() + (long)((i + 1) * dim)),
+            r.turn(std::vector<double>(heads.host.begin() + (long)(i * dim),
+                                       heads.host.begin() + (long)((i + 1) * dim)),
                    t.pos.host[token]);
         for (size_t d = 0; d < size; d++) {
-            const double want = d < rank ? absorbed.host[token * p.absorbed_token + h * p.absorbed_head + d]
-                                         : turned[nope + d - rank];
-            expect_near(query_number(q32, q16, wide, i * size + d), want, wide ? 1e-6 : fabs(want) / 256 + 1e-6);
+            const double want =
+                d < rank ? absorbed.host[token * p.absorbed_token + h * p.absorbed_head + d]
+                         : turned[nope + d - rank];
+            expect_near(query_number(q32, q16, wide, i * size + d), want,
+                        wide ? 1e-6 : fabs(want) / 256 + 1e-6);
         }
     }
 }

@@ -10,8 +10,8 @@ shapes are chosen to be awkward: grouped queries, a head size that is neither hi
 a vector, an odd vocabulary, windows shorter than the prompt in some layers and none in others, experts in
 some layers and none in others, biases and norms that are not what training starts from. Seeds are tried in
 turn until no greedy choice is closer than MARGIN, at least DIFFERENT ids come up, and bfloat16 activations
-(transformers' own, on the same weights) stay within BF16_DISTANCE of the float32 logits: then no expert
-hangs on the last bit.
+(transformers' own, on the same weights) stay within BF16_DISTANCE of the float32 logits, as do, where weights are
+not float32, hidden states and norms that round as tidemark's do: then no expert hangs on the last bit.
 
 *_f32: float32, config.json as transformers writes it now (rope_parameters, layer_types, dtype).
 *_bf16: bfloat16, config.json as published ones are (rope_theta, rope_scaling with `type`, torch_dtype).
@@ -31,6 +31,7 @@ from safetensors.torch import save_file
 HERE = pathlib.Path(__file__).parent
 N_PROMPT, N_IDS = 150, 128
 MARGIN, BF16_DISTANCE, DIFFERENT = 2e-3, 2.2e-2, 8
+ROUNDINGS = 20
 POSITIONS = [0, 1, 2, 14, 15, 16, 17, 18, 19, 20, 21, 22, 47, 63, 64, 100, 127, 128, 129, 143, 144, 149]
 VOCAB = 97
 COMMON = dict(vocab_size=VOCAB, max_position_embeddings=320, bos_token_id=1, eos_token_id=2)
@@ -185,8 +186,32 @@ def generate(model, prompt):
 
 
 def bf16_distance(model, prompt, logits):
-    rounded = copy.deepcopy(model).to(torch.bfloat16)(prompt).logits[0, POSITIONS].to(torch.float32)
-    return float((rounded - logits).norm() / logits.norm())
+    got = copy.deepcopy(model).to(torch.bfloat16)(prompt).logits[0, POSITIONS].to(torch.float32)
+    return float((got - logits).norm() / logits.norm())
+
+
+def rounded(x):
+    return x.to(torch.bfloat16).to(torch.float32)
+
+
+def rounded_somehow(x):
+    return rounded(x * (1 + 2**-8 * (torch.rand(x.shape) - 0.5)))
+
+
+def carried_distance(model, prompt, logits, inputs):
+    """Likewise where only hidden states between layers are rounded, what norms round before their weight, and, with
+    `inputs`, what matrices are multiplied with, up or down as it comes."""
+    model = copy.deepcopy(model)
+    for name, module in model.named_modules():
+        if inputs and (isinstance(module, torch.nn.Linear) or name.endswith(".experts")):
+            module.register_forward_pre_hook(lambda m, args: (rounded_somehow(args[0]), *args[1:]))
+    for layer in model.model.layers:
+        layer.register_forward_hook(lambda module, args, out: rounded(out))
+    for norm in model.modules():
+        if type(norm).__name__ in ("LlamaRMSNorm", "Qwen2RMSNorm", "DeepseekV3RMSNorm"):
+            norm.forward = lambda x, n=norm: n.weight * rounded(
+                x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + n.variance_epsilon))
+    return float((model(prompt).logits[0, POSITIONS] - logits).norm() / logits.norm())
 
 
 def try_seed(family, config, storage, seed):
@@ -200,6 +225,9 @@ def try_seed(family, config, storage, seed):
     with torch.no_grad():
         logits = model(prompt).logits[0, POSITIONS].contiguous()
         distance = bf16_distance(model, prompt, logits)
+        for draw in range(0 if storage == "f32" else ROUNDINGS):
+            if distance <= BF16_DISTANCE:
+                distance = max(distance, carried_distance(model, prompt, logits, draw > 0))
         ids, margin = generate(model, prompt) if distance <= BF16_DISTANCE else ([], 0)
     print(f"  seed {seed}: margin {margin:.2g}, bf16 {distance:.2g}, {len(set(ids))} ids, "
           f"largest logit {float(logits.abs().max()):.3g}")
@@ -234,7 +262,7 @@ def present_config(model, storage, config, folder):
 def published_config(model, storage, config, folder):
     old = dict(architectures=[type(model).__name__], model_type=model.config.model_type, torch_dtype="bfloat16",
                **{"tie_word_embeddings": model.config.tie_word_embeddings, **config})
-    rope = old.pop("rope_parameters")
+    rope = dict(old.pop("rope_parameters"))
     old["rope_theta"] = rope.pop("rope_theta")
     kind = rope.pop("rope_type")
     if kind != "default":
@@ -262,7 +290,7 @@ def write(name, family, config, storage, write_config):
     folder.mkdir(exist_ok=True)
     print(name)
     config = {**COMMON, **config}
-    found = next(filter(None, (try_seed(family, config, storage, seed) for seed in range(1, 500))))
+    found = next(filter(None, (try_seed(family, config, storage, seed) for seed in range(1, 2000))))
     model, stored, logits, golden = found
     if storage == "fp8":  # what published checkpoints hold behind the last layer is not the model's
         stored[f"model.layers.{config['num_hidden_layers']}.eh_proj.weight"] = torch.zeros(2, 3).bfloat16()

@@ -120,7 +120,7 @@ static void open_stage(struct chain *c, int s, uint32_t n_blocks)
         must(backend_create(&stage->ranks[r], &cfg, &e), &e);
     }
     must(kv_tables_init(&stage->tables, c->cfg.n_slots, blocks_for(c->cfg.context), &e), &e);
-    stage->out = xcalloc(n * (size_t)c->cfg.max_tokens * (size_t)c->arch.hidden, sizeof(float));
+    stage->out = xcalloc(n, arch_carried_bytes(&c->arch, c->cfg.max_tokens));
 }
 
 void chain_open(struct chain *c, const struct chain_config *cfg)
@@ -213,12 +213,12 @@ void chain_step(struct chain *c, const struct chain_row *rows, uint32_t n_rows)
     }
     c->busy_ns = 0;
     const size_t n = (size_t)c->cfg.n_tensor;
-    const size_t hidden = (size_t)c->cfg.max_tokens * (size_t)c->arch.hidden; // of one rank
+    const size_t hidden = arch_carried_bytes(&c->arch, c->cfg.max_tokens); // of one rank
     for (int s = 0; s < c->cfg.n_stages; s++) {
         struct chain_stage *stage = &c->stages[s];
         kv_tables_apply(&stage->tables, c->batch);
         for (size_t r = 0; r < n; r++) {
-            const float *in = s > 0 ? c->stages[s - 1].out + r * hidden : NULL;
+            const void *in = s > 0 ? c->stages[s - 1].out + r * hidden : NULL;
             backend_submit(stage->ranks[r], c->batch, &stage->tables, in, stage->out + r * hidden,
                            c->ids + r * c->cfg.max_rows, &c->jobs);
         }

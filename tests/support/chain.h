@@ -34,7 +34,7 @@ struct chain_stage {
     struct chain_group *group;
     struct chain_place *places; // (n_tensor)
     struct kv_tables tables;
-    float *out; // (n_tensor, max_tokens, hidden): hidden states for the next stage
+    char *out; // (n_tensor, max_tokens, hidden) of arch_carried: for the next stage
 };
 
 struct chain {

@@ -295,7 +295,7 @@ static const struct bad {
     {"{\"model_type\": \"llama\", \"model_type\": \"llama\"}", "not JSON"},
     {"{\"model_type\": \"llama\", \"num_hidden_layers\": 2}", "hidden_size is missing"},
     {"{\"model_type\": \"llama\", \"num_hidden_layers\": 2, \"hidden_size\": 200000}",
-     "hidden_size must be a whole number from 1 to 131072"},
+     "hidden_size must be a whole number from 4 to 131072"},
     {"{\"model_type\": \"llama\", \"num_hidden_layers\": 2, \"hidden_size\": 8}",
      "intermediate_size is missing"},
     {"{\"model_type\": \"llama\", \"num_hidden_layers\": 2, \"hidden_size\": 8, "

@@ -381,9 +381,14 @@ static void halves_round_as_hardware_does(void **state)
 
 /* --- the rest --------------------------------------------------------------------------------- */
 
-static void norms(void **state)
+static double rounded(double v)
 {
-    (void)state;
+    return (double)bf16_to_f32(bf16_from_f32((float)v));
+}
+
+/* With and without rounding before w; sums in another order may round a value up that we round down. */
+static void norms_of(bool rounds)
+{
     const int sizes[] = {1, 8, 16, 24, 100, 512};
     for (int i = 0; i < 6 * n_sets; i++) {
         const int n = sizes[i % 6];
@@ -393,10 +398,15 @@ static void norms(void **state)
             squares += (double)x[j] * (double)x[j];
         }
         double scale = 1 / sqrt(squares / n + (double)1e-5f);
-        sets[i / 6]->rmsnorm(y, x, w, n, 1e-5f);
+        const struct kernels_norm norm = {.w = w, .eps = 1e-5f, .rounds = rounds};
+        sets[i / 6]->rmsnorm(y, x, &norm, n);
         for (int j = 0; j < n; j++) {
-            double want = (double)x[j] * scale * (double)w[j];
-            expect_near(y[j], want, (n / 8 + 8) * (double)FLT_EPSILON * fabs(want));
+            const double unit = (double)x[j] * scale, near = (n / 8 + 8) * (double)FLT_EPSILON;
+            const double low = rounds ? rounded(unit * (1 - near)) : unit * (1 - near);
+            const double high = rounds ? rounded(unit * (1 + near)) : unit * (1 + near);
+            const double want = (low + high) / 2 * (double)w[j];
+            expect_near(y[j], want,
+                        (fabs(high - low) / 2 + near * fabs(unit)) * fabs((double)w[j]));
         }
         for (int j = n; j < matrix_padded(n); j++) {
             assert_true(y[j] == 0);
@@ -405,6 +415,38 @@ static void norms(void **state)
         free(w);
         free(y);
     }
+}
+
+static void norms(void **state)
+{
+    (void)state;
+    norms_of(false);
+    norms_of(true);
+}
+
+static void rounding(void **state)
+{
+    (void)state;
+    float *x = numbers(100, 14), y[100];
+    x[0] = 1 + 0x1p-8f; // ties go to even
+    x[1] = 1 + 0x3p-8f;
+    x[2] = -FLT_MAX; // overflows
+    x[3] = INFINITY;
+    x[4] = 0x1p-130f;
+    const uint32_t all_ones = 0x7fffffff;
+    memcpy(&x[5], &all_ones, sizeof all_ones); // a NaN that must not become -0
+    for (int i = 0; i < n_sets; i++) {
+        for (int n = 0; n <= 100; n += 20) {
+            memcpy(y, x, sizeof y);
+            sets[i]->round(y, n);
+            for (int j = 0; j < 100; j++) {
+                const float want = j < n ? bf16_to_f32(bf16_from_f32(x[j])) : x[j];
+                assert_true(isnan(x[j]) ? isnan(y[j]) : y[j] == want);
+            }
+        }
+    }
+    assert_true(y[0] == 1 && y[1] == 1 + 0x1p-6f && y[2] == -INFINITY);
+    free(x);
 }
 
 static void rotations(void **state)
@@ -546,6 +588,7 @@ int main(void)
         cmocka_unit_test(integers_are_the_nearest),
         cmocka_unit_test(blocks_of_gguf_are_taken_as_they_are),
         cmocka_unit_test(norms),
+        cmocka_unit_test(rounding),
         cmocka_unit_test(rotations),
         cmocka_unit_test(activations),
         cmocka_unit_test(caps),

@@ -17,7 +17,11 @@
 
 static struct arch arch_of(int n_layers)
 {
-    return (struct arch){.n_layers = n_layers, .hidden = 1024, .vocab = 100, .max_context = 4096};
+    return (struct arch){.n_layers = n_layers,
+                         .hidden = 1024,
+                         .vocab = 100,
+                         .max_context = 4096,
+                         .dtype = ARCH_BF16};
 }
 
 static struct virtual_config config_of(const struct arch *a, const struct costs *c, int n_stages,

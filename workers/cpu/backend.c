@@ -122,7 +122,7 @@ static void run_member(void *arg, int member, int n_members)
 }
 
 static void submit(struct backend *base, const struct batch *batch, const struct kv_tables *tables,
-                   const float *in, float *out, int32_t *ids, const struct sampler_jobs *jobs)
+                   const void *in, void *out, int32_t *ids, const struct sampler_jobs *jobs)
 {
     struct cpu *b = cpu_of(base);
     const struct phases_io io = {

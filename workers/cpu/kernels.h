@@ -85,6 +85,12 @@ struct kernels_shape {
     int unit;                 // whole multiples of this; max_rows is one
 };
 
+struct kernels_norm {
+    const float *w; // (n) and its pad
+    float eps;
+    bool rounds; // to bfloat16 before w
+};
+
 struct kernels {
     const char *name;
     enum kernels_input bf16_form;   // of inputs to BF16 matrices
@@ -94,7 +100,9 @@ struct kernels {
     /* One row of n values in another form, pads (kernels_row_bytes) included. */
     void (*narrow)(enum kernels_input form, const float *x, int n, void *out);
     /* out = x / sqrt(mean(x^2) + eps) * w over n values and their pad (Zhang, Sennrich 2019). */
-    void (*rmsnorm)(float *out, const float *x, const float *w, int n, float eps);
+    void (*rmsnorm)(float *out, const float *x, const struct kernels_norm *norm, int n);
+    /* x rounded to bfloat16, n values. */
+    void (*round)(float *x, int n);
     /* Rotate the pairs (j, j + half) of one head by its position's angles (Su et al. 2021). */
     void (*rope)(float *x, const float *cosines, const float *sines, int half);
     /* out = act(gate, up); gate and up alternate in panels of 16. */

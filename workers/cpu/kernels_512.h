@@ -130,8 +130,9 @@ INLINE void k512_fetch(const char *line, bool soon)
         6, K512_PANELS, 12, 1 /* each cell has a sum in floats and one in integers */              \
     }
 #define K512_SHARED                                                                                \
-    .rmsnorm = vectors_512_rmsnorm, .rope = vectors_512_rope, .gate = vectors_512_gate,            \
-    .softcap = vectors_512_softcap, .max = vectors_512_max, .exp_sum = vectors_512_exp_sum
+    .rmsnorm = vectors_512_rmsnorm, .round = vectors_512_round, .rope = vectors_512_rope,          \
+    .gate = vectors_512_gate, .softcap = vectors_512_softcap, .max = vectors_512_max,              \
+    .exp_sum = vectors_512_exp_sum
 
 /* KERNELS_F32 inputs, with weights of any float: for the sets above kernels_avx512.c's. */
 void kernels_avx512_float_tile(const struct kernels_tile *t);

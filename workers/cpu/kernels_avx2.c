@@ -341,7 +341,29 @@ INLINE float sum_lanes(__m256 v)
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
 
-static void rmsnorm(float *out, const float *x, const float *w, int n, float eps)
+/* To bfloat16 and back: to nearest, ties to even; a NaN stays one. */
+INLINE __m256 rounded(__m256 v)
+{
+    const __m256i bits = _mm256_castps_si256(v), one = _mm256_set1_epi32(1);
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), one);
+    const __m256i up = _mm256_add_epi32(_mm256_set1_epi32(0x7fff), odd);
+    const __m256i upper = _mm256_set1_epi32((int)0xffff0000u);
+    const __m256 near = _mm256_castsi256_ps(_mm256_and_si256(_mm256_add_epi32(bits, up), upper));
+    return _mm256_blendv_ps(near, v, _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+}
+
+static void round_all(float *x, int n)
+{
+    int i = 0;
+    for (; i + VEC <= n; i += VEC) {
+        _mm256_storeu_ps(x + i, rounded(_mm256_loadu_ps(x + i)));
+    }
+    for (; i < n; i++) {
+        x[i] = _mm256_cvtss_f32(rounded(_mm256_set1_ps(x[i])));
+    }
+}
+
+static void rmsnorm(float *out, const float *x, const struct kernels_norm *norm, int n)
 {
     struct pair sum = {_mm256_setzero_ps(), _mm256_setzero_ps()};
     size_t padded = (size_t)matrix_padded(n);
@@ -351,10 +373,11 @@ static void rmsnorm(float *out, const float *x, const float *w, int n, float eps
         sum.hi = _mm256_fmadd_ps(v.hi, v.hi, sum.hi);
     }
     float mean = sum_lanes(_mm256_add_ps(sum.lo, sum.hi)) / (float)n;
-    __m256 scale = _mm256_set1_ps(1.0f / sqrtf(mean + eps));
+    __m256 scale = _mm256_set1_ps(1.0f / sqrtf(mean + norm->eps));
     for (size_t i = 0; i < padded; i += VEC) {
         __m256 v = _mm256_mul_ps(_mm256_loadu_ps(x + i), scale);
-        _mm256_storeu_ps(out + i, _mm256_mul_ps(v, _mm256_loadu_ps(w + i)));
+        v = norm->rounds ? rounded(v) : v;
+        _mm256_storeu_ps(out + i, _mm256_mul_ps(v, _mm256_loadu_ps(norm->w + i)));
     }
 }
 
@@ -532,6 +555,7 @@ const struct kernels kernels_avx2 = {
     .tile = tile,
     .narrow = narrow_row,
     .rmsnorm = rmsnorm,
+    .round = round_all,
     .rope = rope,
     .gate = gate,
     .softcap = softcap,

@@ -140,15 +140,28 @@ static void tile(const struct kernels_tile *t)
 
 /* --- vectors ---------------------------------------------------------------------------------- */
 
-static void rmsnorm(float *out, const float *x, const float *w, int n, float eps)
+static float rounded(float v)
+{
+    return bf16_to_f32(bf16_from_f32(v));
+}
+
+static void round_all(float *x, int n)
+{
+    for (int i = 0; i < n; i++) {
+        x[i] = rounded(x[i]);
+    }
+}
+
+static void rmsnorm(float *out, const float *x, const struct kernels_norm *norm, int n)
 {
     float sum = 0;
     for (int i = 0; i < n; i++) {
         sum += x[i] * x[i];
     }
-    float scale = 1.0f / sqrtf(sum / (float)n + eps);
+    float scale = 1.0f / sqrtf(sum / (float)n + norm->eps);
     for (int i = 0; i < matrix_padded(n); i++) {
-        out[i] = x[i] * scale * w[i];
+        const float v = x[i] * scale;
+        out[i] = (norm->rounds ? rounded(v) : v) * norm->w[i];
     }
 }
 
@@ -227,6 +240,7 @@ const struct kernels kernels_portable = {
     .tile = tile,
     .narrow = narrow_row,
     .rmsnorm = rmsnorm,
+    .round = round_all,
     .rope = rope,
     .gate = gate,
     .softcap = softcap,

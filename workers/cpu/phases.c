@@ -2,6 +2,7 @@
 
 #include "core/mem.h"
 #include "workers/cpu/phases_impl.h"
+#include "workers/weights/bf16.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -318,13 +319,20 @@ int phases_impl_next(const struct phases_walk *w, int layer, enum phases_counter
                                      memory_order_relaxed);
 }
 
+struct kernels_norm phases_impl_norm(const struct phases *p, const float *w)
+{
+    const struct arch *a = p->cfg.arch;
+    return (struct kernels_norm){.w = w, .eps = a->rms_eps, .rounds = a->norm_rounds};
+}
+
 static void norm_rows(const struct phases *p, float *out, const float *weight,
                       const uint32_t *tokens, struct phases_range r)
 {
+    const struct kernels_norm norm = phases_impl_norm(p, weight);
     for (int i = r.from; i < r.to; i++) {
         size_t token = tokens ? tokens[i] : (size_t)i;
-        p->cfg.kernels->rmsnorm(out + (size_t)i * p->ld.hidden, p->x + token * p->ld.hidden, weight,
-                                p->cfg.arch->hidden, p->cfg.arch->rms_eps);
+        p->cfg.kernels->rmsnorm(out + (size_t)i * p->ld.hidden, p->x + token * p->ld.hidden, &norm,
+                                p->cfg.arch->hidden);
     }
 }
 
@@ -413,20 +421,37 @@ static void sum_ranks(const struct phases_walk *w, float *x)
     phases_impl_meet(w);
 }
 
-void phases_impl_add_branch(const struct phases_walk *w, const float *norm)
+bool phases_impl_rounds(const struct phases *p)
+{
+    return arch_carried(p->cfg.arch) != ARCH_F32;
+}
+
+void phases_impl_round(const struct phases *p, struct phases_range panels)
+{
+    const size_t first = (size_t)panels.from * MATRIX_PANEL;
+    const int n = (panels.to - panels.from) * MATRIX_PANEL;
+    for (size_t i = 0; phases_impl_rounds(p) && i < (size_t)p->n_tokens; i++) {
+        p->cfg.kernels->round(p->x + i * p->ld.hidden + first, n);
+    }
+}
+
+void phases_impl_add_branch(const struct phases_walk *w, const float *norm, bool is_last)
 {
     const struct phases *p = w->p;
+    const struct kernels_norm how = phases_impl_norm(p, norm);
     phases_impl_meet(w);
     sum_ranks(w, p->branch);
     const struct phases_range r = phases_impl_share(w, p->n_tokens);
     for (int i = r.from; i < r.to; i++) {
         float *branch = p->branch + (size_t)i * p->ld.hidden, *x = p->x + (size_t)i * p->ld.hidden;
         if (norm) {
-            p->cfg.kernels->rmsnorm(branch, branch, norm, p->cfg.arch->hidden,
-                                    p->cfg.arch->rms_eps);
+            p->cfg.kernels->rmsnorm(branch, branch, &how, p->cfg.arch->hidden);
         }
         for (size_t k = 0; k < p->ld.hidden; k++) {
             x[k] += branch[k];
+        }
+        if (is_last && phases_impl_rounds(p)) {
+            p->cfg.kernels->round(x, (int)p->ld.hidden);
         }
     }
 }
@@ -445,7 +470,9 @@ void phases_impl_residual(const struct phases_walk *w, const struct phases_resid
         add_bias(p, apart ? p->branch : p->x, r->bias, panels);
     }
     if (apart) {
-        phases_impl_add_branch(w, r->norm);
+        phases_impl_add_branch(w, r->norm, r->is_last);
+    } else if (r->is_last) {
+        phases_impl_round(p, panels);
     }
     phases_impl_meet(w);
 }
@@ -468,6 +495,35 @@ static void embed(const struct phases *p, int32_t id, float *x)
     }
 }
 
+/* A token's hidden state as it travels: float32 or bfloat16, whose values it has by now. */
+static void take_in(const struct phases *p, size_t token, float *x)
+{
+    const size_t hidden = (size_t)p->cfg.arch->hidden;
+    const char *in = (const char *)p->io.in + arch_carried_bytes(p->cfg.arch, token);
+    if (!phases_impl_rounds(p)) {
+        memcpy(x, in, hidden * sizeof *x);
+        return;
+    }
+    const uint16_t *halves = (const uint16_t *)(const void *)in;
+    for (size_t k = 0; k < hidden; k++) {
+        x[k] = bf16_to_f32(halves[k]);
+    }
+}
+
+static void give_out(const struct phases *p, size_t token, const float *x)
+{
+    const size_t hidden = (size_t)p->cfg.arch->hidden;
+    char *out = (char *)p->io.out + arch_carried_bytes(p->cfg.arch, token);
+    if (!phases_impl_rounds(p)) {
+        memcpy(out, x, hidden * sizeof *x);
+        return;
+    }
+    uint16_t *halves = (uint16_t *)(void *)out;
+    for (size_t k = 0; k < hidden; k++) {
+        halves[k] = bf16_from_f32(x[k]);
+    }
+}
+
 static void begin(void *ctx)
 {
     const struct phases_walk *w = ctx;
@@ -479,7 +535,7 @@ static void begin(void *ctx)
         if (p->cfg.part.has_embed) {
             embed(p, p->io.batch->tokens[i], x);
         } else {
-            memcpy(x, p->io.in + (size_t)i * hidden, hidden * sizeof *x);
+            take_in(p, (size_t)i, x);
         }
         memset(x + hidden, 0, (p->ld.hidden - hidden) * sizeof *x);
     }
@@ -492,12 +548,10 @@ static void begin(void *ctx)
 static void end(void *ctx)
 {
     const struct phases_walk *w = ctx;
-    struct phases *p = w->p;
-    const size_t hidden = (size_t)p->cfg.arch->hidden;
+    const struct phases *p = w->p;
     const struct phases_range r = phases_impl_share(w, p->n_tokens);
     for (int i = r.from; i < r.to; i++) {
-        memcpy(p->io.out + (size_t)i * hidden, p->x + (size_t)i * p->ld.hidden,
-               hidden * sizeof *p->x);
+        give_out(p, (size_t)i, p->x + (size_t)i * p->ld.hidden);
     }
     phases_impl_meet(w);
 }

@@ -108,9 +108,11 @@ static void place_latent(const struct phases *p, int layer, const struct batch_r
     const int q_rank = a->latent.q_rank, rank = a->latent.kv_rank;
     float *q = p->latent + i * p->ld.latent, *c = q + matrix_padded(q_rank);
     if (q_rank > 0) {
-        p->cfg.kernels->rmsnorm(q, q, weights->q_norm, q_rank, a->rms_eps);
+        const struct kernels_norm norm = phases_impl_norm(p, weights->q_norm);
+        p->cfg.kernels->rmsnorm(q, q, &norm, q_rank);
     }
-    p->cfg.kernels->rmsnorm(c, c, weights->kv_norm, rank, a->rms_eps);
+    const struct kernels_norm norm = phases_impl_norm(p, weights->kv_norm);
+    p->cfg.kernels->rmsnorm(c, c, &norm, rank);
     rotate(p, c, p->cache.key_dim, pos);
     cache_store_key(&p->cache, kv_at(p, layer, r, pos, 0), pos % BATCH_KV_BLOCK, c);
 }

@@ -157,6 +157,13 @@ void phases_impl_product(const struct phases *p, const struct matrix *w, struct 
                          const struct kernels_rows *x, int m, const float *bias, float *y,
                          size_t ldy);
 
+/* How the model's norms go with these weights. */
+struct kernels_norm phases_impl_norm(const struct phases *p, const float *w);
+
+/* Whether hidden states are rounded at the end of a layer (arch_carried); and those columns of all tokens. */
+bool phases_impl_rounds(const struct phases *p);
+void phases_impl_round(const struct phases *p, struct phases_range panels);
+
 /* Whether hidden states grow by way of p->branch: it is normed, or summed over ranks. */
 bool phases_impl_apart(const struct phases *p, const float *norm);
 
@@ -165,6 +172,7 @@ struct phases_residual {
     const struct matrix *m;
     const float *bias, *norm; // or NULL
     bool onto;                // p->branch holds a part of the same sum
+    bool is_last;             // of its layer
 };
 
 /* Hidden states += y . m^T (+ bias), split by panels. */
@@ -172,7 +180,7 @@ void phases_impl_residual(const struct phases_walk *w, const struct phases_resid
                           const float *y, size_t ldy);
 
 /* Hidden states += p->branch, which members have filled: summed over ranks, normed. */
-void phases_impl_add_branch(const struct phases_walk *w, const float *norm);
+void phases_impl_add_branch(const struct phases_walk *w, const float *norm, bool is_last);
 
 /* The operations of layers.h; ctx is a struct phases_walk. */
 void phases_attn_in(void *ctx, int layer);

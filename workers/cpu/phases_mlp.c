@@ -28,6 +28,7 @@ void phases_mlp_out(void *ctx, int layer)
         .m = &weights->down,
         .norm = weights->post_mlp_norm,
         .onto = weights->experts.down != NULL, // what the experts gave
+        .is_last = true,
     };
     phases_impl_residual(w, &r, w->p->act, w->p->ld.mlp);
 }

@@ -204,15 +204,19 @@ void phases_moe_experts(void *ctx, int layer)
     rows = phases_impl_input(w, out, p->expert_act, p->ld.expert,
                              p->n_tokens * p->cfg.arch->moe.top_k);
     const int step = unit_panels(p, out->n_panels, PHASES_EXPERT_PANELS);
+    const bool is_last = p->cfg.arch->moe.n_shared == 0, apart = phases_impl_apart(p, NULL);
     while ((unit = phases_impl_next(w, layer, PHASES_EXPERTS_OUT)) * step < out->n_panels) {
         const struct phases_range panels = {unit * step, least((unit + 1) * step, out->n_panels)};
         clear_branch(p, panels);
         for (int i = 0; i < p->n_busy; i++) {
             expert_out(w, layer, p->busy[i], panels, &rows);
         }
+        if (is_last && !apart) {
+            phases_impl_round(p, panels);
+        }
     }
-    if (phases_impl_apart(p, NULL) && p->cfg.arch->moe.n_shared == 0) {
-        phases_impl_add_branch(w, NULL);
+    if (is_last && apart) {
+        phases_impl_add_branch(w, NULL, true);
     }
     phases_impl_meet(w);
 }

@@ -9,17 +9,37 @@ INLINE __mmask16 lanes(int n)
     return (__mmask16)(n >= MATRIX_PANEL ? 0xffff : (1u << n) - 1);
 }
 
-void vectors_512_rmsnorm(float *out, const float *x, const float *w, int n, float eps)
+/* To bfloat16 and back: to nearest, ties to even; a NaN stays one. */
+INLINE __m512 rounded(__m512 v)
+{
+    const __m512i bits = _mm512_castps_si512(v);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    const __m512i up = _mm512_add_epi32(bits, _mm512_add_epi32(_mm512_set1_epi32(0x7fff), odd));
+    const __m512i near = _mm512_and_si512(up, _mm512_set1_epi32((int)0xffff0000u));
+    return _mm512_mask_mov_ps(_mm512_castsi512_ps(near), _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), v);
+}
+
+void vectors_512_round(float *x, int n)
+{
+    for (int i = 0; i < n; i += MATRIX_PANEL) {
+        const __mmask16 inside = lanes(n - i);
+        _mm512_mask_storeu_ps(x + i, inside, rounded(_mm512_maskz_loadu_ps(inside, x + i)));
+    }
+}
+
+void vectors_512_rmsnorm(float *out, const float *x, const struct kernels_norm *norm, int n)
 {
     __m512 sum = _mm512_setzero_ps();
     for (int i = 0; i < n; i += MATRIX_PANEL) {
         const __m512 v = _mm512_loadu_ps(x + i);
         sum = _mm512_fmadd_ps(v, v, sum);
     }
-    const __m512 scale = _mm512_set1_ps(1.0f / sqrtf(_mm512_reduce_add_ps(sum) / (float)n + eps));
+    const float mean = _mm512_reduce_add_ps(sum) / (float)n;
+    const __m512 scale = _mm512_set1_ps(1.0f / sqrtf(mean + norm->eps));
     for (int i = 0; i < n; i += MATRIX_PANEL) {
-        const __m512 v = _mm512_mul_ps(_mm512_loadu_ps(x + i), scale);
-        _mm512_storeu_ps(out + i, _mm512_mul_ps(v, _mm512_loadu_ps(w + i)));
+        __m512 v = _mm512_mul_ps(_mm512_loadu_ps(x + i), scale);
+        v = norm->rounds ? rounded(v) : v;
+        _mm512_storeu_ps(out + i, _mm512_mul_ps(v, _mm512_loadu_ps(norm->w + i)));
     }
 }
 

@@ -14,7 +14,8 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
-void vectors_512_rmsnorm(float *out, const float *x, const float *w, int n, float eps);
+void vectors_512_rmsnorm(float *out, const float *x, const struct kernels_norm *norm, int n);
+void vectors_512_round(float *x, int n);
 void vectors_512_rope(float *x, const float *cosines, const float *sines, int half);
 void vectors_512_gate(enum arch_activation act, float *out, const float *gate_up, int n_panels);
 void vectors_512_softcap(float *x, int n, float cap);

@@ -160,7 +160,7 @@ static void run(void *arg, int member, int n_members)
 }
 
 static void submit(struct backend *base, const struct batch *batch, const struct kv_tables *tables,
-                   const float *in, float *out, int32_t *ids, const struct sampler_jobs *jobs)
+                   const void *in, void *out, int32_t *ids, const struct sampler_jobs *jobs)
 {
     struct cuda *b = cuda_of(base);
     b->io = (struct forward_io){

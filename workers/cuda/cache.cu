@@ -2,10 +2,10 @@
 
 #include "workers/cuda/cache.cuh"
 
-#define WARPS     4   // of the kernels that give a warp one head
-#define MAX_DIM   256 // of such a head
-#define EACH      (MAX_DIM / 32)
-#define THREADS   256 // of the kernel that gives a block one token
+#define WARPS      4   // of the kernels that give a warp one head
+#define MAX_DIM    256 // of such a head
+#define EACH       (MAX_DIM / 32)
+#define THREADS    256 // of the kernel that gives a block one token
 #define MAX_LATENT (4 * THREADS)
 
 static uint32_t up(uint32_t n, uint32_t to)
@@ -78,7 +78,8 @@ __device__ static bool find(place *p, const cache_tokens &t, uint32_t token)
 }
 
 /* Number i of a head's last rope.dim, turned; `x` is the first of them, `bias` theirs or NULL. */
-__device__ static float turned(const cache_rope &r, uint32_t pos, const float *x, const float *bias, int i)
+__device__ static float turned(const cache_rope &r, uint32_t pos, const float *x, const float *bias,
+                               int i)
 {
     const int half = r.dim / 2, j = i < half ? i : i - half;
     const float c = r.cosines[(size_t)pos * (size_t)half + (size_t)j];
@@ -90,7 +91,8 @@ __device__ static float turned(const cache_rope &r, uint32_t pos, const float *x
 /* --- queries, keys and values ----------------------------------------------------------------------- */
 
 /* A warp's key or value, lane l having numbers l, l + 32, ..: to its place. */
-__device__ static void store(const cache_layout &c, char *part, uint32_t at, bool is_value, const float v[EACH])
+__device__ static void store(const cache_layout &c, char *part, uint32_t at, bool is_value,
+                             const float v[EACH])
 {
     float most = 0;
     for (int i = 0; i < EACH; i++) {
@@ -121,7 +123,8 @@ __global__ static void place_kernel(cache_place p)
     if (head >= p.n_heads + 2 * n_kv || !find(&to, p.tokens, token)) {
         return;
     }
-    const float *x = p.qkv + ((size_t)token * (size_t)(p.n_heads + 2 * n_kv) + (size_t)head) * (size_t)dim;
+    const float *x =
+        p.qkv + ((size_t)token * (size_t)(p.n_heads + 2 * n_kv) + (size_t)head) * (size_t)dim;
     const float *bias = p.bias ? p.bias + (size_t)head * (size_t)dim : nullptr;
     const bool is_value = head >= p.n_heads + n_kv;
     float v[EACH];
@@ -129,7 +132,8 @@ __global__ static void place_kernel(cache_place p)
         const int d = lane + 32 * i;
         v[i] = 0;
         if (d < dim && d >= fixed && !is_value) {
-            v[i] = turned(p.rope, p.tokens.pos[token], x + fixed, bias ? bias + fixed : nullptr, d - fixed);
+            v[i] = turned(p.rope, p.tokens.pos[token], x + fixed, bias ? bias + fixed : nullptr,
+                          d - fixed);
         } else if (d < dim) {
             v[i] = x[d] + (bias ? bias[d] : 0);
         }
@@ -142,7 +146,8 @@ __global__ static void place_kernel(cache_place p)
     for (int i = 0; i < EACH; i++) {
         const int d = lane + 32 * i;
         if (d < dim) {
-            const size_t at = ((size_t)token * (size_t)p.n_heads + (size_t)head) * (size_t)dim + (size_t)d;
+            const size_t at =
+                ((size_t)token * (size_t)p.n_heads + (size_t)head) * (size_t)dim + (size_t)d;
             put_wide(p.q, at, p.layout.dtype == ARCH_F32, v[i]);
         }
     }
@@ -175,6 +180,11 @@ template <bool sums> __device__ static float of_block(float v, float *parts)
     return all;
 }
 
+__device__ static float normed(float unit, float weight, bool rounds)
+{
+    return (rounds ? float_of(bf16_of(unit)) : unit) * weight;
+}
+
 __device__ static float norm_scale(const float *x, int n, float eps, float *parts)
 {
     float squares = 0;
@@ -198,7 +208,7 @@ __global__ static void latents_kernel(cache_latents p)
         const float scale = norm_scale(x, p.q_rank, p.eps, parts);
         for (int i = (int)threadIdx.x; i < p.q_rank; i += THREADS) {
             put_wide(p.q_latents, (size_t)token * (size_t)p.q_rank + (size_t)i, p.wide,
-                     x[i] * scale * p.q_norm[i]);
+                     normed(x[i] * scale, p.q_norm[i], p.rounds));
         }
     }
     x += p.q_rank;
@@ -206,9 +216,10 @@ __global__ static void latents_kernel(cache_latents p)
     float v[MAX_LATENT / THREADS], most = 0;
     for (int i = 0; i < MAX_LATENT / THREADS; i++) {
         const int d = (int)threadIdx.x + i * THREADS;
-        v[i] = d < c.value_dim ? x[d] * scale * p.kv_norm[d]
-               : d < c.key_dim ? turned(p.rope, p.tokens.pos[token], x + c.value_dim, nullptr, d - c.value_dim)
-                               : 0;
+        v[i] = d < c.value_dim ? normed(x[d] * scale, p.kv_norm[d], p.rounds)
+               : d < c.key_dim
+                   ? turned(p.rope, p.tokens.pos[token], x + c.value_dim, nullptr, d - c.value_dim)
+                   : 0;
         most = fmaxf(most, fabsf(v[i]));
     }
     const float factor = factor_of(c.dtype, of_block<false>(most, parts)), inverse = 1 / factor;
@@ -248,14 +259,16 @@ __global__ static void queries_kernel(cache_queries p)
         put_wide(p.q, out + (size_t)d, p.wide, absorbed[d]);
     }
     for (int i = lane; i < p.rope.dim; i += 32) {
-        put_wide(p.q, out + (size_t)(p.rank + i), p.wide, turned(p.rope, p.tokens.pos[token], x, nullptr, i));
+        put_wide(p.q, out + (size_t)(p.rank + i), p.wide,
+                 turned(p.rope, p.tokens.pos[token], x, nullptr, i));
     }
 }
 
 void cache_queries_queue(const struct cache_queries *p, struct CUstream_st *stream)
 {
     if (p->tokens.n > 0) {
-        launch(queries_kernel, dim3((unsigned)p->tokens.n, (unsigned)((p->n_heads + WARPS - 1) / WARPS)),
+        launch(queries_kernel,
+               dim3((unsigned)p->tokens.n, (unsigned)((p->n_heads + WARPS - 1) / WARPS)),
                dim3(WARPS * 32), 0, stream, *p);
     }
 }

@@ -90,6 +90,7 @@ struct cache_latents {
     void *kv;
     int q_rank; // 0: queries have no latents
     float eps;
+    bool rounds;                   // as in norm.h
     const float *latents;          // (n, q_rank + key_dim)
     const float *q_norm, *kv_norm; // (q_rank), (value_dim)
     void *q_latents;               // (n, q_rank) bfloat16 or float32

@@ -5,6 +5,7 @@
 
 #include "core/mem.h"
 #include "workers/cuda/forward_impl.h"
+#include "workers/cuda/narrow.h"
 
 /* --- what it takes -------------------------------------------------------------------------------- */
 
@@ -147,17 +148,47 @@ static uint32_t rows_of_graph(const struct forward *f)
     return b->n_tokens == b->n_rows ? forward_graphs_rows(f, b->n_rows) : 0;
 }
 
+/* Where hidden states are as they travel. */
+static void *carried(struct forward *f)
+{
+    return f->room.carried ? (void *)f->room.carried : (void *)f->room.x;
+}
+
 /* Hidden states of the stage before; zeros for rows that fill up. */
 static int hidden_in(struct forward *f, struct err *e)
 {
-    const size_t row = (size_t)f->arch->hidden * sizeof(float), n = f->io->batch->n_tokens;
+    const size_t hidden = (size_t)f->arch->hidden, n = f->io->batch->n_tokens;
+    const size_t bytes = arch_carried_bytes(f->arch, n);
     if (f->cfg.part.has_embed) {
         return 0;
     }
-    memcpy(f->staged.hidden, f->io->in, n * row);
-    char *x = (char *)f->room.x;
-    return gpu_copy_in(f->gpu, x, f->staged.hidden, n * row, e) ||
-                   gpu_clear(f->gpu, x + n * row, ((size_t)f->n - n) * row, e)
+    memcpy(f->staged.hidden, f->io->in, bytes);
+    if (gpu_copy_in(f->gpu, carried(f), f->staged.hidden, bytes, e)) {
+        return -1;
+    }
+    if (f->room.carried) {
+        const struct narrow_back v = {
+            .n = (int64_t)(n * hidden), .x = f->room.carried, .out = f->room.x};
+        narrow_back_queue(&v, gpu_stream(f->gpu));
+        forward_ops_check(f, "hidden states from bfloat16");
+    }
+    float *fill = f->room.x + n * hidden;
+    return gpu_clear(f->gpu, fill, ((size_t)f->n - n) * hidden * sizeof *fill, e) || f->failed ? -1
+                                                                                               : 0;
+}
+
+/* Hidden states to where the host can have them. */
+static int hidden_out(struct forward *f, struct err *e)
+{
+    const size_t n = f->io->batch->n_tokens;
+    if (f->room.carried) {
+        const struct narrow_values v = {
+            .n = (int64_t)(n * (size_t)f->arch->hidden), .x = f->room.x, .out = f->room.carried};
+        narrow_queue(&v, gpu_stream(f->gpu));
+        forward_ops_check(f, "hidden states to bfloat16");
+    }
+    return f->failed || gpu_copy_out(f->gpu, f->staged.hidden, carried(f),
+                                     arch_carried_bytes(f->arch, n), e)
                ? -1
                : 0;
 }
@@ -174,10 +205,7 @@ static int queue_layers(struct forward *f, struct err *e)
 
 static int queue_end(struct forward *f, struct err *e)
 {
-    const size_t row = (size_t)f->arch->hidden * sizeof(float);
-    return f->cfg.part.has_head
-               ? forward_head_queue(f, e)
-               : gpu_copy_out(f->gpu, f->staged.hidden, f->room.x, f->io->batch->n_tokens * row, e);
+    return f->cfg.part.has_head ? forward_head_queue(f, e) : hidden_out(f, e);
 }
 
 static int queue_all(struct forward *f, struct err *e)
@@ -207,7 +235,7 @@ int forward_run(struct forward *f, const struct forward_io *io, int64_t deadline
     if (f->cfg.part.has_head) {
         forward_head_finish(f);
     } else {
-        memcpy(io->out, f->staged.hidden, b->n_tokens * (size_t)f->arch->hidden * sizeof *io->out);
+        memcpy(io->out, f->staged.hidden, arch_carried_bytes(f->arch, b->n_tokens));
     }
     return 0;
 }

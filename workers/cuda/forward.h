@@ -4,9 +4,9 @@
  * one token are queued as a graph (CUDA graphs), one per size by steps, made beforehand; rows that fill it up
  * store nothing and nobody reads what becomes of them.
  *
- * Hidden states are float32 from the embedding to the head. A product's inputs are bfloat16, of F32 weights
- * float32; its sums are float32. Norms, activations, the softmax and routing are float32: of the rounding
- * orders that families have in bfloat16 none is imitated.
+ * Hidden states are float32 inside a layer, and rounded to arch_carried at its end. A product's inputs are
+ * bfloat16, of F32 weights float32; its sums are float32, as are activations, the softmax and routing. Norms round
+ * in the family's order (norm.h).
  *
  * One batch at a time; not for several threads at once.
  */
@@ -41,8 +41,8 @@ struct forward_config {
 struct forward_io {
     const struct batch *batch;
     const struct kv_tables *tables;  // of n_slots, slot_blocks
-    const float *in;                 // (n_tokens, hidden) unless has_embed
-    float *out;                      // (n_tokens, hidden) unless has_head
+    const void *in;                  // (n_tokens, hidden) unless has_embed
+    void *out;                       // (n_tokens, hidden) unless has_head
     int32_t *ids;                    // (n_rows) when has_head
     const struct sampler_jobs *jobs; // or NULL
     float *logits;                   // (rows with BATCH_SAMPLE in order, vocab) or NULL

@@ -90,7 +90,9 @@ static void queue_logits(struct forward *f, int first, int n)
     const struct norm_rows norm = {
         .hidden = f->arch->hidden,
         .eps = f->arch->rms_eps,
+        .rounds = f->arch->norm_rounds,
         .x = f->room.x,
+        .rounds_x = arch_carried(f->arch) != ARCH_F32,
         .rows = f->room.sampled + first,
         .n_out = n,
         .norm = w->norm,

@@ -67,7 +67,8 @@ struct forward_room {
     struct tables_entry *entries;     // (max_entries)
     uint32_t *tables;                 // (n_slots, slot_blocks)
     float *cosines, *sines;           // (positions, rope_dim / 2)
-    char *kv;                         // (n_layers, n_blocks, layout.block_bytes)
+    uint16_t *carried; // (max_tokens, hidden) hidden states as they travel; NULL: as they are
+    char *kv;          // (n_layers, n_blocks, layout.block_bytes)
 };
 
 /* Pinned memory of the host that copies go through. */
@@ -79,7 +80,7 @@ struct forward_staged {
     struct sample_found *job_found; // (max_rows)
     struct tables_entry *entries;   // (max_entries)
     int32_t *drawn;                 // as on the device
-    float *hidden;                  // (max_tokens, hidden): in or out
+    void *hidden;                   // (max_tokens, hidden) of arch_carried: in or out
     float *logits; // (FORWARD_HEAD_ROWS, vocab), from the first time somebody wants them
 };
 

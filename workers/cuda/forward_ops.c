@@ -51,15 +51,20 @@ void forward_ops_product(struct forward *f, const struct device_matrix *w, int m
     product(f, &p);
 }
 
-/* normed = norm of the hidden states, as the product with `w` takes it. What is to be added comes first. */
+/*
+ * normed = norm of the hidden states, as the product with `w` takes it. What is to be added comes first. A
+ * layer's first norm has the hidden states rounded, too (arch_carried).
+ */
 static void norm(struct forward *f, const float *weight, const struct device_matrix *w,
-                 const float *branch_norm)
+                 const float *branch_norm, bool is_first)
 {
     const struct norm_rows r = {
         .n = f->n,
         .hidden = f->arch->hidden,
         .eps = f->arch->rms_eps,
+        .rounds = f->arch->norm_rounds,
         .x = f->room.x,
+        .rounds_x = is_first && arch_carried(f->arch) != ARCH_F32,
         .branch = branch_norm ? f->room.branch : NULL,
         .branch_norm = branch_norm,
         .norm = weight,
@@ -79,7 +84,7 @@ static void residual(struct forward *f, const struct device_matrix *w, const voi
         return;
     }
     forward_ops_product(f, w, f->n, y, f->room.branch, false, bias);
-    norm(f, NULL, w, post_norm);
+    norm(f, NULL, w, post_norm, false);
 }
 
 /* x (n), just computed, as the product with `w` takes it. */
@@ -148,7 +153,7 @@ static void end(void *ctx)
 static void qkv_in(struct forward *f, int layer)
 {
     const struct device_layer *l = layer_of(f, layer);
-    norm(f, l->attn_norm, &l->qkv, NULL);
+    norm(f, l->attn_norm, &l->qkv, NULL, layer > 0);
     forward_ops_product(f, &l->qkv, f->n, f->room.normed, f->room.qkv, false, NULL);
     const struct cache_place p = {
         .layout = f->layout,
@@ -206,7 +211,7 @@ static void latent_in(struct forward *f, int layer)
     const struct device_layer *l = layer_of(f, layer);
     const struct device_latent *d = &l->latent;
     const struct arch *a = f->arch;
-    norm(f, l->attn_norm, &d->down, NULL);
+    norm(f, l->attn_norm, &d->down, NULL, layer > 0);
     forward_ops_product(f, &d->down, f->n, f->room.normed, f->room.latents, false, NULL);
     const struct cache_latents c = {
         .layout = f->layout,
@@ -215,6 +220,7 @@ static void latent_in(struct forward *f, int layer)
         .kv = layer_kv(f, layer),
         .q_rank = a->latent.q_rank,
         .eps = a->rms_eps,
+        .rounds = a->norm_rounds,
         .latents = f->room.latents,
         .q_norm = d->q_norm,
         .kv_norm = d->kv_norm,
@@ -318,7 +324,7 @@ static void mlp_in(void *ctx, int layer)
 {
     struct forward *f = ctx;
     const struct device_layer *l = layer_of(f, layer);
-    norm(f, l->mlp_norm, &l->gate_up, NULL);
+    norm(f, l->mlp_norm, &l->gate_up, NULL, false);
     forward_ops_product(f, &l->gate_up, f->n, f->room.normed, f->room.gate_up, false, NULL);
     const struct gate_rows g = {
         .n = f->n,
@@ -348,7 +354,7 @@ static void route(void *ctx, int layer)
     const struct device_experts *x = &l->experts;
     const struct arch *a = f->arch;
     const size_t each = (size_t)f->cfg.max_tokens * (size_t)a->moe.top_k;
-    norm(f, l->mlp_norm, &x->router, NULL);
+    norm(f, l->mlp_norm, &x->router, NULL, false);
     forward_ops_product(f, &x->router, f->n, f->room.normed, f->room.router_logits, false,
                         x->router_bias);
     const struct route_tokens r = {
@@ -406,7 +412,7 @@ static void experts(void *ctx, int layer)
     const struct device_experts *x = &l->experts;
     const struct arch *a = f->arch;
     if (!forward_is_wide(&x->gate_up)) { // routing had it in float32
-        norm(f, l->mlp_norm, &x->gate_up, NULL);
+        norm(f, l->mlp_norm, &x->gate_up, NULL, false);
     }
     expert_products(f, &x->gate_up, x->gate_up_bias, f->room.normed, a->moe.top_k, f->room.gate_up);
     const struct gate_rows g = {

@@ -53,8 +53,8 @@ static int run_one(struct forward *f, const struct forward_io *io, struct err *e
 /* Both kinds, then the second as a graph. */
 static int run_both(struct forward *f, struct batch *b, const struct kv_tables *t, struct err *e)
 {
-    const size_t n = (size_t)f->cfg.max_tokens * (size_t)f->arch->hidden;
-    float *in = xcalloc(n, sizeof *in), *out = xcalloc(n, sizeof *out);
+    const size_t n_bytes = arch_carried_bytes(f->arch, f->cfg.max_tokens);
+    void *in = xcalloc(n_bytes, 1), *out = xcalloc(n_bytes, 1);
     int32_t *ids = xcalloc(f->cfg.max_rows, sizeof *ids);
     const struct forward_io io = {.batch = b, .tables = t, .in = in, .out = out, .ids = ids};
     int rc = run_one(f, &io, e);

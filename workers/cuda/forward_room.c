@@ -176,7 +176,9 @@ static int take_rest(struct forward *f, struct err *e)
     struct forward_room *r = &f->room;
     const struct layers_part *part = &f->cfg.part;
     const size_t half = (size_t)f->arch->rope_dim / 2, angles = f->positions * half;
-    const size_t hidden = (size_t)f->cfg.max_tokens * (size_t)f->arch->hidden;
+    const bool travel = !part->has_embed || !part->has_head,
+               is_wide = arch_carried(f->arch) == ARCH_F32;
+    const size_t carried = travel ? arch_carried_bytes(f->arch, f->cfg.max_tokens) : 0;
     const size_t tables = (size_t)f->cfg.n_slots * f->cfg.slot_blocks;
     const struct want wants[] = {
         {&r->tables, tables, sizeof *r->tables, "block tables"},
@@ -184,11 +186,11 @@ static int take_rest(struct forward *f, struct err *e)
         {&r->cosines, angles, sizeof(float), "rotary angles"},
         {&r->sines, angles, sizeof(float), "rotary angles"},
         {&r->partials, f->mixed.limits.partials_bytes, 1, "attention"},
+        {&r->carried, is_wide ? 0 : carried, 1, "hidden states"},
     };
     const struct want staged[] = {
         {&f->staged.entries, f->max_entries, sizeof *r->entries, "block tables"},
-        {&f->staged.hidden, part->has_embed && part->has_head ? 0 : hidden, sizeof(float),
-         "hidden states"},
+        {&f->staged.hidden, carried, 1, "hidden states"},
     };
     return TAKE(f, wants, false, e) || TAKE(f, staged, true, e) ? -1 : 0;
 }

@@ -29,6 +29,11 @@ __device__ static float scale_of(const float *row, const norm_rows &r, float *pa
     return rsqrtf(block_sum(squares, parts) / (float)r.hidden + r.eps);
 }
 
+__device__ static float rounded(float v)
+{
+    return float_of(bf16_of(v));
+}
+
 __global__ static void norm_kernel(norm_rows r)
 {
     __shared__ float parts[THREADS / 32];
@@ -38,15 +43,20 @@ __global__ static void norm_kernel(norm_rows r)
         const float *branch = r.branch + row * hidden;
         const float scale = r.branch_norm ? scale_of(branch, r, parts) : 1;
         for (int k = (int)threadIdx.x; k < r.hidden; k += THREADS) {
-            x[k] += r.branch_norm ? branch[k] * scale * r.branch_norm[k] : branch[k];
+            const float unit = branch[k] * scale;
+            x[k] +=
+                r.branch_norm ? (r.rounds ? rounded(unit) : unit) * r.branch_norm[k] : branch[k];
         }
+    }
+    for (int k = (int)threadIdx.x; r.rounds_x && k < r.hidden; k += THREADS) {
+        x[k] = rounded(x[k]);
     }
     if (!r.norm) {
         return;
     }
     const float scale = scale_of(x, r, parts); // of what this thread itself has written
     for (int k = (int)threadIdx.x; k < r.hidden; k += THREADS) {
-        const float v = x[k] * scale * r.norm[k];
+        const float unit = x[k] * scale, v = (r.rounds ? rounded(unit) : unit) * r.norm[k];
         const size_t at = blockIdx.x * hidden + (size_t)k;
         if (r.wide) {
             ((float *)r.out)[at] = v;

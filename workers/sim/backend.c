@@ -112,19 +112,20 @@ static void run_job(const struct sim *b, struct sampler_job *j, int32_t *ids)
 }
 
 static void pass(struct sim *b, const struct batch *batch, const struct kv_tables *tables,
-                 const float *in, float *out, int32_t *ids)
+                 const void *in, void *out, int32_t *ids)
 {
-    const size_t hidden = (size_t)b->arch.hidden;
     if (b->has_embed) {
         embed(b, batch, tables);
     }
     for (uint32_t i = 0; i < batch->n_tokens; i++) {
         if (!b->has_embed) {
-            memcpy(&b->states[i], in + i * hidden, sizeof b->states[i]);
+            memcpy(&b->states[i], (const char *)in + arch_carried_bytes(&b->arch, i),
+                   sizeof b->states[i]);
         }
         b->states[i] = through_layers(b->states[i], b->first_layer, b->n_layers);
         if (!b->has_head) {
-            memcpy(out + i * hidden, &b->states[i], sizeof b->states[i]);
+            memcpy((char *)out + arch_carried_bytes(&b->arch, i), &b->states[i],
+                   sizeof b->states[i]);
         }
     }
     if (b->has_head) {
@@ -146,7 +147,8 @@ static const struct sim *sim_of_const(const struct backend *b)
 
 static int create(struct backend **out, const struct backend_config *cfg, struct err *e)
 {
-    CHECK(cfg->timing && cfg->arch->hidden >= 2 && cfg->max_tokens >= 1 && cfg->n_blocks >= 1);
+    CHECK(cfg->timing && arch_carried_bytes(cfg->arch, 1) >= sizeof(uint64_t) &&
+          cfg->max_tokens >= 1 && cfg->n_blocks >= 1);
     struct sim *b = xcalloc(1, sizeof *b);
     *b = (struct sim){
         .base.ops = &backend_sim,
@@ -174,7 +176,7 @@ static int create(struct backend **out, const struct backend_config *cfg, struct
 }
 
 static void submit(struct backend *base, const struct batch *batch, const struct kv_tables *tables,
-                   const float *in, float *out, int32_t *ids, const struct sampler_jobs *jobs)
+                   const void *in, void *out, int32_t *ids, const struct sampler_jobs *jobs)
 {
     struct sim *b = sim_of(base);
     b->t_begin_ns = clock_now_ns();

@@ -4,8 +4,6 @@
 
 #include "core/mem.h"
 
-#define HIDDEN_BYTES 2 // of a value on a link: bf16
-
 /* A batch under way: when it is back is known when it is built. */
 struct flight {
     int64_t t_back_ns;
@@ -47,7 +45,7 @@ static int64_t carry(struct run *r, struct flight *f)
 {
     const struct virtual_config *c = r->cfg;
     const struct costs_load load = costs_load_batch(c->arch, r->batch);
-    const double hidden_bytes = (double)r->batch->n_tokens * c->arch->hidden * HIDDEN_BYTES;
+    const double hidden_bytes = (double)arch_carried_bytes(c->arch, r->batch->n_tokens);
     int64_t t_ns = r->now_ns;
     for (int s = 0; s < c->n_stages; s++) {
         bool is_last = s == c->n_stages - 1;
