@@ -33,6 +33,15 @@ static const struct opt run_rows[] = {
      .hi = 86400e9,
      .help = "time for loading weights and datasets",
      .offset = offsetof(struct run_config, deadline.start_ns)},
+    {.key = "deadline.batch",
+     .type = OPT_DURATION,
+     .def = "30s",
+     .lo = 0.1e9,
+     .hi = 86400e9,
+     .help =
+         "a micro-batch not computed, sent on or returned within this (or 20 x the median, if that is "
+         "longer; 4 x this for the first of a size) ends the run",
+     .offset = offsetof(struct run_config, deadline.batch_ns)},
 };
 
 /* The tables of all parts, each over its place in `c`, in the order of the RUN_CONFIG_ bits. */

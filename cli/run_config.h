@@ -31,6 +31,7 @@ struct run_config {
     struct {
         int64_t silence_ns; // a rank not heard of for this long ends the run
         int64_t start_ns;   // loading weights and datasets
+        int64_t batch_ns;   // what a micro-batch has at least, in a stage
     } deadline;
 };
 

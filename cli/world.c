@@ -258,7 +258,11 @@ static int create_worker(struct world *w, struct placement *p, struct err *e)
         .index = p->index,
         .n_neighbours = p->n_neighbours,
     };
-    return worker_create(&w->worker, &w->layout, w->rank, &cores, &w->config.target, &w->arch, e);
+    if (worker_create(&w->worker, &w->layout, w->rank, &cores, &w->config.target, &w->arch, e)) {
+        return -1;
+    }
+    worker_set_deadline(w->worker, w->config.deadline.batch_ns);
+    return 0;
 }
 
 static void load_job_run(void *arg)
@@ -396,7 +400,10 @@ const char *world_describe_rank(const struct layout *l, int rank, char *buf, siz
         snprintf(buf, cap, "load rank");
     } else {
         struct layout_worker p = layout_worker(l, rank);
-        snprintf(buf, cap, "worker, replica %d stage %d", p.replica, p.stage);
+        int n = snprintf(buf, cap, "worker, replica %d stage %d", p.replica, p.stage);
+        if (l->tensor > 1 && n > 0 && (size_t)n < cap) {
+            snprintf(buf + n, cap - (size_t)n, " tensor %d", p.tensor);
+        }
     }
     return buf;
 }

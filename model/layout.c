@@ -1,5 +1,7 @@
 #include "model/layout.h"
 
+#include <stdio.h>
+
 int layout_size(const struct layout *l)
 {
     return l->load_ranks + l->replicas * l->pipeline * l->tensor;
@@ -31,6 +33,18 @@ int layout_rank(const struct layout *l, int replica, int stage, int tensor)
 int layout_leader(const struct layout *l, int replica)
 {
     return layout_rank(l, replica, 0, 0);
+}
+
+const char *layout_label(const struct layout *l, int rank, char *buf, size_t cap)
+{
+    if (layout_is_load(l, rank)) {
+        snprintf(buf, cap, "rank %d (load rank)", rank);
+    } else {
+        struct layout_worker p = layout_worker(l, rank);
+        snprintf(buf, cap, "rank %d (replica %d, stage %d, tensor %d)", rank, p.replica, p.stage,
+                 p.tensor);
+    }
+    return buf;
 }
 
 int layout_check(const struct layout *l, int world, struct err *e)

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "core/err.h"
 
@@ -24,6 +25,9 @@ bool layout_is_load(const struct layout *l, int rank);
 struct layout_worker layout_worker(const struct layout *l, int rank); // of a worker rank
 int layout_rank(const struct layout *l, int replica, int stage, int tensor);
 int layout_leader(const struct layout *l, int replica);
+
+/* "rank 2 (replica 0, stage 1, tensor 0)", "rank 0 (load rank)": for messages. Returns buf. */
+const char *layout_label(const struct layout *l, int rank, char *buf, size_t cap);
 
 /* ERR_INPUT with the sum spelled out when `world` ranks do not fit. */
 int layout_check(const struct layout *l, int world, struct err *e) ERR_CHECKED;

@@ -3,6 +3,7 @@ tm_unit_test(kv LIBS tm_workers)
 tm_unit_test(batch LIBS tm_workers)
 tm_unit_test(tickets LIBS tm_workers)
 tm_unit_test(age_list LIBS tm_workers)
+tm_unit_test(patience LIBS tm_workers)
 tm_unit_test(sched LIBS tm_workers)
 tm_unit_test(sched_params LIBS tm_workers)
 tm_unit_test(sched_cases LIBS tm_workers)
@@ -42,6 +43,15 @@ foreach(place "1 1 2" "1 2 3" "2 1 3" "3 1 4" "2 2 5")
     ENVIRONMENT "${TM_MPI_ENVIRONMENT}")
 endforeach()
 tm_mpi_test(tp_group RANKS 1 2 3 4 LIBS tm_workers)
+
+# A rank that lives, but does not do its part, ends the job with its name; see the script.
+add_executable(mpi_hung mpi/test_hung.c)
+target_link_libraries(mpi_hung PRIVATE tm_workers)
+target_link_options(mpi_hung PRIVATE "LINKER:--wrap=backend_poll,--wrap=patience_is_over,--wrap=comm_isend")
+add_test(NAME mpi.hung_rank COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/mpi/hung_rank.sh
+  $<TARGET_FILE:mpi_hung> ${TM_MPIRUN})
+set_tests_properties(mpi.hung_rank PROPERTIES TIMEOUT ${TM_MPI_TIMEOUT} PROCESSORS 2
+  ENVIRONMENT "${TM_MPI_ENVIRONMENT}")
 
 # Not tests: what the scheduler costs per batch, and what it gains over static batches.
 add_executable(sched_cost EXCLUDE_FROM_ALL perf/sched_cost.c)

@@ -7,9 +7,8 @@
 #include "workers/choices.h"
 #include "workers/emit.h"
 #include "workers/kv.h"
+#include "workers/patience.h"
 #include "workers/transport.h"
-
-#define STOP_DEADLINE_NS (120 * NS_PER_S) // for a batch that is being computed when serving ends
 
 /* A batch on its way through the stage. */
 struct passing {
@@ -43,6 +42,8 @@ struct stage {
     uint8_t *wire;          // (batch_max_bytes) encoded batch
     struct worker_ids *ids; // (max_rows) last stage only
     int64_t t_free_ns;      // the backend has been free since
+    struct patience computing;
+    struct patience arriving; // hidden states of batches that are announced
 };
 
 /* --- creation ----------------------------------------------------------------------------------- */
@@ -141,9 +142,11 @@ void stage_destroy(struct stage *st)
     free(st);
 }
 
-int stage_start(struct stage *st, struct comm *comm, struct err *e)
+int stage_start(struct stage *st, struct comm *comm, int64_t batch_ns, struct err *e)
 {
     st->comm = comm;
+    patience_init(&st->computing, batch_ns);
+    patience_init(&st->arriving, batch_ns);
     if (st->cfg.tp) {
         tp_group_start(st->cfg.tp, comm);
     }
@@ -155,14 +158,53 @@ static int turn_group(struct stage *st, struct err *e)
     return st->cfg.tp ? tp_group_turn(st->cfg.tp, e) : 0;
 }
 
+/* --- deadlines ------------------------------------------------------------------------------------ */
+
+/* Where the batch is stuck in an exchange, the peer has its own say first: its backend may be the cause. */
+static int check_computing(struct stage *st, int64_t now_ns, struct err *e)
+{
+    struct patience_late late;
+    char text[160], label[96];
+    int peer = st->cfg.tp ? tp_group_waits_for(st->cfg.tp) : -1;
+    if (!patience_is_over(&st->computing, now_ns, peer < 0 ? 0 : PATIENCE_HEARSAY_NS, &late)) {
+        return 0;
+    }
+    patience_text(&late, text, sizeof text);
+    if (peer >= 0) {
+        return err_set(e, ERR_ENV, "%s has not sent its part of a sum for %s",
+                       layout_label(st->cfg.layout, peer, label, sizeof label), text);
+    }
+    return err_set(e, ERR_ENV, "its backend (%s) has been computing %s",
+                   backend_name(st->cfg.backend), text);
+}
+
+/* While the backend is at a batch its buffers may be all there are: nobody is waited for. */
+static int check_arriving(struct stage *st, int64_t now_ns, struct err *e)
+{
+    struct patience_late late;
+    char text[160], label[96];
+    if (st->n_begun > st->n_finished) {
+        patience_restart(&st->arriving, now_ns);
+    }
+    if (!patience_is_over(&st->arriving, now_ns, 0, &late)) {
+        return 0;
+    }
+    return err_set(e, ERR_ENV, "%s has not sent the hidden states of %s",
+                   layout_label(st->cfg.layout, st->prev, label, sizeof label),
+                   patience_text(&late, text, sizeof text));
+}
+
+static int check_deadlines(struct stage *st, struct err *e)
+{
+    int64_t now_ns = clock_local_ns();
+    return check_computing(st, now_ns, e) != 0 || check_arriving(st, now_ns, e) != 0 ? -1 : 0;
+}
+
 int stage_stop(struct stage *st, struct err *e)
 {
-    int64_t deadline_ns = clock_local_ns() + STOP_DEADLINE_NS;
     for (int idle = 0; st->n_begun > st->n_finished && !backend_poll(st->cfg.backend); idle++) {
-        if (clock_local_ns() > deadline_ns) {
-            return err_set(e, ERR_ENV, "rank %d: its backend does not end a batch", st->cfg.rank);
-        }
-        if (turn_group(st, e) < 0 || comm_pause(st->comm, idle, e) != 0) {
+        if (turn_group(st, e) < 0 || check_deadlines(st, e) != 0 ||
+            comm_pause(st->comm, idle, e) != 0) {
             return -1;
         }
     }
@@ -239,7 +281,9 @@ int stage_take_message(struct stage *st, const struct comm_msg *m, struct err *e
         return -1;
     }
     st->n_announced++;
-    if (st->prev < 0) { // no hidden states to wait for
+    if (st->prev >= 0) {
+        patience_begin(&st->arriving, b->n_tokens, clock_local_ns());
+    } else { // no hidden states to wait for
         b->times[0].t_recv_ns = clock_now_ns();
         st->n_arrived++;
     }
@@ -256,6 +300,7 @@ static int receive(struct stage *st, struct err *e)
     if (got == 1) {
         p->batch->times[st->place.stage].t_recv_ns = clock_now_ns();
         st->n_arrived++;
+        patience_end(&st->arriving, clock_local_ns());
     }
     return got;
 }
@@ -285,6 +330,7 @@ static int begin(struct stage *st, struct err *e)
                    st->ids != NULL ? st->ids->ids : NULL,
                    st->choices != NULL ? choices_jobs(st->choices) : NULL);
     st->n_begun++;
+    patience_begin(&st->computing, p->batch->n_tokens, clock_local_ns());
     return 1;
 }
 
@@ -413,14 +459,15 @@ static int finish(struct stage *st, struct err *e)
         return -1;
     }
     st->n_finished++;
+    patience_end(&st->computing, clock_local_ns());
     return 1;
 }
 
 int stage_turn(struct stage *st, struct err *e)
 {
     int moved = 0;
-    int (*const parts[])(struct stage *, struct err *) = {turn_group, finish, see_off, receive,
-                                                          begin};
+    int (*const parts[])(struct stage *, struct err *) = {turn_group, finish, see_off,
+                                                          receive,    begin,  check_deadlines};
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         int rc = parts[i](st, e);
         if (rc < 0) {

@@ -61,7 +61,8 @@ void stage_destroy(struct stage *st);
 /* Largest message between stages, with these limits. */
 size_t stage_max_message_bytes(const struct batch_limits *lim);
 
-int stage_start(struct stage *st, struct comm *comm, struct err *e) ERR_CHECKED;
+/* `batch_ns`: what a batch has at least, to be computed or to arrive (workers/patience.h). */
+int stage_start(struct stage *st, struct comm *comm, int64_t batch_ns, struct err *e) ERR_CHECKED;
 /* Let the backend finish and give up what is still to be received. */
 int stage_stop(struct stage *st, struct err *e) ERR_CHECKED;
 
@@ -79,7 +80,8 @@ int stage_enqueue(struct stage *st, struct err *e) ERR_CHECKED;
 /* Others: a WORKER_BATCH message. */
 int stage_take_message(struct stage *st, const struct comm_msg *m, struct err *e) ERR_CHECKED;
 
-/* One turn: 1 when anything moved, 0 when not, -1 on error. */
+/* One turn: 1 when anything moved, 0 when not, -1 on error, or when a batch is not computed or does not come
+ * in time. */
 int stage_turn(struct stage *st, struct err *e) ERR_CHECKED;
 
 /* No batch here, and none leaving. */

@@ -134,6 +134,16 @@ int tp_group_turn(struct tp_group *g, struct err *e)
     return g->under_way ? advance(g, e) : begin(g, e);
 }
 
+int tp_group_waits_for(const struct tp_group *g)
+{
+    for (int i = 0; g->under_way && i < g->size; i++) {
+        if (g->parts[i].receiving.handle || g->parts[i].sending.handle) {
+            return g->ranks[i];
+        }
+    }
+    return -1;
+}
+
 /* --- compute thread ------------------------------------------------------------------------------ */
 
 /* Have the parts moved: spin, then give the core away, then sleep. */

@@ -28,6 +28,8 @@ void tp_group_destroy(struct tp_group *g);
 void tp_group_start(struct tp_group *g, struct comm *comm);
 /* One turn: 1 when anything moved, 0 when not, -1 on error. */
 int tp_group_turn(struct tp_group *g, struct err *e) ERR_CHECKED;
+/* The first rank whose part of the exchange at hand has not come; -1: none is waited for. */
+int tp_group_waits_for(const struct tp_group *g);
 
 /* --- one compute thread at a time --------------------------------------------------------------- */
 

@@ -7,6 +7,7 @@
 #include "model/wire.h"
 #include "workers/backend.h"
 #include "workers/load_teller.h"
+#include "workers/patience.h"
 #include "workers/sampler.h"
 #include "workers/sched.h"
 #include "workers/sim/costs.h"
@@ -22,8 +23,7 @@
 
 #define SAMPLE_NS         (100 * NS_PER_MS)
 #define WORKER_NICE       5 // of the main thread
-#define BATCH_DEADLINE_NS (120 * NS_PER_S)
-#define STALL_NS          (1 * NS_PER_S)
+#define BATCH_DEADLINE_NS (30 * NS_PER_S)
 #define MESSAGES_PER_TURN 64
 #define ROW_PAD           64 // values by which a backend may lengthen a row of hidden states
 
@@ -56,9 +56,10 @@ struct worker {
     uint64_t drained; // 1 + the step of which every batch has come back to the leader; 0: none
     uint32_t step;
     int64_t t_turn_ns, t_sample_ns;
-    int64_t t_batch_ns; // leader: when a batch last came back, or none was in flight
-    int64_t t_cpu_ns;   // of the process when the step began
-    struct hist *gaps;  // between two turns, in this step
+    int64_t batch_deadline_ns;
+    struct patience trips; // leader: batches that have been sent down
+    int64_t t_cpu_ns;      // of the process when the step began
+    struct hist *gaps;     // between two turns, in this step
 };
 
 /* --- creation ----------------------------------------------------------------------------------- */
@@ -209,6 +210,7 @@ int worker_create(struct worker **out, const struct layout *layout, int rank,
     w->cpus_given = cores->cpus != NULL;
     w->spans = xcalloc(1, sizeof *w->spans);
     w->gaps = xcalloc(1, sizeof *w->gaps);
+    w->batch_deadline_ns = BATCH_DEADLINE_NS;
     w->is_leader = rank == layout_leader(layout, w->place.replica);
     if (w->is_leader && t->routing == ROUTING_LEAST_TOKENS) {
         load_teller_init(&w->teller, layout, w->place.replica);
@@ -267,6 +269,11 @@ void worker_about(const struct worker *w, struct engine *out)
     snprintf(out->transport, sizeof out->transport, "%s", alone ? "none" : "mpi");
 }
 
+void worker_set_deadline(struct worker *w, int64_t batch_ns)
+{
+    w->batch_deadline_ns = batch_ns;
+}
+
 void worker_set_telemetry(struct worker *w, struct telemetry *t)
 {
     w->telemetry = t;
@@ -310,7 +317,7 @@ static int begin_step(struct worker *w, const struct comm_msg *m, struct err *e)
     int64_t now_ns = clock_now_ns();
     w->phase = IN_STEP;
     w->step = step->index;
-    w->t_sample_ns = w->t_batch_ns = w->t_turn_ns = now_ns;
+    w->t_sample_ns = w->t_turn_ns = now_ns;
     w->t_cpu_ns = clock_process_cpu_ns();
     hist_reset(w->gaps);
     spans_begin_step(w->spans, w->comm, w->step, now_ns);
@@ -490,8 +497,11 @@ static int take_ids(struct worker *w, const struct comm_msg *m, struct err *e)
         (m->n_bytes - sizeof *r) / sizeof(int32_t) != r->n_rows) {
         return err_set(e, ERR_ENV, "sampled ids of %zu bytes, not expected here", m->n_bytes);
     }
-    w->t_batch_ns = clock_now_ns();
-    return sched_complete(w->sched, r->lane, r->seq, r->ids, r->n_rows, w->t_batch_ns, e);
+    if (sched_complete(w->sched, r->lane, r->seq, r->ids, r->n_rows, clock_now_ns(), e) != 0) {
+        return -1;
+    }
+    patience_end(&w->trips, clock_local_ns());
+    return 0;
 }
 
 /* --- the loop ------------------------------------------------------------------------------------------ */
@@ -543,6 +553,7 @@ static int build(struct worker *w, int64_t now_ns, struct err *e)
     if (b == NULL || !sched_build(w->sched, b, now_ns)) {
         return 0;
     }
+    patience_begin(&w->trips, b->n_tokens, clock_local_ns());
     return stage_enqueue(w->stage, e) != 0 ? -1 : 1;
 }
 
@@ -568,24 +579,23 @@ static int sample(struct worker *w, int64_t now_ns, struct err *e)
     return spans_add_point(w->spans, &p, e);
 }
 
-/* Heartbeats find a rank that is silent; this finds a batch that got stuck among ranks that are not. */
-static int check_deadline(struct worker *w, int64_t now_ns, int64_t gap_ns, struct err *e)
+/* Heartbeats find a rank that is silent, and stages a batch that is stuck in one; this finds what they do not. */
+static int check_deadline(struct worker *w, struct err *e)
 {
-    if (sched_counts(w->sched).in_flight == 0 || gap_ns > STALL_NS) {
-        w->t_batch_ns = now_ns; // nothing to wait for, or this process itself was stopped
-        return 0;
-    }
-    if (now_ns - w->t_batch_ns < BATCH_DEADLINE_NS) {
+    struct patience_late late;
+    char text[160], label[96];
+    if (!patience_is_over(&w->trips, clock_local_ns(), 2 * PATIENCE_HEARSAY_NS, &late)) {
         return 0;
     }
     int last = layout_rank(&w->layout, w->place.replica, w->layout.pipeline - 1, 0);
-    return err_set(e, ERR_ENV, "replica %d: no batch has come back from rank %d for %lld s",
-                   w->place.replica, last, (long long)(BATCH_DEADLINE_NS / NS_PER_S));
+    return err_set(e, ERR_ENV, "%s has not returned the ids of %s",
+                   layout_label(&w->layout, last, label, sizeof label),
+                   patience_text(&late, text, sizeof text));
 }
 
-static int lead(struct worker *w, int64_t now_ns, int64_t gap_ns, struct err *e)
+static int lead(struct worker *w, int64_t now_ns, struct err *e)
 {
-    if (check_deadline(w, now_ns, gap_ns, e) != 0 || sample(w, now_ns, e) != 0 ||
+    if (check_deadline(w, e) != 0 || sample(w, now_ns, e) != 0 ||
         (w->phase == IN_STEP && load_teller_turn(&w->teller, w->comm, w->sched, now_ns, e) != 0)) {
         return -1;
     }
@@ -596,16 +606,15 @@ static int lead(struct worker *w, int64_t now_ns, int64_t gap_ns, struct err *e)
 static int turn(struct worker *w, struct err *e)
 {
     int64_t now_ns = clock_now_ns();
-    int64_t gap_ns = now_ns - w->t_turn_ns;
-    w->t_turn_ns = now_ns;
     if (w->phase == IN_STEP) {
-        hist_record(w->gaps, gap_ns);
+        hist_record(w->gaps, now_ns - w->t_turn_ns);
     }
+    w->t_turn_ns = now_ns;
     int heard = take_messages(w, e);
     if (heard < 0 || w->shutdown) {
         return heard;
     }
-    int built = w->sched != NULL ? lead(w, clock_now_ns(), gap_ns, e) : 0;
+    int built = w->sched != NULL ? lead(w, clock_now_ns(), e) : 0;
     int moved = built < 0 ? -1 : stage_turn(w->stage, e);
     if (moved < 0 || try_finish_step(w, e) != 0 || telemetry_tick(w->telemetry, now_ns, e) != 0 ||
         (w->phase != BETWEEN_STEPS && spans_tick(w->spans, now_ns, e) != 0)) {
@@ -626,14 +635,15 @@ int worker_serve(struct worker *w, struct comm *comm, struct err *e)
     give_way();
     w->comm = comm;
     w->shutdown = false;
-    if (stage_start(w->stage, comm, e) != 0) {
+    patience_init(&w->trips, w->batch_deadline_ns * w->layout.pipeline);
+    if (stage_start(w->stage, comm, w->batch_deadline_ns, e) != 0) {
         return -1;
     }
     for (int idle = 0; !w->shutdown;) {
         int rc = turn(w, e);
         if (rc < 0 || (rc == 0 && comm_pause(comm, idle, e) != 0)) {
-            return err_wrap(e, "rank %d (replica %d, stage %d)", w->rank, w->place.replica,
-                            w->place.stage);
+            char label[96];
+            return err_wrap(e, "%s", layout_label(&w->layout, w->rank, label, sizeof label));
         }
         idle = rc > 0 ? 0 : idle + 1;
     }

@@ -50,6 +50,9 @@ int worker_settle(struct worker *w, const struct target_config *t, struct err *e
  */
 int worker_serve(struct worker *w, struct comm *comm, struct err *e) ERR_CHECKED;
 
+/* What a batch has at least, in a stage, before the job ends (workers/patience.h); 30 s where nobody says. */
+void worker_set_deadline(struct worker *w, int64_t batch_ns);
+
 /* This rank looks at GPUs, too: their samples go to rank 0 with the rest. Borrowed; NULL: it does not. */
 void worker_set_telemetry(struct worker *w, struct telemetry *t);
 
