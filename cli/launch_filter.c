@@ -49,10 +49,16 @@ static void show(struct launch_filter *f, const char *text, size_t n)
     put(f, text, n);
 }
 
-static bool is_rule(const char *line, size_t len)
+/* Where the rule at the end of a line begins; its length when there is none. What rank 0 draws has no newline,
+ * so that a rule may stand behind it. */
+static size_t rule_at(const char *line, size_t len)
 {
-    size_t dashes = strspn(line, "-");
-    return dashes >= RULE_DASHES && (dashes == len || line[dashes] == '\n' || line[dashes] == '\r');
+    size_t end = len > 0 && (line[len - 1] == '\n' || line[len - 1] == '\r') ? len - 1 : len;
+    size_t at = end;
+    while (at > 0 && line[at - 1] == '-') {
+        at--;
+    }
+    return end - at >= RULE_DASHES ? at : len;
 }
 
 /* "mpirun noticed that process rank 2 with PID 0 on node h exited on signal 9 (Killed)." */
@@ -160,7 +166,13 @@ static void take_rank_line(struct launch_filter *f)
 
 static void take_line(struct launch_filter *f)
 {
-    if (is_rule(f->line.data, f->line.len)) {
+    size_t rule = rule_at(f->line.data, f->line.len);
+    if (rule < f->line.len) {
+        if (rule > 0) {
+            f->line.len = rule;
+            f->line.data[rule] = '\0';
+            take_rank_line(f);
+        }
         if (f->in_notice) {
             end_notice(f);
         } else {

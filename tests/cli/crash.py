@@ -1,9 +1,9 @@
-"""Ranks that are killed (or fall silent) in the middle of a step, at random times.
+"""Ranks of every role that are killed, stopped or stuck in the middle of a step, at random times.
 
-Each time: all other processes are gone within 10 s; the launcher says in one line which rank it
-was; nothing is left in the session and shared-memory folders; the steps before are intact; and
-after `recover` the step holds the whole schedule of an unbroken run with the same seed, where
-nothing that finished more than 1 s before the kill is missing and every other request is `lost`.
+Each time: all other processes are gone within the deadline that concerns them and 5 s; the exit status is 1 and
+the launcher says in one line which rank it was; nothing is left in the session and shared-memory folders; the
+steps before are intact; and after `recover` the step holds the whole schedule of an unbroken run with the
+same seed, where nothing that finished more than 1 s before the kill is missing and every other request is `lost`.
 
 What had finished by then is known from two witnesses that share nothing with the journal:
 
@@ -16,35 +16,55 @@ What had finished by then is known from two witnesses that share nothing with th
 
 Clocks agree: times in the file are rank 0's CLOCK_MONOTONIC less t0_ns, and the kill is stamped
 with the same clock on the same host.
+
+Trials run side by side: most of their time they wait.
 """
 
+import json
 import os
 import pathlib
 import random
 import re
 import shutil
 import signal
+import threading
 import time
 
 import tidemark_cli as cli
 
 KILLS = int(os.environ.get("TIDEMARK_CRASH_KILLS") or (5 if cli.SANITIZED else 25))
 SEED = int(os.environ.get("TIDEMARK_CRASH_SEED") or 1)
-GONE_S = 10
+SILENCE_S = 2
+BATCH_S = 0.5
+GONE_S = 5  # beyond the deadline
 FINISHED_S = 1.0
-SLACK_S = 2.0 if cli.SANITIZED else 1.0
+SLACK_S = 2.0 if cli.SANITIZED else 0.8
 RATES = [25.0, 30.0]
 STEP_S = FINISHED_S + 2 * SLACK_S  # so that a late kill leaves requests due long before it
-PIPELINE = 2
+PLACES = [(1, 2, 1), (2, 2, 1), (1, 2, 2), (1, 1, 2)]  # load ranks, pipeline, tensor
 PROGRESS = re.compile(r"step (\d+)(?:/\d+)? [^\r\n]*? done (\d+)")
 CLEAR_LINE = "\033[K"
 SHM = pathlib.Path("/dev/shm")
 
 
-def config(folder, load_ranks, n_steps):
+def config(folder, place, n_steps, **keys):
+    load_ranks, pipeline, tensor = place
     return cli.small_run(folder, load__ranks=load_ranks, load__rates=RATES[:n_steps],
-                         load__step=f"{STEP_S}s", target__pipeline=PIPELINE,
-                         target__threads=1, deadline__silence="2s")
+                         load__step=f"{STEP_S}s", target__pipeline=pipeline, target__tensor=tensor,
+                         target__threads=1, deadline__silence=f"{SILENCE_S}s", **keys)
+
+
+def n_workers(place):
+    return place[1] * place[2]
+
+
+def role(place, rank):
+    """As messages of the launcher name it."""
+    load_ranks, _, tensor = place
+    if rank < load_ranks:
+        return "load rank"
+    stage, t = divmod(rank - load_ranks, tensor)
+    return f"worker, replica 0 stage {stage}" + (f" tensor {t}" if tensor > 1 else "")
 
 
 def said(err):
@@ -55,31 +75,59 @@ def said(err):
             and not re.search(r" run: (step \d+|target.backend): ", line)]
 
 
-class Crash(cli.TestCase):
+class Seen:
+    """What the trials have in common: the unbroken run that all are measured against, and their witnesses."""
+
+    lock = threading.Lock()
+    unbroken = []
+    n_witnessed = n_due = 0
+
     @classmethod
-    def setUpClass(cls):
-        """The unbroken run that all others are measured against."""
+    def measure(cls):
         home = pathlib.Path(cli.tempfile.mkdtemp(prefix="tidemark-test-"))
-        cls.addClassCleanup(shutil.rmtree, home, ignore_errors=True)
-        result = cli.run("run", config(home, 1, 2), "--quiet")
-        assert result.code == 0, str(result)
-        cls.unbroken = cli.read_steps(home / "run.h5")
+        try:
+            result = cli.run("run", config(home, PLACES[0], 2), "--quiet")
+            assert result.code == 0, str(result)
+            cls.unbroken = cli.read_steps(home / "run.h5")
+        finally:
+            shutil.rmtree(home, ignore_errors=True)
         for step in cls.unbroken:
             assert set(step.outcomes().values()) == {"ok"}, step.outcomes()
             r = step.requests
             longest_s = (r["t_last_ns"] - r["t_sched_ns"]).max() / 1e9
             assert longest_s < SLACK_S / 2, f"a reply took {longest_s} s: too busy for witness 2"
 
+    @classmethod
+    def add(cls, n_witnessed, n_due):
+        with cls.lock:
+            cls.n_witnessed += n_witnessed
+            cls.n_due += n_due
+
+
+class SideBySide(cli.SideBySide):
+    """All trials, then what only all of them together can show."""
+
+    def run(self, suite):
+        Seen.measure()
+        whole = super().run(suite)
+        print(f"  witnesses: {Seen.n_witnessed} requests shown as done, {Seen.n_due} due long before", flush=True)
+        kills = [test for test in self._tests(suite) if "kill" in test.id()]
+        if kills and (Seen.n_witnessed == 0 or Seen.n_due == 0):
+            whole.errors.append((kills[0], "the progress line or the schedule witnessed nothing"))
+        return whole
+
+
+class Crash(cli.TestCase):
     # --- one run ----------------------------------------------------------------------------------
 
-    def start(self, load_ranks, n_steps):
+    def start(self, place, n_steps, **keys):
         """A run whose folders for sessions are its own; its progress goes to a pipe."""
         self.home = pathlib.Path(cli.tempfile.mkdtemp(prefix="t", dir=self.folder))
         self.tmp = self.home / "tmp"
         self.tmp.mkdir()
         self.file = self.home / "run.h5"
         self.journal = pathlib.Path(f"{self.file}.journal")
-        process = cli.start("run", config(self.home, load_ranks, n_steps),
+        process = cli.start("run", config(self.home, place, n_steps, **keys),
                             env={"TMPDIR": str(self.tmp), "TIDEMARK_TTY": "200"})
         self.addCleanup(process.end)
         return process
@@ -96,15 +144,17 @@ class Crash(cli.TestCase):
         os.kill(pid, how)
         return at_ns
 
-    def gone(self, process, since_ns):
-        end_ns = since_ns + GONE_S * 1_000_000_000
+    def gone(self, process, since_ns, deadline_s=0):
+        """Its result; all its processes have ended so long after a deadline that began at `since`."""
+        limit_s = (deadline_s + GONE_S) * (3 if cli.SANITIZED else 1)
+        end_ns = since_ns + int(limit_s * 1e9)
         while cli.processes(process.mark):
             if time.monotonic_ns() > end_ns:
                 left = {pid: env.get("OMPI_COMM_WORLD_RANK", "launcher or mpirun")
                         for pid, env in cli.processes(process.mark).items()}
                 process.end()
-                self.fail(f"still there after {GONE_S} s: {left}\n{process.stderr()}")
-            time.sleep(0.02)
+                self.fail(f"still there after {limit_s} s: {left}\n{process.stderr()}")
+            time.sleep(0.1)
         return process.finish()
 
     # --- what must hold afterwards ----------------------------------------------------------------
@@ -118,7 +168,7 @@ class Crash(cli.TestCase):
     def check_whole_steps(self, n_whole):
         steps = cli.read_steps(self.file)
         self.assertEqual(len(steps), n_whole)
-        for step, unbroken in zip(steps, self.unbroken):
+        for step, unbroken in zip(steps, Seen.unbroken):
             self.assertEqual(step.schedule(), unbroken.schedule())
             self.assertEqual(set(step.outcomes().values()), {"ok"})
         self.good("validate", self.file)
@@ -129,13 +179,13 @@ class Crash(cli.TestCase):
         self.assertFalse(self.journal.exists())
         steps = cli.read_steps(self.file)
         self.assertEqual(len(steps), n_whole + 1)
-        step, unbroken = steps[-1], self.unbroken[n_whole]
+        step, unbroken = steps[-1], Seen.unbroken[n_whole]
         self.assertEqual(int(step.attrs["recovered"]), 1)
         self.assertEqual(step.schedule(), unbroken.schedule(), "every request by name")
         outcomes = step.outcomes()
         self.assertLessEqual(set(outcomes.values()), {"ok", "lost"})
-        self.check_first_witness(step, n_whole, load_ranks, struck_ns, chunks)
-        self.check_second_witness(step, struck_ns)
+        Seen.add(self.check_first_witness(step, n_whole, load_ranks, struck_ns, chunks),
+                 self.check_second_witness(step, struck_ns))
         for i, outcome in outcomes.items():
             wanted = 8 if outcome == "ok" else 0
             self.assertEqual(int(step.requests["n_out"][i]), wanted, f"request {i}: {outcome}")
@@ -152,96 +202,116 @@ class Crash(cli.TestCase):
         r = step.requests
         have = int(((r["load_rank"] == 0) & (r["outcome"] == 0)).sum())
         self.assertGreaterEqual(have, done, "load rank 0 had shown more as done, > 1 s before")
-        self.n_witnessed += done
+        return done
 
     def check_second_witness(self, step, struck_ns):
         t0_ns = int(cli.root_attrs(self.file)["t0_ns"])
         by_ns = struck_ns - t0_ns - int((FINISHED_S + SLACK_S) * 1e9)
         r = step.requests
+        done = r["outcome"] == 0
+        if done.any() and (r["t_last_ns"] - r["t_sched_ns"])[done].max() > SLACK_S / 2 * 1e9:
+            return 0  # others had the cores: nothing follows from when a request was due
         due = [int(i) for i, due_ns in zip(r["id"], r["t_sched_ns"]) if due_ns < by_ns]
         outcomes = step.outcomes()
         self.assertEqual([i for i in due if outcomes[i] != "ok"], [],
                          "due long before the kill, and not in the file")
-        self.n_due += len(due)
+        return len(due)
 
-    # --- tests ------------------------------------------------------------------------------------
+    # --- trials -----------------------------------------------------------------------------------
 
-    def one_trial(self, draw, how, rank=None, part=0, parts=1):
-        """One run struck at a random time in the given part of its last step's equal parts."""
-        load_ranks = draw.choice([1, 2])
+    def strike_one(self, draw, how, place, rank, part=0, parts=1):
+        """One run struck at a random time in the given part of its last step's equal parts: its one line."""
         n_steps = draw.choice([1, 1, 1, 1, 2])
-        rank = draw.randrange(load_ranks + PIPELINE) if rank is None else rank
         wait_s = 0.2 + (STEP_S - 0.3) * (part + draw.random()) / parts
-        process = self.start(load_ranks, n_steps)
+        process = self.start(place, n_steps)
         self.into_step(process, n_steps - 1, wait_s)
         struck_ns = self.strike(process, rank, how)
-        result = self.gone(process, struck_ns)
+        result = self.gone(process, struck_ns, SILENCE_S if how == signal.SIGSTOP else 0)
         took_s = (time.monotonic_ns() - struck_ns) / 1e9
+        line = self.check_line(result)
+        self.check_swept()
+        self.check_whole_steps(n_steps - 1)
+        n_ok, n_all = self.check_recovered(n_steps - 1, place[0], struck_ns, process.chunks)
+        print(f"  {how.name} of rank {rank} of {place[0]} + {place[1]} x {place[2]}, step {n_steps - 1}, "
+              f"{wait_s:.2f} s into it: gone after {took_s:.1f} s; {n_ok} of {n_all} requests kept",
+              flush=True)
+        return line
+
+    def check_line(self, result):
         self.assertEqual(result.code, 1, str(result))
         lines = said(result.err)
         self.assertEqual(len(lines), 1, f"one line wanted: {lines}")
-        self.assertRegex(lines[0], rf"\brank {rank}\b")
-        others = set(re.findall(r"\brank (\d+)\b", lines[0])) - {str(rank)}
+        return lines[0]
+
+    def kill_one(self, k):
+        draw = random.Random(SEED * 1000 + k)
+        place = PLACES[k % len(PLACES)]
+        rank = k // len(PLACES) % (place[0] + n_workers(place))  # every role has its turn
+        line = self.strike_one(draw, signal.SIGKILL, place, rank, draw.randrange(KILLS), KILLS)
+        self.assertRegex(line, rf"^tidemark: rank {rank} \({role(place, rank)}\) on \S+ was killed by "
+                               r"signal 9 \(Killed\)$")
+
+    def stop_one(self, place, rank):
+        """SIGSTOP: nothing tells the others but its silence, of deadline.silence."""
+        draw = random.Random(SEED * 1000 + 500 + 10 * rank + len(place))
+        line = self.strike_one(draw, signal.SIGSTOP, place, rank)
+        self.assertRegex(line, rf"\brank {rank} \(pid \d+ on \S+\) has been silent")
+
+    def test_stuck(self):
+        """A stage that lives and answers, but whose backend does not end its first batch: the simulated head of
+        the last stage takes hours. The first batch of a size has four times deadline.batch."""
+        costs = self.folder / "costs.json"
+        costs.write_text(json.dumps({"schema": "tidemark.costs/1", "source": "test", "hidden": 128, "vocab": 1024,
+                                     "layers": {"dense": {"fixed_ns": 1000}}, "embed": {}, "head": {"fixed_ns": 1e13}}))
+        process = self.start(PLACES[0], 1, target__backend="sim", target__sim__costs=str(costs),
+                             deadline__batch=f"{BATCH_S}s")
+        self.into_step(process, 0, 0)
+        result = self.gone(process, time.monotonic_ns(), 4 * BATCH_S)
+        self.assertRegex(self.check_line(result),
+                         r"^tidemark: rank 2 \(replica 0, stage 1, tensor 0\): its backend \(sim\) has been "
+                         r"computing a batch of \d+ tokens for 2\.\d s \(limit 2\.0 s: deadline\.batch, ")
         self.check_swept()
-        self.check_whole_steps(n_steps - 1)
-        n_ok, n_all = self.check_recovered(n_steps - 1, load_ranks, struck_ns, process.chunks)
-        print(f"  {how.name} of rank {rank} of {load_ranks}+{PIPELINE}, step {n_steps - 1}, "
-              f"{wait_s:.2f} s into it: gone after {took_s:.1f} s; {n_ok} of {n_all} requests kept",
-              flush=True)
-        return lines[0], others
-
-    def test_kills(self):
-        draw = random.Random(SEED)
-        self.n_witnessed = self.n_due = 0
-        for k in draw.sample(range(KILLS), KILLS):  # all over the step, so that some come late
-            with self.subTest(kill=k, seed=SEED):
-                line, others = self.one_trial(draw, signal.SIGKILL, part=k, parts=KILLS)
-                self.assertRegex(line, r"^tidemark: rank \d+ \((load rank|worker, replica 0 "
-                                       r"stage \d)\) on \S+ was killed by signal 9 \(Killed\)$")
-                self.assertEqual(others, set())
-            shutil.rmtree(self.home, ignore_errors=True)
-        self.assertGreater(self.n_witnessed, 0, "the progress line witnessed nothing")
-        self.assertGreater(self.n_due, 0, "no request was due early enough")
-
-    def test_silent_ranks(self):
-        """SIGSTOP: nothing tells the others but its silence, of deadline.silence = 2 s."""
-        draw = random.Random(SEED + 1)
-        self.n_witnessed = self.n_due = 0
-        for rank in (0, 1, 2) if not cli.SANITIZED else (1,):
-            with self.subTest(rank=rank, seed=SEED):
-                line, _ = self.one_trial(draw, signal.SIGSTOP, rank)
-                self.assertRegex(line, rf"\brank {rank} \(pid \d+ on \S+\) has been silent")
+        self.good("recover", self.file)
+        self.assertEqual(set(cli.read_steps(self.file)[0].outcomes().values()), {"lost"})
+        self.good("validate", self.file)
 
     def test_launcher_is_killed(self):
         """Nobody is left to clean up: the ranks end by themselves, the next start sweeps."""
-        self.n_witnessed = self.n_due = 0
-        process = self.start(1, 1)
-        self.into_step(process, 0, 2.0)
+        process = self.start(PLACES[0], 1)
+        self.into_step(process, 0, 1.5)
         struck_ns = time.monotonic_ns()
         process.signal(signal.SIGKILL)
         self.gone(process, struck_ns)
         self.check_recovered(0, 1, struck_ns, process.chunks)
-        again = cli.run("run", config(self.home, 1, 1), "--force", "--quiet", "load.step=300ms",
+        again = cli.run("run", config(self.home, PLACES[0], 1), "--force", "--quiet", "load.step=300ms",
                         env={"TMPDIR": str(self.tmp)})
         self.assertEqual(again.code, 0, str(again))
         self.check_swept()
 
     def test_mpirun_is_killed(self):
-        self.n_witnessed = self.n_due = 0
-        process = self.start(1, 1)
-        self.into_step(process, 0, 2.0)
+        process = self.start(PLACES[0], 1)
+        self.into_step(process, 0, 1.5)
         ranks = set(process.ranks().values())
         mpirun = [pid for pid in cli.processes(process.mark) if pid not in ranks | {process.pid}]
         self.assertEqual(len(mpirun), 1)
         struck_ns = time.monotonic_ns()
         os.kill(mpirun[0], signal.SIGKILL)
-        result = self.gone(process, struck_ns)
-        self.assertEqual(result.code, 1, str(result))
-        self.assertEqual([line for line in said(result.err) if "mpirun" in line], said(result.err))
-        self.assertEqual(len(said(result.err)), 1, str(result))
+        self.assertIn("mpirun", self.check_line(self.gone(process, struck_ns)))
         self.check_swept()
         self.check_recovered(0, 1, struck_ns, process.chunks)
 
 
+def add_trials():
+    """Each a test of its own, so that they run side by side."""
+    for k in range(KILLS):
+        setattr(Crash, f"test_kill_{k:02d}", lambda self, k=k: self.kill_one(k))
+    stops = [(place, rank) for place in (PLACES[0], PLACES[2])
+             for rank in range(place[0] + n_workers(place)) if place is PLACES[0] or rank >= place[0]]
+    for place, rank in stops if not cli.SANITIZED else stops[1:2]:
+        setattr(Crash, f"test_stop_{place[1]}x{place[2]}_rank_{rank}",
+                lambda self, place=place, rank=rank: self.stop_one(place, rank))
+
+
 if __name__ == "__main__":
-    cli.main()
+    add_trials()
+    cli.main(SideBySide())

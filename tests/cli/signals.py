@@ -1,5 +1,5 @@
 """Stopping a run: the first request finishes the step and closes the file, the second ends it at
-once and leaves the journal for `recover`."""
+once and leaves the journal for `recover`. Tests run side by side: nothing is judged finer than seconds."""
 
 import math
 import pathlib
@@ -17,7 +17,7 @@ class Stop(cli.TestCase):
         self.file = self.folder / "run.h5"
         self.journal = pathlib.Path(f"{self.file}.journal")
 
-    def start(self, step="2s", keys=None, **options):
+    def start(self, step="1500ms", keys=None, **options):
         config = cli.small_run(self.folder, load__rates=RATES, load__step=step, **(keys or {}))
         process = cli.start("run", config, **options)
         self.addCleanup(process.end)
@@ -81,9 +81,9 @@ class Stop(cli.TestCase):
         self.check_stopped(process, 1)
 
     def test_interrupt_twice(self):
-        process = self.start(step="8s")
+        process = self.start(step="5s")
         self.in_step(process, 0)
-        time.sleep(1.5)
+        time.sleep(1.0)
         process.signal(signal.SIGINT)
         time.sleep(0.3)
         began = time.monotonic()
@@ -98,7 +98,7 @@ class Stop(cli.TestCase):
         self.check_stopped(process, 2)
 
     def test_ctrl_c_twice_on_a_terminal(self):
-        process = self.start(step="8s", terminal=True)
+        process = self.start(step="5s", terminal=True)
         self.in_step(process, 0)
         time.sleep(1.0)
         process.type("\x03")
@@ -115,9 +115,9 @@ class Stop(cli.TestCase):
 
     def test_sigterm_through_mpirun_by_hand(self):
         """What a batch system does to a job that is over its time."""
-        process = self.start(step="8s", np=3)
+        process = self.start(step="5s", np=3)
         self.in_step(process, 0)
-        time.sleep(1.5)
+        time.sleep(1.0)
         began = time.monotonic()
         process.signal(signal.SIGTERM)
         result = process.finish()
@@ -136,9 +136,9 @@ class Stop(cli.TestCase):
     def test_what_was_cut_short_is_offered_again(self):
         """recover, then --resume: the recovered step answers nothing, and the run is whole and valid (but
         where this machine held up the client in another step)."""
-        process = self.start(step="4s", keys={"target__kind": "null"})
+        process = self.start(step="3s", keys={"target__kind": "null"})
         self.in_step(process, 1)
-        time.sleep(1.5)
+        time.sleep(1.0)
         process.signal(signal.SIGINT)
         time.sleep(0.3)
         began = time.monotonic()
@@ -172,4 +172,4 @@ class Stop(cli.TestCase):
 
 
 if __name__ == "__main__":
-    cli.main()
+    cli.main(cli.SideBySide())

@@ -118,6 +118,17 @@ static void test_progress_does_not_hide_a_line(void **state)
           "\033[Kstep 1 done 3\r\033[K\033[K10:00:00.000 rank 0 run: step 0\n");
 }
 
+/* As rank 0 clears its line at the end of a step. */
+static void test_a_rule_behind_progress_is_one(void **state)
+{
+    (void)state;
+    hears("\033[Kstep 1\r\033[K" KILLED, "\033[Kstep 1\r\033[K"
+                                         "tidemark: rank 2 (worker 2) on n1 was killed by signal 9 "
+                                         "(Killed)\n");
+    hears("\033[Kstep 1" ABORTED KILLED,
+          "\033[Kstep 1tidemark: rank 2 (worker 2) on n1 was killed by signal 9 (Killed)\n");
+}
+
 static void test_unknown_notices_pass(void **state)
 {
     (void)state;
@@ -162,6 +173,7 @@ int main(void)
         cmocka_unit_test(test_an_echo_gives_way_to_a_cause),
         cmocka_unit_test(test_a_kill_explains_all_last_words),
         cmocka_unit_test(test_progress_does_not_hide_a_line),
+        cmocka_unit_test(test_a_rule_behind_progress_is_one),
         cmocka_unit_test(test_unknown_notices_pass),
         cmocka_unit_test(test_copies_from_a_dead_rank_are_silent),
         cmocka_unit_test(test_notices_that_mpirun_could_not_read_are_silent),
