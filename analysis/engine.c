@@ -111,6 +111,9 @@ static json_t *row_json(const struct store_meta *m, const struct engine *x)
         json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:i}", "rank", x->rank, "replica",
                   r ? r->replica : -1, "stage", r ? r->stage : -1, "tensor", r ? r->tensor : -1,
                   "first_layer", x->first_layer, "n_layers", x->n_layers, "threads", x->n_threads);
+    json_object_set_new(o, "host", r && r->host[0] != '\0' ? json_string(r->host) : json_null());
+    json_object_set_new(o, "numa", x->numa >= 0 ? json_integer(x->numa) : json_null());
+    json_object_set_new(o, "pci", x->pci[0] != '\0' ? json_string(x->pci) : json_null());
     json_object_set_new(o, "cores", x->cores[0] != '\0' ? json_string(x->cores) : json_null());
     json_object_set_new(o, "kernels", json_string(x->kernels));
     json_object_set_new(o, "weights", json_string(x->weights));
@@ -118,6 +121,41 @@ static json_t *row_json(const struct store_meta *m, const struct engine *x)
     value_set(o, "bytes_per_weight", x->bytes_per_weight);
     value_set(o, "kv_bytes_per_token", x->kv_bytes_per_token);
     return o;
+}
+
+/* --- edges --------------------------------------------------------------------------------------- */
+
+/* Hops of a replica, by its first tensor rank's edges. */
+static int count_hops(const struct store_meta *m, int replica, bool between_hosts)
+{
+    int n = 0;
+    for (size_t i = 0; i < m->n_edges; i++) {
+        const struct edge *x = &m->edges[i];
+        const struct store_rank *r = rank_of(m, x->from_rank);
+        n += x->kind == EDGE_HIDDEN && r && r->replica == replica && r->tensor == 0 &&
+             !(between_hosts && x->same_host);
+    }
+    return n;
+}
+
+static void set_edges(json_t *o, const struct store_meta *m)
+{
+    json_t *edges = json_array();
+    int between = 0;
+    for (size_t i = 0; i < m->n_ranks; i++) {
+        int n = count_hops(m, m->ranks[i].replica, true);
+        between = n > between ? n : between;
+    }
+    for (size_t i = 0; i < m->n_edges; i++) {
+        const struct edge *x = &m->edges[i];
+        json_array_append_new(edges,
+                              json_pack("{s:i, s:i, s:s, s:s, s:b}", "from", x->from_rank, "to",
+                                        x->to_rank, "kind", record_edge_kind_names[x->kind],
+                                        "transport", x->transport, "same_host", (int)x->same_host));
+    }
+    json_object_set_new(o, "hops", json_integer(count_hops(m, 0, false)));
+    json_object_set_new(o, "hops_between_hosts", json_integer(between));
+    json_object_set_new(o, "edges", edges);
 }
 
 json_t *engine_json(const struct store_meta *m)
@@ -140,6 +178,7 @@ json_t *engine_json(const struct store_meta *m)
         json_array_append_new(ranks, row_json(m, &m->engines[i]));
     }
     json_object_set_new(o, "ranks", ranks);
+    set_edges(o, m);
     return o;
 }
 
@@ -177,6 +216,31 @@ static void put_computing(struct str *out, const json_t *engine)
     }
 }
 
+/* "; hidden states by mpi, 1 of 3 hops between hosts; sums by mpi" */
+static void put_wires(struct str *out, const json_t *engine)
+{
+    static const char *const kinds[] = {"hidden", "sums"}, *const names[] = {"hidden states",
+                                                                             "sums"};
+    const json_t *edges = json_object_get(engine, "edges");
+    for (int k = 0; k < 2; k++) {
+        struct str ways = {0};
+        for (size_t i = 0; i < json_array_size(edges); i++) {
+            const json_t *x = json_array_get(edges, i);
+            if (strcmp(text(x, "kind"), kinds[k]) == 0) {
+                add_words(&ways, text(x, "transport"));
+            }
+        }
+        if (ways.len > 0) {
+            str_printf(out, "; %s by %s", names[k], ways.data);
+        }
+        if (ways.len > 0 && k == 0) {
+            str_printf(out, ", %.0f of %.0f hop(s) between hosts",
+                       value_get(engine, "hops_between_hosts"), value_get(engine, "hops"));
+        }
+        str_free(&ways);
+    }
+}
+
 void engine_line(const json_t *engine, struct str *out)
 {
     if (!json_is_object(engine)) {
@@ -198,4 +262,5 @@ void engine_line(const json_t *engine, struct str *out)
             str_printf(out, " %g", value_get(engine, "moe_zipf"));
         }
     }
+    put_wires(out, engine);
 }

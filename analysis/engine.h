@@ -15,8 +15,12 @@ struct json_t;
  *
  *   {backend, device, kernels, threads, placement, weights, weights_stored, weight_bytes, n_weights,
  *    bytes_per_weight, kv_cache, kv_bytes_per_token, kv_tokens, moe_routing, moe_zipf, transport,
- *    ranks[]{rank, replica, stage, tensor, first_layer, n_layers, threads, cores, kernels, weights,
- *            weight_bytes, bytes_per_weight, kv_bytes_per_token}}
+ *    hops, hops_between_hosts,
+ *    ranks[]{rank, replica, stage, tensor, host, numa, pci, first_layer, n_layers, threads, cores, kernels,
+ *            weights, weight_bytes, bytes_per_weight, kv_bytes_per_token},
+ *    edges[]{from, to, kind, transport, same_host}}
+ *
+ * hops are those of hidden states from stage to stage, in a replica, in the one that goes between hosts most.
  */
 struct json_t *engine_json(const struct store_meta *m);
 

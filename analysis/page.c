@@ -729,33 +729,27 @@ static void put_cell(struct str *out, const json_t *row, const char *key)
 /* What each worker rank computes with; nothing without workers. */
 static void put_engine(struct str *out, const json_t *engine)
 {
-    static const char *const keys[] = {"rank",
-                                       "replica",
-                                       "stage",
-                                       "tensor",
-                                       "first_layer",
-                                       "n_layers",
-                                       "threads",
-                                       "cores",
-                                       "kernels",
-                                       "weights",
-                                       "weight_bytes",
-                                       "bytes_per_weight",
-                                       "kv_bytes_per_token"};
-    static const char *const heads[] = {"rank",
-                                        "replica",
-                                        "stage",
-                                        "tensor",
-                                        "first layer",
-                                        "layers",
-                                        "threads",
-                                        "CPUs",
-                                        "kernels",
-                                        "weights",
-                                        "bytes",
-                                        "bytes per weight",
-                                        "KV bytes per token"};
-    const size_t n = sizeof keys / sizeof *keys;
+    static const struct {
+        const char *key, *head;
+        bool is_text;
+    } columns[] = {
+        {"rank", "rank", false},
+        {"replica", "replica", false},
+        {"stage", "stage", false},
+        {"tensor", "tensor", false},
+        {"host", "host", true},
+        {"numa", "memory node", false},
+        {"first_layer", "first layer", false},
+        {"n_layers", "layers", false},
+        {"threads", "threads", false},
+        {"cores", "CPUs", true},
+        {"kernels", "kernels", true},
+        {"weights", "weights", true},
+        {"weight_bytes", "bytes", false},
+        {"bytes_per_weight", "bytes per weight", false},
+        {"kv_bytes_per_token", "KV bytes per token", false},
+    };
+    const size_t n = sizeof columns / sizeof *columns;
     struct str line = {0};
     if (!json_is_object(engine)) {
         return;
@@ -766,13 +760,14 @@ static void put_engine(struct str *out, const json_t *engine)
     str_puts(out, "</p><div class=\"tablebox\"><table>\n<thead><tr>");
     str_free(&line);
     for (size_t k = 0; k < n; k++) {
-        str_printf(out, "<th%s>%s</th>", k >= 7 && k <= 9 ? " class=\"text\"" : "", heads[k]);
+        str_printf(out, "<th%s>%s</th>", columns[k].is_text ? " class=\"text\"" : "",
+                   columns[k].head);
     }
     str_puts(out, "</tr></thead>\n");
     for (size_t i = 0; i < json_array_size(get(engine, "ranks")); i++) {
         str_puts(out, "<tr>");
         for (size_t k = 0; k < n; k++) {
-            put_cell(out, json_array_get(get(engine, "ranks"), i), keys[k]);
+            put_cell(out, json_array_get(get(engine, "ranks"), i), columns[k].key);
         }
         str_puts(out, "</tr>\n");
     }

@@ -13,6 +13,7 @@
 #include "cli/keeper.h"
 #include "cli/origin.h"
 #include "cli/signals.h"
+#include "cli/wires.h"
 #include "core/clock.h"
 #include "core/log.h"
 #include "core/mem.h"
@@ -201,7 +202,29 @@ struct about {
     struct store_rank *ranks;
     struct engine *engines; // (n_engines)
     size_t n_engines;
+    struct edge *edges; // (n_edges)
+    size_t n_edges;
 };
+
+static void about_free(struct about *about)
+{
+    free(about->ranks);
+    free(about->engines);
+    free(about->edges);
+}
+
+/* Collective. */
+static int ask_ranks(struct world *w, struct about *about, struct err *e)
+{
+    if (world_ranks(w, &about->ranks, e) ||
+        world_engines(w, &about->engines, &about->n_engines, e)) {
+        return -1;
+    }
+    if (w->rank == 0) {
+        about->n_edges = wires_edges(&w->layout, w->comm, about->engines, &about->edges);
+    }
+    return 0;
+}
 
 /* GPUs that workers compute on, each once: several may share one. */
 static int64_t count_gpus(const struct world *w, const struct about *about)
@@ -300,6 +323,8 @@ static int keep_file(struct coordinator *c, const struct about *about, int argc,
         .n_ranks = (size_t)comm_size(w->comm),
         .engines = about->engines,
         .n_engines = about->n_engines,
+        .edges = about->edges,
+        .n_edges = about->n_edges,
         .gpus = c->gpus.gpus,
         .n_gpus = c->gpus.n_gpus,
     };
@@ -382,6 +407,20 @@ static int watch_gpus(struct coordinator *c, struct err *e)
     return world_agree(w, e);
 }
 
+/* Who is where, before the one request of --dry-run; else only what could be better. */
+static void say_places(const struct coordinator *c, const struct about *about)
+{
+    const struct world *w = c->w;
+    struct str text = {0};
+    if (c->o.dry_run) {
+        wires_text(&w->layout, about->ranks, about->engines, about->edges, about->n_edges, &text);
+        fputs(text.data, stdout);
+    } else if (!c->o.quiet && wires_detour(&w->layout, w->comm, &text)) {
+        log_warn("run", "%s", text.data);
+    }
+    str_free(&text);
+}
+
 int coordinate_open(struct coordinator **out, struct world *w, const struct coordinate_options *o,
                     int argc, char **argv, struct err *e)
 {
@@ -395,17 +434,18 @@ int coordinate_open(struct coordinator **out, struct world *w, const struct coor
     if (w->is_load) {
         loop_realtime(true);
     }
-    if (world_ranks(w, &about.ranks, e) || world_engines(w, &about.engines, &about.n_engines, e) ||
-        (!o->dry_run && gpu_watch_find(&c->gpus, w, e))) {
+    if (ask_ranks(w, &about, e) || (!o->dry_run && gpu_watch_find(&c->gpus, w, e))) {
         gpu_watch_stop(&c->gpus);
-        free(about.ranks);
-        free(about.engines);
+        about_free(&about);
         free(c);
         return -1;
     }
     int rc = 0;
     if (w->rank == 0 && !o->dry_run) {
         rc = keep_file(c, &about, argc, argv, e);
+    }
+    if (w->rank == 0) {
+        say_places(c, &about);
     }
     if (rc == 0 && w->is_load) {
         early_stop_init(&c->early_stop, w->comm, w->layout.load_ranks);
@@ -414,8 +454,7 @@ int coordinate_open(struct coordinator **out, struct world *w, const struct coor
     if (rc == 0 && w->rank == 0 && !o->dry_run && w->config.target.kind == TARGET_OPENAI) {
         rc = watch_endpoint(c, e);
     }
-    free(about.ranks);
-    free(about.engines);
+    about_free(&about);
     CHECK(rc == 0 || e->code != ERR_NONE);
     *out = c;
     if (world_agree(w, e)) {

@@ -10,6 +10,7 @@
 #include "cli/placement.h"
 #include "cli/signals.h"
 #include "cli/text_model.h"
+#include "cli/wires.h"
 #include "core/clock.h"
 #include "core/log.h"
 #include "core/mem.h"
@@ -77,7 +78,7 @@ static int meet_endpoint(struct world *w, struct err *e)
 static int place(struct world *w, struct err *e)
 {
     w->layout = run_config_layout(&w->config);
-    if (layout_check(&w->layout, comm_size(w->comm), e)) {
+    if (layout_check(&w->layout, comm_size(w->comm), e) || wires_check(&w->layout, w->comm, e)) {
         return -1;
     }
     w->is_load = layout_is_load(&w->layout, w->rank);
@@ -481,6 +482,7 @@ int world_engines(struct world *w, struct engine **rows, size_t *n, struct err *
     if (w->worker) {
         worker_about(w->worker, &mine);
         name_device(&mine);
+        mine.numa = wires_node(&mine);
     }
     struct engine *all = w->rank == 0 ? xcalloc((size_t)comm_size(w->comm), sizeof *all) : NULL;
     *rows = NULL;

@@ -56,7 +56,7 @@ int world_measure_clocks(struct world *w, struct err *e) ERR_CHECKED;
 /* Every rank's row for the result file, with the clock offset in w->clock. Rank 0 gets them malloc'd. */
 int world_ranks(struct world *w, struct store_rank **rows, struct err *e) ERR_CHECKED;
 
-/* What every worker rank computes with, by rank. Rank 0 gets them (n) malloc'd. Collective. */
+/* What every worker rank computes with, by rank, memory nodes included. Rank 0 gets them (n) malloc'd. Collective. */
 int world_engines(struct world *w, struct engine **rows, size_t *n, struct err *e) ERR_CHECKED;
 
 /* Rank 0, for a service without steps: all workers begin one step that nothing ends early, and later end it,

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define MAX_NODES     64
 #define KEEPERS_SHARE 4 // ranks that keep time keep CPUs while they are at most one in so many
 
 static int compare(const void *a, const void *b)
@@ -237,4 +238,68 @@ const char *cores_text_self(char *buf, size_t cap)
         }
     }
     return cores_text(cpus, n, buf, cap);
+}
+
+bool cores_read(const char *text, struct cores_set *out)
+{
+    struct cores_set s = {0};
+    while (*text != '\0' && *text != '\n') {
+        int first, last, step = 1, n = 0;
+        if (sscanf(text, "%d%n", &first, &n) != 1 || first < 0) {
+            return false;
+        }
+        text += n;
+        last = first;
+        if (sscanf(text, "-%d%n", &last, &n) == 1) {
+            text += n;
+        }
+        if (sscanf(text, ":%d%n", &step, &n) == 1) {
+            text += n;
+        }
+        if (step < 1 || (*text != ',' && *text != '\0' && *text != '\n')) {
+            return false;
+        }
+        for (int cpu = first; cpu <= last && cpu < CORES_MAX_CPUS; cpu += step) {
+            s.words[cpu / 64] |= (uint64_t)1 << cpu % 64;
+        }
+        text += *text == ',';
+    }
+    *out = s;
+    return true;
+}
+
+/* CPUs of a memory node; none when there is no such node. */
+static struct cores_set node_cpus(int node)
+{
+    char path[64], text[4096] = "";
+    struct cores_set s = {0};
+    snprintf(path, sizeof path, "/sys/devices/system/node/node%d/cpulist", node);
+    FILE *f = fopen(path, "re");
+    if (f == NULL) {
+        return s;
+    }
+    if (fgets(text, sizeof text, f) == NULL || !cores_read(text, &s)) {
+        s = (struct cores_set){0};
+    }
+    fclose(f);
+    return s;
+}
+
+int cores_node(const char *text)
+{
+    struct cores_set mine;
+    if (!cores_read(text, &mine) || cores_count(&mine) == 0) {
+        return -1;
+    }
+    for (int node = 0; node < MAX_NODES; node++) {
+        struct cores_set theirs = node_cpus(node);
+        int n_shared = 0;
+        for (size_t i = 0; i < sizeof mine.words / sizeof *mine.words; i++) {
+            n_shared += __builtin_popcountll(mine.words[i] & theirs.words[i]);
+        }
+        if (n_shared > 0) {
+            return n_shared == cores_count(&mine) ? node : -1;
+        }
+    }
+    return -1;
 }

@@ -74,5 +74,11 @@ struct cores_part cores_divide(const struct cores_rank *ranks, int n, int mine, 
 /* "0-3,8-14:2": CPUs (n) in ascending order, into buf; what does not fit is "...". Returns buf. */
 const char *cores_text(const int *cpus, int n, char *buf, size_t cap);
 
+/* The CPUs of such a text, or of a system's file; false when it is none, or was cut. */
+bool cores_read(const char *text, struct cores_set *out);
+
+/* The memory node that all CPUs of such a text are of; -1: several are, or the system does not say. */
+int cores_node(const char *text);
+
 /* The same of all CPUs that this process may run on. */
 const char *cores_text_self(char *buf, size_t cap);

@@ -1,6 +1,7 @@
 #include "model/layout.h"
 
 #include <stdio.h>
+#include <string.h>
 
 int layout_size(const struct layout *l)
 {
@@ -45,6 +46,52 @@ const char *layout_label(const struct layout *l, int rank, char *buf, size_t cap
                  p.tensor);
     }
     return buf;
+}
+
+static const char *host_of(const struct layout *l, const char *const *hosts, int replica, int stage)
+{
+    return hosts[layout_rank(l, replica, stage, 0)];
+}
+
+int layout_check_hosts(const struct layout *l, const char *const *hosts, struct err *e)
+{
+    for (int rank = l->load_ranks; rank < layout_size(l); rank++) {
+        const struct layout_worker p = layout_worker(l, rank);
+        const int first = rank - p.tensor;
+        if (strcmp(hosts[rank], hosts[first]) != 0) {
+            return err_set(
+                e, ERR_INPUT,
+                "target.tensor %d: stage %d of replica %d is on two hosts, rank %d on %s and "
+                "rank %d on %s; the tensor ranks of a stage must share one: give each host whole "
+                "stages, in order (mpirun --map-by slot, with slots in the hostfile a multiple of "
+                "%d, and those of %d load rank(s) more on the first host)",
+                l->tensor, p.stage, p.replica, first, hosts[first], rank, hosts[rank], l->tensor,
+                l->load_ranks);
+        }
+    }
+    return 0;
+}
+
+int layout_crossings(const struct layout *l, const char *const *hosts, int replica)
+{
+    int n = 0;
+    for (int s = 1; s < l->pipeline; s++) {
+        n += strcmp(host_of(l, hosts, replica, s - 1), host_of(l, hosts, replica, s)) != 0;
+    }
+    return n;
+}
+
+int layout_least_crossings(const struct layout *l, const char *const *hosts, int replica)
+{
+    int n_hosts = 0;
+    for (int s = 0; s < l->pipeline; s++) {
+        bool is_new = true;
+        for (int k = 0; k < s; k++) {
+            is_new &= strcmp(host_of(l, hosts, replica, k), host_of(l, hosts, replica, s)) != 0;
+        }
+        n_hosts += is_new;
+    }
+    return n_hosts - 1;
 }
 
 int layout_check(const struct layout *l, int world, struct err *e)

@@ -26,6 +26,8 @@ const char *const record_verdict_names[VERDICT_N] = {
     [VERDICT_ERRORS] = "errors",
 };
 
+const char *const record_edge_kind_names[EDGE_KIND_N] = {"hidden", "sums", "ids"};
+
 const char *const record_span_op_names[SPAN_OP_N] = {
     [SPAN_WAIT_RECV] = "wait_recv", [SPAN_PREFILL] = "prefill", [SPAN_DECODE] = "decode",
     [SPAN_MIXED] = "mixed",         [SPAN_SEND] = "send",

@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -159,6 +160,25 @@ struct engine {
     char moe_routing[16]; // who chooses experts: "model", "uniform", "zipf"; "none": it has none
     double moe_zipf;      // exponent of "zipf"; else NAN
     char transport[16];   // of hidden states between ranks, and of sums: "mpi"; "none": one rank
+    int32_t numa;         // memory node of its GPU, else of its CPUs; -1: of several, or not known
+    // Of its edges: to the next stage, and in its tensor-parallel group; empty: it has none. In the file by edge.
+    char to_next[16], in_group[16];
+};
+
+enum edge_kind { // order is part of the file format
+    EDGE_HIDDEN, // hidden states, from a stage to the next
+    EDGE_SUMS,   // sums and what else the ranks of a tensor-parallel group put together, both ways
+    EDGE_IDS,    // sampled ids, from the last stage to the leader
+    EDGE_KIND_N,
+};
+extern const char *const record_edge_kind_names[EDGE_KIND_N];
+
+/* Two worker ranks that send to each other for every batch. */
+struct edge {
+    int32_t from_rank, to_rank;
+    enum edge_kind kind;
+    bool same_host;
+    char transport[16]; // "mpi"
 };
 
 /* State of one replica's scheduler, sampled at 10 Hz, or as often as an endpoint's metrics are read. What an

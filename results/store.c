@@ -174,6 +174,9 @@ static int write_meta(const struct store_group *root, const struct store_run *ru
         status = store_columns_write(root, &store_schema_engine, run->engines, run->n_engines, e);
     }
     if (status == 0) {
+        status = store_columns_write(root, &store_schema_edges, run->edges, run->n_edges, e);
+    }
+    if (status == 0) {
         status = store_columns_write(root, &store_schema_gpus, run->gpus, run->n_gpus, e);
     }
     store_hdf5_group_close(&meta);

@@ -18,7 +18,7 @@
 #include "results/record.h"
 
 #define STORE_SCHEMA_NAME    "tidemark.run"
-#define STORE_SCHEMA_VERSION "1.4.0" // readers accept the same major
+#define STORE_SCHEMA_VERSION "1.5.0" // readers accept the same major
 
 struct json_t;
 struct store;
@@ -52,6 +52,8 @@ struct store_run {
     size_t n_ranks;
     const struct engine *engines; // (n_engines) of worker ranks, by rank
     size_t n_engines;
+    const struct edge *edges; // (n_edges) between worker ranks, by sender
+    size_t n_edges;
     const struct gpus_device *gpus; // (n_gpus) of the target, sampled
     size_t n_gpus;
 };
@@ -161,6 +163,8 @@ struct store_meta {
     size_t n_ranks;
     struct engine *engines; // (n_engines) of worker ranks, by rank; none in files before 1.3
     size_t n_engines;
+    struct edge *edges; // (n_edges) between worker ranks; none in files before 1.5
+    size_t n_edges;
     struct gpus_device *gpus; // (n_gpus) of the target, sampled; none in files before 1.4
     size_t n_gpus;
 };

@@ -141,8 +141,9 @@ int store_columns_write(const struct store_group *parent, const struct store_tab
 /* `rows` came zeroed. */
 static void fill_missing(const struct store_field *f, size_t n, void *rows, size_t row_bytes)
 {
-    const uint32_t missing = UINT32_MAX;
-    for (size_t i = 0; i < n && f->may_miss && f->type == FIELD_U32; i++) {
+    const uint32_t missing = UINT32_MAX; // and -1
+    const bool is_32 = f->type == FIELD_U32 || f->type == FIELD_I32;
+    for (size_t i = 0; i < n && f->may_miss && is_32; i++) {
         memcpy((char *)rows + i * row_bytes + f->offset, &missing, sizeof missing);
     }
 }

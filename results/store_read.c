@@ -357,9 +357,13 @@ static int read_ranks(const struct store_group *root, struct store_meta *m, stru
 
 static int read_devices(const struct store_group *root, struct store_meta *m, struct err *e)
 {
-    void *engines = NULL, *gpus = NULL;
+    void *engines = NULL, *edges = NULL, *gpus = NULL;
     int status = read_rows_if_there(root, &store_schema_engine, &engines, &m->n_engines, e);
     m->engines = engines;
+    if (status == 0) {
+        status = read_rows_if_there(root, &store_schema_edges, &edges, &m->n_edges, e);
+        m->edges = edges;
+    }
     if (status == 0) {
         status = read_rows_if_there(root, &store_schema_gpus, &gpus, &m->n_gpus, e);
         m->gpus = gpus;
@@ -401,6 +405,7 @@ void store_meta_free(struct store_meta *m)
     free(m->ranks);
     free(m->ranks_after);
     free(m->engines);
+    free(m->edges);
     free(m->gpus);
     *m = (struct store_meta){.name = NULL};
 }

@@ -82,6 +82,22 @@ static const struct store_field engine_fields[] = {
     ENGINE(moe_routing, FIELD_TEXT, "", "who chooses experts: model, uniform, zipf; none", false),
     ENGINE(moe_zipf, FIELD_F64, "1", "exponent of zipf", true),
     ENGINE(transport, FIELD_TEXT, "", "of hidden states and sums between ranks: mpi; none", false),
+    ENGINE(numa, FIELD_I32, "1", "memory node of its GPU, else of all its CPUs", true),
+};
+
+#define EDGE(name, type, units, text)                                                              \
+    {                                                                                              \
+#name, type, offsetof(struct edge, name), sizeof(((struct edge *)0)->name), units, text,   \
+            false, NULL, 0                                                                         \
+    }
+
+static const struct store_field edge_fields[] = {
+    EDGE(from_rank, FIELD_I32, "1", "MPI rank of the worker that sends"),
+    EDGE(to_rank, FIELD_I32, "1", "MPI rank of the worker that receives; of sums both do both"),
+    {"kind", FIELD_ENUM, offsetof(struct edge, kind), 0, "1", "what goes over it", false,
+     record_edge_kind_names, EDGE_KIND_N},
+    EDGE(transport, FIELD_TEXT, "", "by which way: mpi"),
+    EDGE(same_host, FIELD_BOOL, "1", "1: both ranks are on one host"),
 };
 
 #define GPU(name, type, units, text, may_miss)                                                     \
@@ -358,6 +374,13 @@ const struct store_table store_schema_engine = {
     .n_fields = COUNT(engine_fields),
 };
 
+const struct store_table store_schema_edges = {
+    .group = "meta/edges",
+    .row_bytes = sizeof(struct edge),
+    .fields = edge_fields,
+    .n_fields = COUNT(edge_fields),
+};
+
 const struct store_table store_schema_gpus = {
     .group = "meta/gpus",
     .row_bytes = sizeof(struct gpus_device),
@@ -473,24 +496,12 @@ const struct store_field *store_schema_field(const struct store_table *t, const 
 
 bool store_schema_is_recent(const struct store_field *f)
 {
-    static const char *const since_1_0[] = {"t_planned_ns",
-                                            "stopped_early",
-                                            "repeat",
-                                            "n_late",
-                                            "cap_wait_us",
-                                            "late",
-                                            "n_in_usage",
-                                            "n_out_local",
-                                            "stamp_p50_ns",
-                                            "stamp_p99_ns",
-                                            "chunk_p50_ns",
-                                            "chunk_p99_ns",
-                                            "n_preempted",
-                                            "n_cached",
-                                            "requeue_us",
-                                            "prefix_query_tokens",
-                                            "prefix_hit_tokens",
-                                            "pci"};
+    static const char *const since_1_0[] = {
+        "t_planned_ns",      "stopped_early", "repeat",       "n_late",
+        "cap_wait_us",       "late",          "n_in_usage",   "n_out_local",
+        "stamp_p50_ns",      "stamp_p99_ns",  "chunk_p50_ns", "chunk_p99_ns",
+        "n_preempted",       "n_cached",      "requeue_us",   "prefix_query_tokens",
+        "prefix_hit_tokens", "pci",           "numa"};
     for (size_t i = 0; i < COUNT(since_1_0); i++) {
         if (strcmp(f->name, since_1_0[i]) == 0) {
             return true;
@@ -558,11 +569,12 @@ static void markdown_rows(struct str *out, const struct store_table *t)
 void store_schema_markdown(struct str *out)
 {
     static const struct store_table *const tables[] = {
-        &store_schema_root,        &store_schema_ranks,    &store_schema_ranks_after,
-        &store_schema_engine,      &store_schema_gpus,     &store_schema_step,
-        &store_schema_index,       &store_schema_requests, &store_schema_path_first,
-        &store_schema_path_last,   &store_schema_workers,  &store_schema_series,
-        &store_schema_gpu_samples, &store_schema_summary,  &store_schema_answers,
+        &store_schema_root,       &store_schema_ranks,       &store_schema_ranks_after,
+        &store_schema_engine,     &store_schema_edges,       &store_schema_gpus,
+        &store_schema_step,       &store_schema_index,       &store_schema_requests,
+        &store_schema_path_first, &store_schema_path_last,   &store_schema_workers,
+        &store_schema_series,     &store_schema_gpu_samples, &store_schema_summary,
+        &store_schema_answers,
     };
     for (size_t i = 0; i < COUNT(tables); i++) {
         const struct store_table *t = tables[i];

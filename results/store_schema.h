@@ -81,7 +81,8 @@ struct store_answers {
 };
 
 extern const struct store_table store_schema_root, store_schema_ranks, store_schema_ranks_after,
-    store_schema_engine, store_schema_gpus, store_schema_index, store_schema_answers;
+    store_schema_engine, store_schema_edges, store_schema_gpus, store_schema_index,
+    store_schema_answers;
 extern const struct store_table store_schema_step, store_schema_requests, store_schema_path_first,
     store_schema_path_last, store_schema_workers, store_schema_series, store_schema_gpu_samples,
     store_schema_summary;
@@ -93,7 +94,7 @@ extern const struct store_field store_schema_offsets, store_schema_dt_us;
 const struct store_field *store_schema_field(const struct store_table *t, const char *name);
 
 /* Whether files of an older minor version lack the field: it then reads as zero, a u32
- * column that may miss as missing. */
+ * or i32 column that may miss as missing. */
 bool store_schema_is_recent(const struct store_field *f);
 
 /* Bytes of one element in the file. */

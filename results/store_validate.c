@@ -28,6 +28,7 @@ struct findings {
 enum { // minor versions that brought a table
     MINOR_ENGINE = 3,
     MINOR_GPUS = 4,
+    MINOR_EDGES = 5,
 };
 
 static void add(struct findings *f, const char *text)
@@ -281,6 +282,59 @@ static void check_engines(struct findings *f, const struct store *s, const struc
     free(workers);
 }
 
+/* NULL: no such rank. */
+static const struct store_rank *rank_of(const struct store_meta *m, int rank)
+{
+    for (size_t i = 0; i < m->n_ranks; i++) {
+        if (m->ranks[i].rank == rank) {
+            return &m->ranks[i];
+        }
+    }
+    return NULL;
+}
+
+/* Whether two workers of a replica are what an edge of this kind is between. */
+static bool edge_fits(const struct edge *x, const struct store_rank *from,
+                      const struct store_rank *to)
+{
+    if (!from || !to || from->role != 1 || to->role != 1 || from->replica != to->replica) {
+        return false;
+    }
+    switch (x->kind) {
+    case EDGE_HIDDEN:
+        return to->stage == from->stage + 1 && to->tensor == from->tensor;
+    case EDGE_SUMS:
+        return to->stage == from->stage && to->tensor > from->tensor;
+    default:
+        return to->stage == 0 && to->tensor == 0 && from->stage > 0 && from->tensor == 0;
+    }
+}
+
+static void check_edges(struct findings *f, const struct store *s, const struct store_group *root,
+                        const struct store_meta *m)
+{
+    if (f->minor < MINOR_EDGES) {
+        return;
+    }
+    check_table(f, root, &store_schema_edges);
+    for (size_t i = 0; i < m->n_edges; i++) {
+        const struct edge *x = &m->edges[i];
+        const struct store_rank *from = rank_of(m, x->from_rank), *to = rank_of(m, x->to_rank);
+        char text[256];
+        const char *what = NULL;
+        if (!edge_fits(x, from, to)) {
+            what = "is not between two workers that send such to each other";
+        } else if (x->same_host != (strcmp(from->host, to->host) == 0)) {
+            what = "has a same_host that is not what meta/ranks says of its hosts";
+        }
+        if (what) {
+            snprintf(text, sizeof text, "%.120s: meta/edges: the one from rank %d to rank %d %s",
+                     s->path, x->from_rank, x->to_rank, what);
+            add(f, text);
+        }
+    }
+}
+
 static void check_meta(struct findings *f, struct store *s)
 {
     struct store_meta m;
@@ -302,6 +356,7 @@ static void check_meta(struct findings *f, struct store *s)
         check_table(f, &root, &store_schema_gpus);
     }
     check_engines(f, s, &root, &m);
+    check_edges(f, s, &root, &m);
     store_meta_free(&m);
 }
 

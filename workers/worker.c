@@ -265,6 +265,9 @@ void worker_about(const struct worker *w, struct engine *out)
              out->n_threads == 0 ? "none"
              : refused           ? "not permitted"
                                  : w->placement);
+    const bool has_next = w->place.stage + 1 < w->layout.pipeline, has_peers = w->layout.tensor > 1;
+    snprintf(out->to_next, sizeof out->to_next, "%s", has_next ? "mpi" : "");
+    snprintf(out->in_group, sizeof out->in_group, "%s", has_peers ? "mpi" : "");
     const bool alone = w->layout.pipeline == 1 && w->layout.tensor == 1;
     snprintf(out->transport, sizeof out->transport, "%s", alone ? "none" : "mpi");
 }

@@ -461,9 +461,26 @@ static struct engine *make_engines(unsigned n_stages)
                                      .moe_routing = "none",
                                      .moe_zipf = NAN,
                                      .placement = "none",
-                                     .transport = "mpi"};
+                                     .transport = "mpi",
+                                     .numa = -1};
     }
     return engines;
+}
+
+/* Hidden states from each stage to the next, and ids back; all on one host. */
+static struct edge *make_edges(unsigned n_stages, size_t *n)
+{
+    struct edge *edges = xcalloc(n_stages + 1, sizeof *edges);
+    *n = n_stages > 1 ? n_stages : 0;
+    for (unsigned i = 0; i < *n; i++) {
+        const bool is_last = i + 1 == n_stages;
+        edges[i] = (struct edge){.from_rank = (int32_t)i + 1,
+                                 .to_rank = is_last ? 1 : (int32_t)i + 2,
+                                 .kind = is_last ? EDGE_IDS : EDGE_HIDDEN,
+                                 .same_host = true,
+                                 .transport = "mpi"};
+    }
+    return edges;
 }
 
 static struct gpus_device *make_gpus(unsigned n)
@@ -503,6 +520,8 @@ static struct store *create(const struct options *o, struct store_rank *ranks, s
     CHECK(config != NULL && dataset != NULL);
     struct engine *engines = make_engines(o->n_stages);
     struct gpus_device *gpus = make_gpus(o->n_gpus);
+    size_t n_edges;
+    struct edge *edges = make_edges(o->n_stages, &n_edges);
     struct store_run run = {
         .uuid = "00000000-0000-4000-8000-000000000000",
         .name = "make_run",
@@ -516,6 +535,8 @@ static struct store *create(const struct options *o, struct store_rank *ranks, s
         .n_ranks = n_ranks,
         .engines = engines,
         .n_engines = o->n_stages,
+        .edges = edges,
+        .n_edges = n_edges,
         .gpus = gpus,
         .n_gpus = o->n_gpus,
     };
@@ -524,6 +545,7 @@ static struct store *create(const struct options *o, struct store_rank *ranks, s
     json_decref(dataset);
     json_decref(provenance);
     free(engines);
+    free(edges);
     free(gpus);
     return store;
 }

@@ -116,6 +116,7 @@ struct store *run_files_create(const char *path)
         .moe_routing = "zipf",
         .moe_zipf = 1.2,
         .transport = "none",
+        .numa = 1,
     };
     struct store_run run = {.uuid = "6ba7b810-9dad-41d1-80b4-00c04fd430c8",
                             .name = "test",

@@ -201,6 +201,40 @@ static void cpus_as_text(void **state)
     assert_string_equal(text + strlen(text) - 3, "...");
 }
 
+static void cpus_from_text(void **state)
+{
+    (void)state;
+    struct cores_set s;
+    const int cpus[] = {0, 1, 2, 3, 8, 10, 12, 14, 200};
+    char text[64];
+    assert_true(cores_read(cores_text(cpus, 9, text, sizeof text), &s));
+    assert_int_equal(cores_count(&s), 9);
+    for (int i = 0; i < 9; i++) {
+        assert_true(s.words[cpus[i] / 64] >> cpus[i] % 64 & 1);
+    }
+    assert_true(cores_read("5\n", &s));
+    assert_int_equal(cores_count(&s), 1);
+    assert_true(cores_read("", &s));
+    assert_int_equal(cores_count(&s), 0);
+    const char *const bad[] = {"0-3,...", "x", "-1", "1;2", "0-8:0", "3 4"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        assert_false(cores_read(bad[i], &s));
+    }
+    assert_true(cores_read("0-99999", &s));
+    assert_int_equal(cores_count(&s), CORES_MAX_CPUS);
+}
+
+static void a_node_is_one_or_none(void **state)
+{
+    (void)state;
+    char own[256];
+    int node = cores_node(cores_text_self(own, sizeof own));
+    assert_in_range(node + 1, 0, 64);
+    assert_int_equal(cores_node("1023"), -1); // no such CPU here
+    assert_int_equal(cores_node("..."), -1);
+    assert_int_equal(cores_node(""), -1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -212,6 +246,8 @@ int main(void)
         cmocka_unit_test(ranks_that_are_bound_divide_what_they_share),
         cmocka_unit_test(quotas_are_read),
         cmocka_unit_test(cpus_as_text),
+        cmocka_unit_test(cpus_from_text),
+        cmocka_unit_test(a_node_is_one_or_none),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -55,6 +55,49 @@ static void a_world_that_does_not_fit_shows_the_sum(void **state)
     assert_non_null(strstr(e.msg, "62 = 2 load + 3 replicas x 4 pipeline x 5 tensor"));
 }
 
+static void a_rank_is_labelled_by_its_place(void **state)
+{
+    (void)state;
+    const struct layout l = {.load_ranks = 1, .replicas = 2, .pipeline = 2, .tensor = 2};
+    char label[96];
+    assert_string_equal(layout_label(&l, 0, label, sizeof label), "rank 0 (load rank)");
+    assert_string_equal(layout_label(&l, 8, label, sizeof label),
+                        "rank 8 (replica 1, stage 1, tensor 1)");
+}
+
+static void tensor_ranks_share_a_host(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    const struct layout l = {.load_ranks = 1, .replicas = 1, .pipeline = 2, .tensor = 2};
+    const char *good[] = {"a", "a", "a", "b", "b"}, *bad[] = {"a", "a", "a", "a", "b"};
+    assert_int_equal(layout_check_hosts(&l, good, &e), 0);
+    assert_int_equal(layout_check_hosts(&l, bad, &e), -1);
+    assert_int_equal(e.code, ERR_INPUT);
+    assert_non_null(
+        strstr(e.msg, "stage 1 of replica 0 is on two hosts, rank 3 on a and rank 4 on b"));
+    assert_non_null(strstr(e.msg, "--map-by slot"));
+    const struct layout one = {.load_ranks = 1, .replicas = 1, .pipeline = 4, .tensor = 1};
+    const char *any[] = {"a", "b", "c", "b", "a"};
+    assert_int_equal(layout_check_hosts(&one, any, &e), 0);
+    const struct layout none = {.load_ranks = 2, .replicas = 0, .pipeline = 1, .tensor = 8};
+    assert_int_equal(layout_check_hosts(&none, any, &e), 0);
+}
+
+static void hops_between_hosts_are_counted_per_replica(void **state)
+{
+    (void)state;
+    const struct layout l = {.load_ranks = 1, .replicas = 2, .pipeline = 3, .tensor = 2};
+    const char *hosts[] = {"a", "a", "a", "a", "a", "b", "b", "b", "b", "c", "c", "b", "b"};
+    assert_int_equal(layout_crossings(&l, hosts, 0), 1);
+    assert_int_equal(layout_least_crossings(&l, hosts, 0), 1);
+    assert_int_equal(layout_crossings(&l, hosts, 1), 2); // to and fro
+    assert_int_equal(layout_least_crossings(&l, hosts, 1), 1);
+    const struct layout one = {.load_ranks = 1, .replicas = 1, .pipeline = 1, .tensor = 1};
+    assert_int_equal(layout_crossings(&one, hosts, 0), 0);
+    assert_int_equal(layout_least_crossings(&one, hosts, 0), 0);
+}
+
 static void absurd_layouts_are_refused(void **state)
 {
     (void)state;
@@ -75,6 +118,9 @@ int main(void)
         cmocka_unit_test(ranks_and_places_are_inverse),
         cmocka_unit_test(a_world_that_fits_passes),
         cmocka_unit_test(a_world_that_does_not_fit_shows_the_sum),
+        cmocka_unit_test(a_rank_is_labelled_by_its_place),
+        cmocka_unit_test(tensor_ranks_share_a_host),
+        cmocka_unit_test(hops_between_hosts_are_counted_per_replica),
         cmocka_unit_test(absurd_layouts_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

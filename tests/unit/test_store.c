@@ -245,6 +245,7 @@ static void the_run_says_what_it_was(void **state)
     assert_int_equal(m.engines[0].rank, 1);
     assert_string_equal(m.engines[0].weights, "int8+f32");
     assert_true(m.engines[0].bytes_per_weight == 1.0625 && m.engines[0].moe_zipf == 1.2);
+    assert_int_equal(m.engines[0].numa, 1);
     assert_int_equal(m.n_gpus, 2);
     assert_string_equal(m.gpus[0].uuid, "GPU-1");
     assert_true(m.gpus[0].power_limit_w == 700 && isnan(m.gpus[1].power_limit_w));
@@ -594,6 +595,111 @@ static void engines_fit_the_ranks(void **state)
     free(text);
 }
 
+/* A file of one load rank and a 2 x 2 replica on two hosts, with these edges. */
+static char *edge_findings(const char *path, const struct edge *edges, size_t n, int wanted)
+{
+    struct err e;
+    struct store *s;
+    json_t *none = json_object();
+    struct store_rank ranks[5];
+    struct engine engines[4];
+    for (int i = 0; i < 5; i++) {
+        const int k = i - 1;
+        ranks[i] = (struct store_rank){.rank = i,
+                                       .role = i > 0,
+                                       .replica = i > 0 ? 0 : -1,
+                                       .stage = i > 0 ? k / 2 : -1,
+                                       .tensor = i > 0 ? k % 2 : -1,
+                                       .host = "a"};
+        ranks[i].host[0] = i > 2 ? 'b' : 'a';
+    }
+    for (int i = 0; i < 4; i++) {
+        engines[i] = (struct engine){.rank = i + 1,
+                                     .first_layer = 3 * (i / 2),
+                                     .n_layers = 3,
+                                     .backend = "cpu",
+                                     .weights = "bf16",
+                                     .bytes_per_weight = NAN,
+                                     .kv_cache = "bf16",
+                                     .numa = i - 1};
+    }
+    const struct store_run run = {.uuid = "6ba7b810-9dad-41d1-80b4-00c04fd430c8",
+                                  .config = none,
+                                  .provenance = none,
+                                  .dataset = none,
+                                  .target = none,
+                                  .ranks = ranks,
+                                  .n_ranks = 5,
+                                  .engines = engines,
+                                  .n_engines = 4,
+                                  .edges = edges,
+                                  .n_edges = n};
+    ok(store_create(&s, path, true, &run, &e), &e);
+    store_close(s);
+    json_decref(none);
+    return findings(path, wanted);
+}
+
+static void edges_are_between_workers(void **state)
+{
+    struct fixture *f = *state;
+    struct err e;
+    struct store *s;
+    struct store_meta m;
+    struct edge edges[] = {
+        {.from_rank = 1, .to_rank = 3, .kind = EDGE_HIDDEN, .transport = "mpi"},
+        {.from_rank = 1, .to_rank = 2, .kind = EDGE_SUMS, .same_host = true, .transport = "ipc"},
+        {.from_rank = 2, .to_rank = 4, .kind = EDGE_HIDDEN, .transport = "nccl"},
+        {.from_rank = 3, .to_rank = 1, .kind = EDGE_IDS, .transport = "mpi"},
+    };
+    free(edge_findings(f->path, edges, 4, 0));
+    ok(store_open(&s, f->path, false, &e), &e);
+    ok(store_read_meta(s, &m, &e), &e);
+    assert_int_equal(m.n_edges, 4);
+    for (size_t i = 0; i < 4; i++) {
+        assert_memory_equal(&m.edges[i].from_rank, &edges[i].from_rank, 2 * sizeof(int32_t));
+        assert_int_equal(m.edges[i].kind, edges[i].kind);
+        assert_int_equal(m.edges[i].same_host, edges[i].same_host);
+        assert_string_equal(m.edges[i].transport, edges[i].transport);
+        assert_int_equal(m.engines[i].numa, (int)i - 1);
+    }
+    store_meta_free(&m);
+    store_close(s);
+    edges[0].to_rank = 4; // another tensor rank's
+    edges[1].same_host = false;
+    edges[3].from_rank = 0;
+    char *text = edge_findings(f->path, edges, 4, 3);
+    assert_non_null(strstr(text, "meta/edges: the one from rank 1 to rank 4 is not between two"));
+    assert_non_null(strstr(text, "from rank 1 to rank 2 has a same_host"));
+    assert_non_null(strstr(text, "from rank 0 to rank 1 is not between two"));
+    free(text);
+}
+
+/* As a file of schema 1.4 is. */
+static void files_without_edges_are_whole(void **state)
+{
+    struct fixture *f = *state;
+    struct err e;
+    struct store_meta m;
+    struct store *s = run_files_create(f->path);
+    store_close(s);
+    hid_t file = H5Fopen(f->path, H5F_ACC_RDWR, H5P_DEFAULT);
+    H5Ldelete(file, "meta/edges", H5P_DEFAULT);
+    H5Ldelete(file, "meta/engine/numa", H5P_DEFAULT);
+    H5Fclose(file);
+    char *text = findings(f->path, 1); // of this version it is not
+    assert_non_null(strstr(text, "meta/edges: is missing"));
+    free(text);
+    set_root_text(f->path, "schema_version", "1.4.0");
+    free(findings(f->path, 0));
+    ok(store_open(&s, f->path, false, &e), &e);
+    ok(store_read_meta(s, &m, &e), &e);
+    assert_int_equal(m.n_edges, 0);
+    assert_int_equal(m.engines[0].numa, -1);
+    store_meta_free(&m);
+    store_close(s);
+}
+
 static void a_full_disk_is_an_error(void **state)
 {
     struct fixture *f = *state;
@@ -639,6 +745,8 @@ int main(void)
         with_file(files_without_gpus_are_whole),
         with_file(validate_knows_each_sampled_gpu),
         with_file(engines_fit_the_ranks),
+        with_file(edges_are_between_workers),
+        with_file(files_without_edges_are_whole),
         with_file(a_full_disk_is_an_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
