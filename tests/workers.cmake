@@ -32,7 +32,7 @@ tm_mpi_test(nonsense RANKS 2 LIBS tm_workers)
 # A load rank and P x T workers, on a tiny model of each family.
 add_executable(mpi_families mpi/test_families.c)
 target_link_libraries(mpi_families PRIVATE tm_workers PkgConfig::JANSSON)
-foreach(place "1 1 2" "1 2 3" "2 1 3" "3 1 4" "2 2 5")
+foreach(place "1 1 2" "1 2 3" "2 1 3" "3 1 4" "2 2 5" "1 4 5")
   separate_arguments(place)
   list(GET place 0 p)
   list(GET place 1 t)

@@ -21,6 +21,7 @@ def options():
     parser.add_argument("--all-ok", action="store_true", help="no request failed or was cancelled")
     parser.add_argument("--slurm-job", help="this job's id is in the provenance")
     parser.add_argument("--hosts", help="comma-separated: each rank's host, in order")
+    parser.add_argument("--hops-between-hosts", type=int, help="of one replica's hidden states")
     parser.add_argument("--clock-bound-us", type=float,
                         help="the clock of a rank on another host than rank 0's is known to that")
     return parser.parse_args()
@@ -61,6 +62,19 @@ def rank_findings(h5, wanted):
                 yield f"{table}: rank {rank} on {hosts[rank]} has a clock bound of {bound_ns} ns"
 
 
+def edge_findings(report, h5, wanted):
+    """Hops between hosts are those that the hosts of the ranks make, in the file and in the report."""
+    edges, hosts = h5["meta/edges"], [text(h) for h in h5["meta/ranks/host"][:]]
+    rows = list(zip(edges["from_rank"][:], edges["to_rank"][:], edges["kind"][:], edges["same_host"][:]))
+    for sender, receiver, _, same in rows:
+        if bool(same) != (hosts[sender] == hosts[receiver]):
+            yield f"the edge from rank {sender} to rank {receiver} has same_host {same}"
+    between = sum(kind == 0 and not same for _, _, kind, same in rows)
+    said = report["run"]["engine"]["hops_between_hosts"]
+    if wanted.hops_between_hosts is not None and {between, said} != {wanted.hops_between_hosts}:
+        yield f"{between} hops between hosts in the file and {said} in the report, not {wanted.hops_between_hosts}"
+
+
 def findings(report, h5, wanted):
     steps = report["steps"]
     if wanted.complete and not (report["run"]["complete"] and h5.attrs["complete"] == 1):
@@ -75,6 +89,8 @@ def findings(report, h5, wanted):
         if wanted.slurm_job not in values(provenance.get("slurm", {})):
             yield f"provenance does not name Slurm job {wanted.slurm_job}: {provenance.get('slurm')}"
     yield from rank_findings(h5, wanted)
+    if report["run"]["engine"]:
+        yield from edge_findings(report, h5, wanted)
 
 
 def main():

@@ -292,6 +292,20 @@ class Origin(cli.TestCase):
         for report in (self.printed, self.good("report", self.file, "--format", "html").out):
             self.assertRegex(report, r"weights f32, 4 B each, .*; KV cache f32, .* a token")
 
+    def test_edges_between_workers(self):
+        """Two stages on one host: hidden states to the second, ids back from it."""
+        import h5py
+
+        with h5py.File(self.file, "r") as f:
+            edges = {k: c[()].tolist() for k, c in f["meta/edges"].items()}
+            first, last = [rank for rank, role in zip(f["meta/ranks/rank"][()], f["meta/ranks/role"][()]) if role]
+        self.assertEqual((edges["from_rank"], edges["to_rank"], edges["kind"]), ([first, last], [last, first], [0, 2]))
+        self.assertEqual((edges["transport"], edges["same_host"]), ([b"mpi"] * 2, [1, 1]))
+        said = self.good("report", self.file, "--format", "json").json()["run"]["engine"]
+        self.assertEqual((said["hops"], said["hops_between_hosts"]), (1, 0))
+        self.assertEqual([e["kind"] for e in said["edges"]], ["hidden", "ids"])
+        self.assertIn("; hidden states by mpi, 0 of 1 hop(s) between hosts\n", self.printed)
+
     def test_no_key_of_the_launcher(self):
         env = self.provenance()["env"]
         self.assertEqual(env["OMPI_MCA_pml"], "ob1")

@@ -92,7 +92,7 @@ on_first() { # words for a shell on the first host
 check() { # name
     "$tidemark" validate "$work/$1.h5" || fail "$1: validate"
     /usr/bin/python3 "$root/tests/cli/check_run.py" "$tidemark" "$work/$1.h5" --complete --steps 2 \
-        --all-ok --hosts "${hosts[0]},${hosts[0]},${hosts[1]},${hosts[1]}" --clock-bound-us 20000 ||
+        --all-ok --hosts "${hosts[0]},${hosts[0]},${hosts[1]},${hosts[1]}" --hops-between-hosts 1 --clock-bound-us 20000 ||
         fail "$1: its result is not what was asked for"
     echo "ok: $1"
 }
@@ -114,3 +114,22 @@ check by-hand
 on_first "$tidemark" "$run" -o "$work/self-launched.h5" --hostfile "$work/hostfile" \
     >"$work/self-launched.txt" 2>&1 || fail "self-launched: exit status $?"
 check self-launched
+
+# the tensor ranks of a stage on two hosts: refused before anything is loaded
+split="run configs/quickstart.yaml target.pipeline=1 target.tensor=2 load.ranks=1"
+status=0
+on_first "$tidemark" "$split" -o "$work/split.h5" --hostfile "$work/hostfile" >"$work/split.txt" 2>&1 || status=$?
+[[ $status -eq 2 ]] || fail "a stage on two hosts: exit status $status, not 2"
+grep -q "stage 0 of replica 0 is on two hosts, rank 1 on ${hosts[0]} and rank 2 on ${hosts[1]}" "$work/split.txt" ||
+    fail "a stage on two hosts: not said"
+[[ ! -e "$work/split.h5" ]] || fail "a stage on two hosts: a result file"
+echo "ok: a stage on two hosts is refused"
+
+# ranks dealt out by turns: a hop to the other host from each stage to the next
+on_first mpirun -np 4 --hostfile "$work/hostfile" --map-by node --oversubscribe --bind-to none --mca pml ob1 \
+    --mca btl self,tcp "$tidemark" "$run" --dry-run >"$work/dealt.txt" 2>&1 || fail "dealt out: exit status $?"
+grep -q "placement: 4 rank(s) on 2 host(s); 2 of 2 hops between stages go between hosts" "$work/dealt.txt" ||
+    fail "dealt out: hops are not said"
+grep -q "rank 1 .* on ${hosts[1]}, .*; hidden states to rank 2 by mpi (another host)" "$work/dealt.txt" ||
+    fail "dealt out: rank 1's edge is not said"
+echo "ok: placement"

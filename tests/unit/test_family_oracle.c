@@ -197,6 +197,45 @@ static void tensor_parallel_ranks(void **state)
     }
 }
 
+/*
+ * T = 4 with 2 KV heads, in the families whose tiny models have 6 heads: presets of 4, against one rank. Their
+ * weights are bfloat16 and fewer bits, products are in float32.
+ */
+static void four_ranks_of_presets_are_as_one(void **state)
+{
+    static const char *const presets[] = {"preset:tiny", "preset:tiny-qwen2",
+                                          "preset:tiny-gpt-oss"};
+    (void)state;
+    for (size_t i = 0; i < sizeof presets / sizeof *presets; i++) {
+        char *folder = xstrdup(presets[i]);
+        struct oracle o = {.folder = folder, .n_prompt = 150, .n_positions = 30};
+        struct oracle_way way = {.kernels = "portable",
+                                 .kv_dtype = ARCH_F32,
+                                 .n_stages = 1,
+                                 .n_threads = 1,
+                                 .chunk = 64};
+        struct chain c;
+        for (int k = 0; k < 150; k++) {
+            o.prompt[k] = 3 + k * 7 % 900;
+            o.positions[k / 5] = k;
+        }
+        oracle_chain(&c, &o, &way);
+        o.n_logits = o.n_positions * (size_t)c.arch.vocab;
+        float *want = xcalloc(o.n_logits, sizeof *want), *got = xcalloc(o.n_logits, sizeof *got);
+        oracle_compute(&c, &o, &way, want);
+        chain_close(&c);
+        way.n_tensor = 4;
+        oracle_chain(&c, &o, &way);
+        oracle_compute(&c, &o, &way, got);
+        chain_close(&c);
+        oracle_expect_most_near(got, want, o.n_logits, o.n_positions, 2e-2);
+        assert_memory_not_equal(got, want, o.n_logits * sizeof *got); // sums of parts
+        free(want);
+        free(got);
+        free(folder);
+    }
+}
+
 static void every_tensor_of_the_shards_is_found(void **state)
 {
     (void)state;
@@ -222,6 +261,7 @@ int main(void)
         cmocka_unit_test(weights_of_8_and_4_bits),
         cmocka_unit_test(caches_of_8_bits),
         cmocka_unit_test(tensor_parallel_ranks),
+        cmocka_unit_test(four_ranks_of_presets_are_as_one),
         cmocka_unit_test(every_tensor_of_the_shards_is_found),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
