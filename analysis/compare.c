@@ -289,8 +289,9 @@ static const char *value_text(const json_t *o, const char *key, char *buf, size_
 static void note_engines(struct comparing *c)
 {
     static const char *const keys[] = {
-        "backend",          "device",   "kernels",     "threads",  "weights",   "weights_stored",
-        "bytes_per_weight", "kv_cache", "moe_routing", "moe_zipf", "placement", "transport"};
+        "backend",        "device",           "kernels",           "threads",     "weights",
+        "weights_stored", "bytes_per_weight", "kv_cache",          "moe_routing", "moe_zipf",
+        "placement",      "transport",        "hops_between_hosts"};
     const json_t *a = run_part(c->a, "engine"), *b = run_part(c->b, "engine");
     if (!json_is_object(a) || !json_is_object(b)) {
         return;

@@ -142,9 +142,11 @@ static void set_edges(json_t *o, const struct store_meta *m)
 {
     json_t *edges = json_array();
     int between = 0;
+    bool untold = false; // a file before schema 1.5
     for (size_t i = 0; i < m->n_ranks; i++) {
         int n = count_hops(m, m->ranks[i].replica, true);
         between = n > between ? n : between;
+        untold |= m->n_edges == 0 && m->ranks[i].stage > 0;
     }
     for (size_t i = 0; i < m->n_edges; i++) {
         const struct edge *x = &m->edges[i];
@@ -153,8 +155,8 @@ static void set_edges(json_t *o, const struct store_meta *m)
                                         x->to_rank, "kind", record_edge_kind_names[x->kind],
                                         "transport", x->transport, "same_host", (int)x->same_host));
     }
-    json_object_set_new(o, "hops", json_integer(count_hops(m, 0, false)));
-    json_object_set_new(o, "hops_between_hosts", json_integer(between));
+    value_set(o, "hops", untold ? STATS_NONE : count_hops(m, 0, false));
+    value_set(o, "hops_between_hosts", untold ? STATS_NONE : between);
     json_object_set_new(o, "edges", edges);
 }
 

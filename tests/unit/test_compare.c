@@ -73,14 +73,16 @@ static void engines_that_differ_are_said(void **state)
     (void)state;
     struct str text = {0};
     const char *a = "{\"kernels\": \"avx2\", \"bytes_per_weight\": 2.0, \"threads\": 2,"
-                    " \"moe_zipf\": null, \"placement\": \"pinned\"}";
-    const char *b = "{\"kernels\": \"amx\", \"bytes_per_weight\": 1.0625, \"threads\": 2,"
-                    " \"moe_zipf\": 1.2, \"placement\": \"not asked for\"}";
+                    " \"moe_zipf\": null, \"placement\": \"pinned\", \"hops_between_hosts\": 0}";
+    const char *b =
+        "{\"kernels\": \"amx\", \"bytes_per_weight\": 1.0625, \"threads\": 2,"
+        " \"moe_zipf\": 1.2, \"placement\": \"not asked for\", \"hops_between_hosts\": 1}";
     compare(with_engine(report_of(1, 0), a), with_engine(report_of(1, 0), b), &text);
     assert_non_null(strstr(text.data, "engine kernels differs: avx2, amx"));
     assert_non_null(strstr(text.data, "engine bytes_per_weight differs: 2, 1.0625"));
     assert_non_null(strstr(text.data, "engine moe_zipf differs: none, 1.2"));
     assert_non_null(strstr(text.data, "engine placement differs: pinned, not asked for"));
+    assert_non_null(strstr(text.data, "engine hops_between_hosts differs: 0, 1"));
     assert_null(strstr(text.data, "threads differs"));
     str_free(&text);
     compare(with_engine(report_of(1, 0), a), with_engine(report_of(1, 0), "{}"), &text);
