@@ -29,8 +29,9 @@
 /* A step begins this long after its announcement: planning takes about 1 us per event and rank. */
 #define LEAD_NS           (200 * NS_PER_MS)
 #define LEAD_PER_EVENT_NS (2 * NS_PER_US)
-/* How long ranks may take, past a step's drain, to hand over what they hold. */
+/* How long ranks may take, past a step's drain, to hand over what they hold; beside the first batch of a size. */
 #define DONE_TIMEOUT_NS (60 * NS_PER_S)
+#define FIRST_BATCH     4 // times deadline.batch, as workers/patience.h has it
 
 /* The one request of --dry-run gets this long, whatever load.drain says. */
 #define DRY_RUN_DRAIN_NS (60 * NS_PER_S)
@@ -501,10 +502,10 @@ static void make_step(struct coordinator *c, uint32_t index, const struct search
 
 static int wait_done(struct coordinator *c, int n_wanted, struct err *e)
 {
+    const int64_t timeout_ns = DONE_TIMEOUT_NS + FIRST_BATCH * c->w->config.deadline.batch_ns;
     while (c->n_done < n_wanted) {
         struct comm_msg m;
-        if (world_next_message(c->w, &m, DONE_TIMEOUT_NS, "end of the step from other ranks", e) <
-                0 ||
+        if (world_next_message(c->w, &m, timeout_ns, "end of the step from other ranks", e) < 0 ||
             on_message(c, &m, e) || keeper_check(c->keeper, e)) {
             return -1;
         }

@@ -178,12 +178,12 @@ static int check_computing(struct stage *st, int64_t now_ns, struct err *e)
                    backend_name(st->cfg.backend), text);
 }
 
-/* While the backend is at a batch its buffers may be all there are: nobody is waited for. */
+/* While batches that have come are still here, their buffers may be all there are: nobody is waited for. */
 static int check_arriving(struct stage *st, int64_t now_ns, struct err *e)
 {
     struct patience_late late;
     char text[160], label[96];
-    if (st->n_begun > st->n_finished) {
+    if (st->n_arrived > st->n_finished) {
         patience_restart(&st->arriving, now_ns);
     }
     if (!patience_is_over(&st->arriving, now_ns, 0, &late)) {
