@@ -40,7 +40,8 @@ GONE_S = 5  # beyond the deadline
 FINISHED_S = 1.0
 SLACK_S = 2.0 if cli.SANITIZED else 0.8
 RATES = [25.0, 30.0]
-STEP_S = FINISHED_S + 2 * SLACK_S  # so that a late kill leaves requests due long before it
+STRIKE_S = FINISHED_S + 2 * SLACK_S  # by then it is struck, so that a late kill leaves requests due long before it
+STEP_S = STRIKE_S + 1.5  # and the step is not over
 PLACES = [(1, 2, 1), (2, 2, 1), (1, 2, 2), (1, 1, 2)]  # load ranks, pipeline, tensor
 PROGRESS = re.compile(r"step (\d+)(?:/\d+)? [^\r\n]*? done (\d+)")
 CLEAR_LINE = "\033[K"
@@ -80,7 +81,7 @@ class Seen:
 
     lock = threading.Lock()
     unbroken = []
-    n_witnessed = n_due = 0
+    n_witnessed = n_due = n_busy = 0
 
     @classmethod
     def measure(cls):
@@ -110,10 +111,14 @@ class SideBySide(cli.SideBySide):
     def run(self, suite):
         Seen.measure()
         whole = super().run(suite)
-        print(f"  witnesses: {Seen.n_witnessed} requests shown as done, {Seen.n_due} due long before", flush=True)
-        kills = [test for test in self._tests(suite) if "kill" in test.id()]
-        if kills and (Seen.n_witnessed == 0 or Seen.n_due == 0):
-            whole.errors.append((kills[0], "the progress line or the schedule witnessed nothing"))
+        print(f"  witnesses: {Seen.n_witnessed} requests shown as done, {Seen.n_due} due long before; not asked of "
+              f"{Seen.n_busy} runs that others held up", flush=True)
+        kills = [test for test in self._tests(suite) if "test_kill" in test.id()]
+        if kills and (Seen.n_witnessed == 0 or Seen.n_due + Seen.n_busy == 0):
+            print("FAILED: the progress line or the schedule witnessed nothing")
+            whole.errors.append((kills[0], "no witness"))
+        if Seen.n_busy > len(kills) / 2:
+            cli.left_out.append("in most runs what was due before the kill: this machine was too busy")
         return whole
 
 
@@ -210,6 +215,7 @@ class Crash(cli.TestCase):
         r = step.requests
         done = r["outcome"] == 0
         if done.any() and (r["t_last_ns"] - r["t_sched_ns"])[done].max() > SLACK_S / 2 * 1e9:
+            Seen.n_busy += 1
             return 0  # others had the cores: nothing follows from when a request was due
         due = [int(i) for i, due_ns in zip(r["id"], r["t_sched_ns"]) if due_ns < by_ns]
         outcomes = step.outcomes()
@@ -222,7 +228,7 @@ class Crash(cli.TestCase):
     def strike_one(self, draw, how, place, rank, part=0, parts=1):
         """One run struck at a random time in the given part of its last step's equal parts: its one line."""
         n_steps = draw.choice([1, 1, 1, 1, 2])
-        wait_s = 0.2 + (STEP_S - 0.3) * (part + draw.random()) / parts
+        wait_s = 0.2 + (STRIKE_S - 0.3) * (part + draw.random()) / parts
         process = self.start(place, n_steps)
         self.into_step(process, n_steps - 1, wait_s)
         struck_ns = self.strike(process, rank, how)
@@ -246,7 +252,7 @@ class Crash(cli.TestCase):
     def kill_one(self, k):
         draw = random.Random(SEED * 1000 + k)
         place = PLACES[k % len(PLACES)]
-        rank = k // len(PLACES) % (place[0] + n_workers(place))  # every role has its turn
+        rank = (k // len(PLACES) + k % len(PLACES)) % (place[0] + n_workers(place))  # every role has its turn
         line = self.strike_one(draw, signal.SIGKILL, place, rank, draw.randrange(KILLS), KILLS)
         self.assertRegex(line, rf"^tidemark: rank {rank} \({role(place, rank)}\) on \S+ was killed by "
                                r"signal 9 \(Killed\)$")
