@@ -138,11 +138,15 @@ static void put_rank(struct str *out, const struct layout *l, const struct store
     }
 }
 
-static size_t count(const struct edge *edges, size_t n, bool between_hosts)
+/* Hops from stage to stage of all replicas, by their first tensor ranks. */
+static int count_hops(const struct layout *l, const struct edge *edges, size_t n,
+                      bool between_hosts)
 {
-    size_t found = 0;
+    int found = 0;
     for (size_t i = 0; i < n; i++) {
-        found += edges[i].kind == EDGE_HIDDEN && !(between_hosts && edges[i].same_host);
+        const struct edge *x = &edges[i];
+        found += x->kind == EDGE_HIDDEN && layout_worker(l, x->from_rank).tensor == 0 &&
+                 !(between_hosts && x->same_host);
     }
     return found;
 }
@@ -161,9 +165,9 @@ void wires_text(const struct layout *layout, const struct store_rank *ranks,
         n_hosts += is_new;
     }
     str_printf(out, "placement: %d rank(s) on %d host(s)", n, n_hosts);
-    if (count(edges, n_edges, false) > 0) {
-        str_printf(out, "; %zu of %zu hops between stages go between hosts",
-                   count(edges, n_edges, true), count(edges, n_edges, false));
+    if (count_hops(layout, edges, n_edges, false) > 0) {
+        str_printf(out, "; %d of %d hop(s) between hosts", count_hops(layout, edges, n_edges, true),
+                   count_hops(layout, edges, n_edges, false));
     }
     str_puts(out, "\n");
     for (int r = 0; r < n; r++) {

@@ -175,10 +175,19 @@ class OneRun(cli.TestCase):
         self.assertEqual(loud, set())
 
     def test_dry_run_leaves_nothing(self):
-        config = cli.small_run(self.folder)
+        config = cli.small_run(self.folder, target__tensor=2)
         before = sorted(os.listdir(self.folder))
         result = self.good("run", config, "--dry-run")
         self.assertIn("one request: ok", result.out)
+        lines = result.out.splitlines()
+        first = lines.index("placement: 5 rank(s) on 1 host(s); 0 of 1 hop(s) between hosts")
+        for rank, (what, ways) in enumerate([
+                (r"load rank", ""), (r"replica 0, stage 0, tensor 0", "; sums by mpi; hidden states to rank 3 by mpi"),
+                (r"replica 0, stage 0, tensor 1", "; sums by mpi; hidden states to rank 4 by mpi"),
+                (r"replica 0, stage 1, tensor 0", "; sums by mpi; ids to rank 1 by mpi"),
+                (r"replica 0, stage 1, tensor 1", "; sums by mpi")]):
+            self.assertRegex(lines[first + 1 + rank],
+                             rf"^  rank {rank} \({what}\) on \S+, CPUs \S+( \(pinned\))?(, memory node \d+)?{ways}$")
         self.assertEqual(sorted(os.listdir(self.folder)), before)
 
 

@@ -128,7 +128,7 @@ echo "ok: a stage on two hosts is refused"
 # ranks dealt out by turns: a hop to the other host from each stage to the next
 on_first mpirun -np 4 --hostfile "$work/hostfile" --map-by node --oversubscribe --bind-to none --mca pml ob1 \
     --mca btl self,tcp "$tidemark" "$run" --dry-run >"$work/dealt.txt" 2>&1 || fail "dealt out: exit status $?"
-grep -q "placement: 4 rank(s) on 2 host(s); 2 of 2 hops between stages go between hosts" "$work/dealt.txt" ||
+grep -q "placement: 4 rank(s) on 2 host(s); 2 of 2 hop(s) between hosts" "$work/dealt.txt" ||
     fail "dealt out: hops are not said"
 grep -q "rank 1 .* on ${hosts[1]}, .*; hidden states to rank 2 by mpi (another host)" "$work/dealt.txt" ||
     fail "dealt out: rank 1's edge is not said"
