@@ -1,6 +1,6 @@
 /*
  * tidemark bench: how fast a model is on this machine, and what share that is of what the machine
- * can do, both measured in this process.
+ * can do, both measured in this process; or what the edges between ranks are.
  */
 #include <stddef.h>
 #include <stdio.h>
@@ -9,15 +9,18 @@
 #include <unistd.h>
 
 #include "cli/bench_cases.h"
+#include "cli/bench_edges.h"
 #include "cli/bench_forms.h"
 #include "cli/bench_quality.h"
 #include "cli/bench_report.h"
 #include "cli/command.h"
 #include "cli/status_line.h"
+#include "core/comm.h"
 #include "core/mem.h"
 #include "core/str.h"
 #include "workers/backend.h"
 #include "workers/bench.h"
+#include "workers/edges_file.h"
 
 #define MAX_THREADS 1024
 #define MAX_CHUNKS  (1u << 20)
@@ -26,6 +29,8 @@
 struct bench_args {
     const char *model, *backend, *prompt, *gen, *batch, *depth, *threads, *kernels;
     const char *weights, *kv, *repeats, *quality, *context, *chunks, *format;
+    bool edges;
+    const char *ranks, *seconds, *max_size, *hostfile, *output, *heatmap, *costs;
 };
 
 /* --- options ---------------------------------------------------------------------------------- */
@@ -81,10 +86,22 @@ static int make_config(const struct bench_args *a, const struct bench_cases *cas
 
 static int check_args(const struct bench_args *a, int n_rest, struct err *e)
 {
-    if (n_rest > 0 || !a->model) {
+    if (n_rest > 0 || (!a->model && !a->edges)) {
         return err_set(e, ERR_INPUT,
                        n_rest > 0 ? "bench: takes no arguments besides its options"
                                   : "bench: needs --model");
+    }
+    if (a->edges && a->quality) {
+        return err_set(e, ERR_INPUT, "--edges and --quality exclude each other");
+    }
+    const char *of_edges = a->ranks      ? "--ranks"
+                           : a->hostfile ? "--hostfile"
+                           : a->output   ? "--output"
+                           : a->heatmap  ? "--heatmap"
+                           : a->costs    ? "--costs"
+                                         : NULL;
+    if (!a->edges && of_edges) {
+        return err_set(e, ERR_INPUT, "%s: belongs to --edges, which is not there", of_edges);
     }
     if (!a->quality && a->context) {
         return err_set(e, ERR_INPUT, "--context: cuts the text of --quality, which is not there");
@@ -142,26 +159,49 @@ static int judge(const struct bench_args *a, const struct bench_config *cfg,
     return rc;
 }
 
-static int run(int argc, char **argv, struct err *e)
+static int run_engine(const struct bench_args *a, struct err *e)
 {
-    struct bench_args a = {0};
-    struct command_args rest;
     struct bench_config cfg;
-    if (command_parse(&cmd_bench, argc, argv, &a, &rest, e)) {
-        return (int)e->code;
-    }
-    const int n_rest = rest.n;
-    command_args_free(&rest);
     struct bench_cases *cases = xcalloc(1, sizeof *cases);
-    const struct bench_cases_ask ask = {a.prompt, a.gen, a.batch, a.depth, a.repeats};
-    if (check_args(&a, n_rest, e) == 0 && bench_cases_parse(cases, &ask, e) == 0 &&
-        make_config(&a, cases, &cfg, e) == 0) {
-        const bool json = strcmp(a.format, "json") == 0;
-        int rc = a.quality ? judge(&a, &cfg, cases, json, e) : measure(&a, &cfg, cases, json, e);
+    const struct bench_cases_ask ask = {a->prompt, a->gen, a->batch, a->depth, a->repeats};
+    if (bench_cases_parse(cases, &ask, e) == 0 && make_config(a, cases, &cfg, e) == 0) {
+        const bool json = strcmp(a->format, "json") == 0;
+        int rc = a->quality ? judge(a, &cfg, cases, json, e) : measure(a, &cfg, cases, json, e);
         CHECK((rc == 0) == (e->code == ERR_NONE));
     }
     free(cases);
     return (int)e->code;
+}
+
+static int run(int argc, char **argv, struct err *e)
+{
+    struct bench_args a = {0};
+    struct command_args rest;
+    int rc = command_parse(&cmd_bench, argc, argv, &a, &rest, e);
+    if (rc == 0) {
+        rc = check_args(&a, rest.n, e);
+        command_args_free(&rest);
+    }
+    if (rc) {
+        if (comm_launched_rank() > 0) {
+            *e = (struct err){0}; // rank 0 says it
+        }
+        return (int)e->code;
+    }
+    const struct bench_edges_ask edges = {
+        .ranks = a.ranks,
+        .seconds = a.seconds,
+        .max_size = a.max_size,
+        .hostfile = a.hostfile,
+        .output = a.output,
+        .heatmap = a.heatmap,
+        .costs = a.costs,
+        .model = a.model,
+        .prompt = a.prompt,
+        .batch = a.batch,
+        .format = a.format,
+    };
+    return a.edges ? bench_edges_run(&edges, argc, argv, e) : run_engine(&a, e);
 }
 
 static const struct command_flag flags[] = {
@@ -198,19 +238,43 @@ static const struct command_flag flags[] = {
      offsetof(struct bench_args, context)},
     {"--chunks", NULL, "N", "16", "chunks of the text that are read at most; 0: all",
      offsetof(struct bench_args, chunks)},
+    {"--edges", NULL, NULL, NULL, "measure the edges between the ranks of this job instead",
+     offsetof(struct bench_args, edges)},
+    {"--ranks", NULL, "N", NULL, "edges: start so many on this host, 2 to 64, without mpirun",
+     offsetof(struct bench_args, ranks)},
+    {"--hostfile", NULL, "FILE", NULL, "edges: hosts for them, one per line: NAME slots=N",
+     offsetof(struct bench_args, hostfile)},
+    {"--seconds", NULL, "N", BENCH_EDGES_SECONDS,
+     "edges: all of them, 1 to 600; what does not fit is left out, large sizes first",
+     offsetof(struct bench_args, seconds)},
+    {"--max-size", NULL, "BYTES", BENCH_EDGES_SIZE, "edges: the largest message, 1KiB to 1GiB",
+     offsetof(struct bench_args, max_size)},
+    {"--costs", NULL, "FILE", NULL,
+     "edges: measured costs of the model's parts, for a hop's share of a stage's time",
+     offsetof(struct bench_args, costs)},
+    {"--output", "-o", "FILE", NULL,
+     "edges: write the JSON there, too, for `model inspect --edges FILE`",
+     offsetof(struct bench_args, output)},
+    {"--heatmap", NULL, "FILE.svg", NULL, "edges: draw latency and bandwidth of all pairs there",
+     offsetof(struct bench_args, heatmap)},
     {"--format", "-f", "table|json", "table",
-     "JSON: schema " BENCH_REPORT_WIRE ", with --quality " BENCH_QUALITY_WIRE,
+     "JSON: schema " BENCH_REPORT_WIRE ", with --quality " BENCH_QUALITY_WIRE
+     ", with --edges " EDGES_FILE_WIRE,
      offsetof(struct bench_args, format)},
 };
 
 const struct command cmd_bench = {
     .name = "bench",
-    .summary = "how fast the engine is on this machine, beside what the machine can do at most",
-    .usage = "bench --model MODEL [--prompt N,..] [--gen N,..] [--batch N,..] [--depth N,..]\n"
-             "    [--threads N] [--kernels SET] [--weights FORM] [--kv TYPE] [--repeats N]\n"
-             "    [--format table|json]\n"
-             "bench --model MODEL --quality FILE [--context N] [--chunks N] [--weights FORM,..]\n"
-             "    [--kv TYPE,..] and the other options of above",
+    .summary = "how fast the engine is, or the edges between ranks, beside what the machine can do",
+    .usage =
+        "bench --model MODEL [--prompt N,..] [--gen N,..] [--batch N,..] [--depth N,..]\n"
+        "    [--threads N] [--kernels SET] [--weights FORM] [--kv TYPE] [--repeats N]\n"
+        "    [--format table|json]\n"
+        "bench --model MODEL --quality FILE [--context N] [--chunks N] [--weights FORM,..]\n"
+        "    [--kv TYPE,..] and the other options of above\n"
+        "bench --edges [--ranks N] [--seconds N] [--max-size BYTES] [--output FILE]\n"
+        "    [--heatmap FILE.svg] [--model MODEL [--prompt N,..] [--batch N,..] [--costs FILE]]\n"
+        "    [--format table|json]",
     .details =
         "Measures prompts and decoding without scheduler or transport: tokens per second with\n"
         "their spread, the bytes and operations that moved, and each as a share of a ceiling\n"
@@ -231,10 +295,24 @@ const struct command cmd_bench = {
         "cache in bf16. The text is cut into chunks of --context tokens, each read on its own and\n"
         "judged in its second half, as llama.cpp's perplexity does. A model without a tokenizer\n"
         "takes NAME.ids: whole numbers with white space between. The baseline's logits lie in\n"
-        "TMPDIR meanwhile: 4 bytes x vocabulary x judged positions.\n",
+        "TMPDIR meanwhile: 4 bytes x vocabulary x judged positions.\n"
+        "\n"
+        "With --edges the ranks of this job (started by mpirun or srun, or by itself with --ranks)\n"
+        "send each other messages of 8 bytes to --max-size, each ordered pair over each transport:\n"
+        "`mpi` carries hidden states and sums, `messages` all that is said about them. Pairs measure\n"
+        "in rounds, as many at once as are disjoint, so that n ranks take n - 1 rounds; it says how\n"
+        "many were at work beside. One way is the time until an answer of 8 bytes is back, less half\n"
+        "of a ping-pong of 8 bytes (of 8 bytes: that half), with minimum, median and 99th percentile;\n"
+        "bandwidth is the best of 1 MiB and more, beside a plain copy of that size in one process.\n"
+        "Each edge is fitted by latency + bytes / bandwidth. An outlier takes more than 1.5 times the\n"
+        "median of the edges of its kind, within a host or between hosts, and longer than most of\n"
+        "them ever do. With --model it also says what a hop between stages takes for the batches of\n"
+        "--batch (decoding) and --prompt: tokens x hidden x 2 bytes.\n",
     .flags = flags,
     .n_flags = sizeof flags / sizeof flags[0],
     .example = "bench --model preset:small --prompt 512 --gen 64 --batch 1,16\n"
-               "bench --model DIR --quality wiki.txt --batch 1 --repeats 3",
+               "bench --model DIR --quality wiki.txt --batch 1 --repeats 3\n"
+               "bench --edges --ranks 4 --output edges.json --heatmap edges.svg",
+    .joins_with = "--edges",
     .run = run,
 };

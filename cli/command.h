@@ -38,7 +38,8 @@ struct command {
     const struct opt_table *config; // keys of its own that no run has, or NULL
     const char *exit_codes;         // lines beyond those that all commands share, or NULL
     const char *example;            // after "tidemark ", one line per command
-    bool joins_world; // its ranks work together; of other commands rank 0 is all there is
+    bool joins_world;       // its ranks work together; of other commands rank 0 is all there is
+    const char *joins_with; // ... where this option is given; NULL: joins_world says it
     int (*run)(int argc, char **argv, struct err *e); // argv[0] is the subcommand's name
 };
 

@@ -1,6 +1,7 @@
 /*
  * tidemark: one binary, one subcommand at a time. The only place that prints an error and exits.
  */
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -34,21 +35,32 @@ static const struct command *find_command(const char *name, struct err *e)
     return NULL;
 }
 
-static int asks_help(int argc, char **argv)
+static bool has_option(int argc, char **argv, const char *name)
 {
     for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
-        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
-            return 1;
+        if (strcmp(argv[i], name) == 0) {
+            return true;
         }
     }
-    return 0;
+    return false;
+}
+
+static bool asks_help(int argc, char **argv)
+{
+    return has_option(argc, argv, "--help") || has_option(argc, argv, "-h");
+}
+
+static bool joins_world(const struct command *c, int argc, char **argv)
+{
+    return (c->joins_world || (c->joins_with && has_option(argc, argv, c->joins_with))) &&
+           !asks_help(argc, argv);
 }
 
 int main(int argc, char **argv)
 {
     struct err e = {0};
     const struct command *c = argc > 1 ? find_command(argv[1], &e) : NULL;
-    bool needs_ranks = c && c->joins_world && !asks_help(argc - 1, argv + 1);
+    bool needs_ranks = c && joins_world(c, argc - 1, argv + 1);
     if (!needs_ranks && comm_launched_rank() > 0) {
         return 0; // what one process does is said and done once
     }

@@ -154,6 +154,11 @@ int comm_index_on_this_host(const struct comm *c)
     return c->index_on_host;
 }
 
+bool comm_spins(const struct comm *c)
+{
+    return c->spin_ns > 0;
+}
+
 const char *comm_library(void)
 {
     return library ? library : comm_mpi_library();

@@ -49,6 +49,7 @@ const char *comm_host(const struct comm *c, int rank); // host name of a rank
 int comm_pid(const struct comm *c, int rank);
 int comm_ranks_on_this_host(const struct comm *c); // this rank included
 int comm_index_on_this_host(const struct comm *c); // 0-based among them
+bool comm_spins(const struct comm *c);             // while waiting; false: ranks here share cores
 const char *comm_library(void);                    // "Open MPI 4.1.4" or "none (single process)"
 
 /* --- messages ------------------------------------------------------------------------------- */

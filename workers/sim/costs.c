@@ -14,6 +14,7 @@
 #define ALLREDUCE_NS   10000.0 // start of one within a host
 #define HOP_NS         10000.0 // start of a message to the next stage
 #define MAX_COST_NS    1e15
+#define VALUE_BYTES    2.0 // of activations and cache on an accelerator: bf16
 
 enum costs_kind costs_kind_of(const struct arch *a, int layer)
 {
@@ -151,32 +152,76 @@ void costs_scale(struct costs *c, double by)
     c->hop_byte_ns *= by;
 }
 
+/* --- several devices a stage -------------------------------------------------------------------- */
+
+struct costs_sums costs_ring(int tensor, double latency_ns, double byte_ns)
+{
+    const double steps = 2.0 * (tensor - 1);
+    return (struct costs_sums){steps * latency_ns, steps / tensor * byte_ns};
+}
+
+static void share_part(struct costs_part *p, int tensor, int kv_parts)
+{
+    p->read_ns /= tensor;
+    p->expert_ns /= tensor;
+    p->kv_ns /= kv_parts;
+    p->token_ns /= tensor;
+    p->pair_ns /= tensor;
+}
+
+int costs_kv_parts(const struct arch *a, int tensor)
+{
+    const int kv_heads = arch_is_latent(a) || a->n_kv_heads < 1 ? 1 : a->n_kv_heads;
+    return tensor < kv_heads ? tensor : kv_heads;
+}
+
+void costs_share(struct costs *c, const struct arch *a, int tensor, double value_bytes,
+                 const struct costs_sums *sums)
+{
+    const int kv_parts = costs_kv_parts(a, tensor);
+    if (tensor == 1) {
+        return;
+    }
+    for (int k = 0; k < COSTS_N_KINDS; k++) {
+        struct costs_part *p = &c->kinds[k];
+        share_part(p, tensor, kv_parts);
+        p->fixed_ns += 2 * sums->sum_ns;
+        p->move_ns += 2 * sums->sum_byte_ns * a->hidden * value_bytes;
+    }
+    share_part(&c->embed, tensor, tensor);
+    share_part(&c->head, tensor, tensor);
+    c->head.fixed_ns += sums->sum_ns / 2; // who has the largest logit: one way round
+}
+
 /* --- rooflines ----------------------------------------------------------------------------------- */
 
-void costs_of_hardware(const struct hardware *h, const struct costs_shares *shares, int tensor,
-                       const struct arch *a, struct costs *out)
+static void put_name(const struct hardware *h, int tensor, struct costs *out)
 {
-    const double byte_ns = 1e9 / (h->read_bytes_per_s * shares->read * tensor);
-    const double flop_ns = 1e9 / (h->bf16_flops * shares->compute * tensor);
-    const double value_bytes = 2; // activations and cache: bf16
-    // A ring moves 2 (T - 1) / T of the data over each link.
-    double reduced = tensor > 1 ? 2.0 * a->hidden * value_bytes * (tensor - 1) / tensor : 0;
-    *out = (struct costs){.hop_ns = HOP_NS, .hop_byte_ns = 1e9 / h->link_bytes_per_s};
     snprintf(out->source, sizeof out->source, "%s%s", h->name, tensor > 1 ? " x" : "");
     if (tensor > 1) {
         size_t n = strlen(out->source);
         snprintf(out->source + n, sizeof out->source - n, "%d", tensor);
     }
+}
+
+void costs_of_hardware(const struct hardware *h, const struct costs_shares *shares, int tensor,
+                       const struct arch *a, struct costs *out)
+{
+    const double byte_ns = 1e9 / (h->read_bytes_per_s * shares->read);
+    const double flop_ns = 1e9 / (h->bf16_flops * shares->compute);
+    const double link_ns = 1e9 / h->link_bytes_per_s;
+    const struct costs_sums sums = {ALLREDUCE_NS, costs_ring(tensor, 0, link_ns).sum_byte_ns};
+    *out = (struct costs){.hop_ns = HOP_NS, .hop_byte_ns = link_ns};
+    put_name(h, tensor, out);
     for (int i = 0; i < a->n_layers; i++) {
         struct sizes_layer l = sizes_layer(a, i);
         out->kinds[costs_kind_of(a, i)] = (struct costs_part){
-            .fixed_ns = shares->layer_ns + (tensor > 1 ? 2 * ALLREDUCE_NS : 0),
+            .fixed_ns = shares->layer_ns,
             .read_ns = l.common_bytes * byte_ns,
             .expert_ns = l.expert_bytes * byte_ns,
-            .kv_ns = (double)l.kv_values * value_bytes * byte_ns,
+            .kv_ns = (double)l.kv_values * VALUE_BYTES * byte_ns,
             .token_ns = 2.0 * (double)l.active_params * flop_ns,
             .pair_ns = l.pair_flops * flop_ns,
-            .move_ns = 2 * reduced * 1e9 / h->link_bytes_per_s,
         };
     }
     out->embed = (struct costs_part){
@@ -188,6 +233,7 @@ void costs_of_hardware(const struct hardware *h, const struct costs_shares *shar
         .read_ns = sizes_head_bytes(a) * byte_ns,
         .token_ns = 2.0 * (double)sizes_head_params(a) * flop_ns,
     };
+    costs_share(out, a, tensor, VALUE_BYTES, &sums);
 }
 
 /* --- files --------------------------------------------------------------------------------------- */

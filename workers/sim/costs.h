@@ -64,6 +64,26 @@ struct costs_shares {
 void costs_of_hardware(const struct hardware *h, const struct costs_shares *shares, int tensor,
                        const struct arch *a, struct costs *out);
 
+/*
+ * Devices that share each layer put its results together twice a layer, and once behind the head: a sum of a
+ * tensor of n bytes over them takes sum + sum_byte * n. Of a ring, each of whose 2 (T - 1) steps moves 1/T
+ * of the tensor over an edge that takes latency + byte * n: costs_ring.
+ */
+struct costs_sums {
+    double sum_ns, sum_byte_ns;
+};
+struct costs_sums costs_ring(int tensor, double latency_ns, double byte_ns);
+
+/* Into how many parts `tensor` devices cut a layer's cache: heads are not cut, nor is a latent. */
+int costs_kv_parts(const struct arch *a, int tensor);
+
+/*
+ * The costs of one device become those of `tensor` that share its work: each reads and computes its part,
+ * and all sum values of value_bytes.
+ */
+void costs_share(struct costs *c, const struct arch *a, int tensor, double value_bytes,
+                 const struct costs_sums *sums);
+
 int costs_parse(const char *json, size_t len, const char *where, const struct arch *a,
                 struct costs *out, struct err *e) ERR_CHECKED;
 int costs_read(const char *path, const struct arch *a, struct costs *out,

@@ -1,0 +1,468 @@
+#include "workers/edges_measure.h"
+
+#include <math.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/clock.h"
+#include "core/mem.h"
+#include "workers/edges_wire.h"
+
+#define TAG_SAY      4               // of the bulk plane: what is sent next
+#define WAIT_NS      (30 * NS_PER_S) // for one message, or for the other side's next word
+#define COPY_SHARE   0.1             // of the budget goes to copies
+#define COPY_SIZE_NS (50 * NS_PER_MS)
+#define MAX_MESSAGES 1000
+#define MAX_COPIES   100
+#define GUESS_NS     1e6 // of the very first message
+#define MESSAGE_PART 0.2 // of a turn goes to transports that do not carry hidden states
+
+_Static_assert(EDGES_MEASURE_MESSAGE_BYTES == EDGES_WIRE_MAX_MESSAGE, "the message plane's room");
+
+/* What a rank found out: edges from it, its copies. */
+struct mine {
+    struct edges_rank rank;
+    struct edges_times times[]; // (n_transports, EDGES_PLAN_MAX_SIZES, n_ranks)
+};
+
+struct job {
+    const struct edges_measure *cfg;
+    struct comm *comm;
+    struct edges_wire wire;
+    struct mine *mine;
+    size_t mine_bytes;
+    int rank, size;
+    int n_sizes, n_transports;
+    size_t sizes[EDGES_PLAN_MAX_SIZES]; // of a transport with no limit of its own
+    int64_t t_begin_ns, t_end_ns;       // of the budget; rank 0's count
+    double *samples;                    // (MAX_MESSAGES)
+};
+
+/* What the one that measures says to the other: n_messages of n_bytes come; 0: its turn is over. */
+struct say {
+    int64_t n_bytes;
+    int32_t n_messages, transport;
+};
+
+static int sizes_of(const struct job *j, const struct edges_wire_kind *k, size_t *sizes)
+{
+    const size_t max = j->cfg->max_bytes;
+    return edges_plan_sizes(k->max_bytes > 0 && k->max_bytes < max ? k->max_bytes : max, sizes);
+}
+
+static struct edges_times *times_at(struct job *j, int transport, int size, int peer)
+{
+    return &j->mine->times[((size_t)transport * EDGES_PLAN_MAX_SIZES + (size_t)size) *
+                               (size_t)j->size +
+                           (size_t)peer];
+}
+
+/* --- waiting ---------------------------------------------------------------------------------- */
+
+static int late(const struct job *j, struct err *e)
+{
+    return err_set(e, ERR_ENV, "rank %d (pid %d on %s) did not answer rank %d within %lld s",
+                   j->wire.peer, comm_pid(j->comm, j->wire.peer), comm_host(j->comm, j->wire.peer),
+                   j->rank, WAIT_NS / NS_PER_S);
+}
+
+static int wait_wire(struct job *j, int (*done)(struct edges_wire *, struct err *), struct err *e)
+{
+    const int64_t until_ns = clock_local_ns() + WAIT_NS;
+    for (int idle = 0;; idle++) {
+        const int rc = done(&j->wire, e);
+        if (rc != 0) {
+            return rc < 0 ? -1 : 0;
+        }
+        if (comm_pause(j->comm, idle, e)) {
+            return -1;
+        }
+        if (clock_local_ns() > until_ns) {
+            return late(j, e);
+        }
+    }
+}
+
+static int wait_req(struct job *j, struct comm_req *req, struct err *e)
+{
+    const int64_t until_ns = clock_local_ns() + WAIT_NS;
+    for (int idle = 0;; idle++) {
+        const int rc = comm_test(j->comm, req, e);
+        if (rc != 0) {
+            return rc < 0 ? -1 : 0;
+        }
+        if (comm_pause(j->comm, idle, e)) {
+            return -1;
+        }
+        if (clock_local_ns() > until_ns) {
+            return late(j, e);
+        }
+    }
+}
+
+static int tell(struct job *j, const struct say *s, struct err *e)
+{
+    struct comm_req req = {0};
+    return comm_isend(j->comm, s, sizeof *s, j->wire.peer, TAG_SAY, &req, e) || wait_req(j, &req, e)
+               ? -1
+               : 0;
+}
+
+static int hear(struct job *j, struct say *s, struct err *e)
+{
+    struct comm_req req = {0};
+    if (comm_irecv(j->comm, s, sizeof *s, j->wire.peer, TAG_SAY, &req, e) || wait_req(j, &req, e)) {
+        return -1;
+    }
+    const struct edges_wire_kind *k = edges_wire_row(s->transport);
+    const bool is_sane = req.n_bytes == sizeof *s && k && s->n_bytes >= 0 &&
+                         (size_t)s->n_bytes <= j->cfg->max_bytes && s->n_messages >= 0;
+    return is_sane ? 0
+                   : err_set(e, ERR_ENV, "rank %d says what cannot be: %zu bytes", j->wire.peer,
+                             req.n_bytes);
+}
+
+/* --- one size, from both sides ------------------------------------------------------------------ */
+
+/* n messages there, an answer to each: how long each took, into ns (n). */
+static int send_messages(struct job *j, const struct edges_wire_kind *k, size_t n_bytes, int n,
+                         double *ns, struct err *e)
+{
+    for (int i = 0; i < n; i++) {
+        if (k->recv(&j->wire, EDGES_PLAN_MIN_BYTES, e)) {
+            return -1;
+        }
+        const int64_t begin_ns = clock_local_ns();
+        if (k->send(&j->wire, n_bytes, e) || wait_wire(j, k->received, e)) {
+            return -1;
+        }
+        ns[i] = (double)(clock_local_ns() - begin_ns);
+        if (wait_wire(j, k->sent, e)) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* The next message is awaited before the last one is answered. */
+static int answer_messages(struct job *j, const struct edges_wire_kind *k, size_t n_bytes, int n,
+                           struct err *e)
+{
+    if (n > 0 && k->recv(&j->wire, n_bytes, e)) {
+        return -1;
+    }
+    for (int i = 0; i < n; i++) {
+        if (wait_wire(j, k->received, e) || (i + 1 < n && k->recv(&j->wire, n_bytes, e)) ||
+            k->send(&j->wire, EDGES_PLAN_MIN_BYTES, e) || wait_wire(j, k->sent, e)) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* A few unmeasured ones say how many fit. */
+static int probe(struct job *j, int transport, size_t n_bytes, double *one_ns, struct err *e)
+{
+    const struct edges_wire_kind *k = edges_wire_row(transport);
+    const int n = n_bytes < EDGES_LARGE_BYTES ? 3 : 1;
+    const struct say s = {(int64_t)n_bytes, n, transport};
+    double ns[3];
+    if (tell(j, &s, e) || send_messages(j, k, n_bytes, n, ns, e)) {
+        return -1;
+    }
+    *one_ns = ns[0];
+    for (int i = 1; i < n; i++) {
+        *one_ns = fmin(*one_ns, ns[i]);
+    }
+    return 0;
+}
+
+/* There and back becomes one way (edges.h). */
+static void keep(struct job *j, int transport, int size, int n)
+{
+    struct edges_times *t = times_at(j, transport, size, j->wire.peer);
+    const double back_ns = size > 0 ? times_at(j, transport, 0, j->wire.peer)->median_ns : 0;
+    for (int i = 0; i < n; i++) {
+        const double both_ns = fmax(j->samples[i], 2);
+        j->samples[i] = size == 0 ? both_ns / 2 : fmax(both_ns - back_ns, both_ns / 2);
+    }
+    *t = edges_times_of(j->samples, n);
+}
+
+/* 1 when the size was measured, 0 where it does not fit what is left until then. */
+static int measure_size(struct job *j, int transport, const size_t *sizes, int n_sizes, int i,
+                        double *one_ns, int64_t until_ns, struct err *e)
+{
+    const int n_left = n_sizes - i;
+    const double grown = i > 0 ? (double)sizes[i] / (double)sizes[i - 1] : 1;
+    // What comes is not known: at most as much longer as it is larger.
+    int n = edges_plan_messages(*one_ns * grown, until_ns - clock_local_ns(), n_left, i == 0);
+    if (n == 0 || probe(j, transport, sizes[i], one_ns, e)) {
+        return n == 0 ? 0 : -1;
+    }
+    n = edges_plan_messages(*one_ns, until_ns - clock_local_ns(), n_left, i == 0);
+    if (n == 0) {
+        return 0;
+    }
+    const struct say s = {(int64_t)sizes[i], n, transport};
+    if (tell(j, &s, e) || send_messages(j, edges_wire_row(transport), sizes[i], n, j->samples, e)) {
+        return -1;
+    }
+    keep(j, transport, i, n);
+    return 1;
+}
+
+static int measure_transport(struct job *j, int transport, int64_t until_ns, struct err *e)
+{
+    size_t sizes[EDGES_PLAN_MAX_SIZES];
+    const int n_sizes = sizes_of(j, edges_wire_row(transport), sizes);
+    double one_ns = GUESS_NS;
+    int rc = 1;
+    for (int i = 0; i < n_sizes && rc == 1; i++) {
+        rc = measure_size(j, transport, sizes, n_sizes, i, &one_ns, until_ns, e);
+    }
+    return rc < 0 ? -1 : 0;
+}
+
+/* --- one pair ----------------------------------------------------------------------------------- */
+
+/* When the turn of a transport is over: the short messages first, what they leave is the others'. */
+static int64_t until_of(int transport, int64_t end_ns, int64_t turn_ns)
+{
+    const int64_t now_ns = clock_local_ns();
+    int n_left = 0;
+    for (int t = 0; t <= transport; t++) {
+        n_left += edges_wire_row(t)->carries_hidden;
+    }
+    return edges_wire_row(transport)->carries_hidden
+               ? now_ns + (end_ns - now_ns) / (n_left > 0 ? n_left : 1)
+               : now_ns + (int64_t)(MESSAGE_PART * (double)turn_ns);
+}
+
+static int lead(struct job *j, int64_t turn_ns, struct err *e)
+{
+    const int64_t end_ns = clock_local_ns() + turn_ns;
+    for (int t = j->n_transports - 1; t >= 0; t--) {
+        if (measure_transport(j, t, until_of(t, end_ns, turn_ns), e)) {
+            return -1;
+        }
+    }
+    const struct say over = {0};
+    return tell(j, &over, e);
+}
+
+static int follow(struct job *j, struct err *e)
+{
+    for (;;) {
+        struct say s;
+        if (hear(j, &s, e)) {
+            return -1;
+        }
+        if (s.n_messages == 0) {
+            return 0;
+        }
+        if (answer_messages(j, edges_wire_row(s.transport), (size_t)s.n_bytes, s.n_messages, e)) {
+            return -1;
+        }
+    }
+}
+
+static int meet(struct job *j, int peer, int64_t turn_ns, struct err *e)
+{
+    j->wire.peer = peer;
+    for (int direction = 0; direction < 2; direction++) {
+        const bool leads = (direction == 0) == (j->rank < peer);
+        if (leads ? lead(j, turn_ns, e) : follow(j, e)) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* --- rounds ------------------------------------------------------------------------------------- */
+
+/* All ranks here; rank 0's word to all of them: a turn's length, < 0: it ends. */
+static int begin_round(struct job *j, int round, int n_rounds, int64_t *turn_ns, struct err *e)
+{
+    char here = 1;
+    char *all = j->rank == 0 ? xcalloc((size_t)j->size, 1) : NULL;
+    int rc = comm_gather(j->comm, &here, 1, all, e);
+    free(all);
+    if (rc == 0 && j->rank == 0) {
+        const int64_t left_ns = j->t_end_ns - clock_local_ns();
+        const bool stops =
+            j->cfg->stop && j->cfg->stop(j->cfg->arg, round, n_rounds, left_ns > 0 ? left_ns : 0);
+        *turn_ns = stops ? -1 : edges_plan_turn_ns(left_ns, n_rounds - round);
+    }
+    rc = rc || comm_bcast(j->comm, turn_ns, sizeof *turn_ns, 0, e) ? -1 : 0;
+    return rc == 0 && *turn_ns < 0
+               ? err_set(e, ERR_ENV, "stopped before round %d of %d", round + 1, n_rounds)
+               : rc;
+}
+
+static int play_rounds(struct job *j, struct err *e)
+{
+    const int n_rounds = edges_plan_rounds(j->size);
+    for (int round = 0; round < n_rounds; round++) {
+        int64_t turn_ns = 0;
+        if (begin_round(j, round, n_rounds, &turn_ns, e)) {
+            return -1;
+        }
+        const int peer = edges_plan_partner(j->size, round, j->rank);
+        if (peer >= 0 && meet(j, peer, turn_ns, e)) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* --- copies ------------------------------------------------------------------------------------- */
+
+static int copy_sizes(struct job *j, int64_t share_ns, struct err *e)
+{
+    void *to = mem_pages(j->cfg->max_bytes);
+    const int64_t until_ns = clock_local_ns() + share_ns;
+    double last_ns = 0;
+    if (!to) {
+        return err_set(e, ERR_ENV, "rank %d: no memory for copies of %zu bytes", j->rank,
+                       j->cfg->max_bytes);
+    }
+    for (int i = 0; i < j->n_sizes; i++) {
+        const int64_t left_ns = until_ns - clock_local_ns(), n_left = j->n_sizes - i;
+        const int64_t size_ns = left_ns / n_left < COPY_SIZE_NS ? left_ns / n_left : COPY_SIZE_NS;
+        const int64_t size_until_ns = clock_local_ns() + size_ns;
+        if (i > 0 && 2 * EDGES_PLAN_FACTOR * last_ns > (double)left_ns) {
+            break; // larger ones take longer
+        }
+        double best_ns = HUGE_VAL;
+        for (int k = 0; k < MAX_COPIES && (k < 3 || clock_local_ns() < size_until_ns); k++) {
+            const int64_t begin_ns = clock_local_ns();
+            memcpy(to, j->wire.large, j->sizes[i]);
+            last_ns = (double)(clock_local_ns() - begin_ns);
+            best_ns = fmin(best_ns, last_ns);
+        }
+        j->mine->rank.copy_ns[i] = fmax(best_ns, 1);
+    }
+    mem_pages_free(to, j->cfg->max_bytes);
+    return 0;
+}
+
+static int most_ranks_on_a_host(const struct job *j)
+{
+    int most = 0;
+    for (int a = 0; a < j->size; a++) {
+        int n = 0;
+        for (int b = 0; b < j->size; b++) {
+            n += strcmp(comm_host(j->comm, a), comm_host(j->comm, b)) == 0;
+        }
+        most = n > most ? n : most;
+    }
+    return most;
+}
+
+/* One rank of a host at a time: copies of several would share its memory's bandwidth. */
+static int copy_in_turns(struct job *j, struct err *e)
+{
+    const int n_turns = most_ranks_on_a_host(j);
+    const int64_t share_ns = (int64_t)(COPY_SHARE * (double)j->cfg->budget_ns) / n_turns;
+    for (int turn = 0; turn < n_turns; turn++) {
+        if (comm_barrier(j->comm, WAIT_NS, e) ||
+            (comm_index_on_this_host(j->comm) == turn && copy_sizes(j, share_ns, e))) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* --- all of it ------------------------------------------------------------------------------------ */
+
+static int prepare(struct job *j, struct err *e)
+{
+    size_t n_times = 0;
+    while (edges_wire_row(j->n_transports)) {
+        j->n_transports++;
+    }
+    CHECK(j->n_transports <= EDGES_MAX_TRANSPORTS);
+    j->rank = comm_rank(j->comm);
+    j->size = comm_size(j->comm);
+    j->n_sizes = edges_plan_sizes(j->cfg->max_bytes, j->sizes);
+    n_times = (size_t)j->n_transports * EDGES_PLAN_MAX_SIZES * (size_t)j->size;
+    j->mine_bytes = sizeof *j->mine + n_times * sizeof(struct edges_times);
+    j->mine = xcalloc(1, j->mine_bytes);
+    j->samples = xcalloc(MAX_MESSAGES, sizeof *j->samples);
+    j->wire.comm = j->comm;
+    j->wire.large = mem_pages(j->cfg->max_bytes);
+    if (!j->wire.large) {
+        return err_set(e, ERR_ENV, "rank %d: no memory for messages of %zu bytes", j->rank,
+                       j->cfg->max_bytes);
+    }
+    memset(j->wire.large, 1, j->cfg->max_bytes); // pages that are there
+    cpu_set_t cpus;
+    struct edges_rank *r = &j->mine->rank;
+    snprintf(r->host, sizeof r->host, "%s", comm_host(j->comm, j->rank));
+    r->n_cpus = sched_getaffinity(0, sizeof cpus, &cpus) ? 0 : CPU_COUNT(&cpus);
+    r->spins = comm_spins(j->comm);
+    return 0;
+}
+
+static void take_rank(const struct job *j, struct edges *out, int rank, const struct mine *m)
+{
+    out->ranks[rank] = m->rank;
+    for (int k = 0; k < out->n_transports; k++) {
+        struct edges_transport *t = &out->transports[k];
+        for (int s = 0; s < t->n_sizes; s++) {
+            for (int to = 0; to < j->size; to++) {
+                const size_t at = ((size_t)k * EDGES_PLAN_MAX_SIZES + (size_t)s) * (size_t)j->size;
+                edges_link(t, j->size, rank, to)->times[s] = m->times[at + (size_t)to];
+            }
+        }
+    }
+}
+
+static int collect(struct job *j, struct edges *out, struct err *e)
+{
+    char *all = j->rank == 0 ? xcalloc((size_t)j->size, j->mine_bytes) : NULL;
+    int rc = comm_gather(j->comm, j->mine, j->mine_bytes, all, e);
+    if (rc == 0 && all) {
+        out->n_ranks = j->size;
+        out->n_transports = j->n_transports;
+        out->n_sizes = j->n_sizes;
+        memcpy(out->sizes, j->sizes, sizeof j->sizes);
+        out->budget_s = (double)j->cfg->budget_ns / 1e9;
+        for (int k = 0; k < j->n_transports; k++) {
+            const struct edges_wire_kind *kind = edges_wire_row(k);
+            struct edges_transport *t = &out->transports[k];
+            t->name = kind->name;
+            t->carries_hidden = kind->carries_hidden;
+            t->n_sizes = sizes_of(j, kind, t->sizes);
+            t->links = xcalloc((size_t)j->size * (size_t)j->size, sizeof *t->links);
+        }
+        for (int r = 0; r < j->size; r++) {
+            take_rank(j, out, r, (const void *)(all + (size_t)r * j->mine_bytes));
+        }
+        out->took_s = (double)(clock_local_ns() - j->t_begin_ns) / 1e9;
+        edges_judge(out);
+    }
+    free(all);
+    return rc;
+}
+
+int edges_measure(const struct edges_measure *m, struct comm *comm, struct edges *out,
+                  struct err *e)
+{
+    struct job j = {.cfg = m, .comm = comm, .t_begin_ns = clock_local_ns()};
+    j.t_end_ns = j.t_begin_ns + m->budget_ns;
+    if (prepare(&j, e)) {
+        CHECK(e->code != ERR_NONE);
+    }
+    int rc =
+        comm_agree(comm, e) || copy_in_turns(&j, e) || play_rounds(&j, e) || collect(&j, out, e)
+            ? -1
+            : 0;
+    mem_pages_free(j.wire.large, m->max_bytes);
+    free(j.samples);
+    free(j.mine);
+    return rc;
+}
