@@ -3,6 +3,7 @@
  * tidemark model plan: traffic through a simulated replica on a virtual clock.
  * tidemark model make: a model with random weights, as files.
  */
+#include <jansson.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,17 +14,22 @@
 #include "cli/make_model.h"
 #include "cli/plan_traffic.h"
 #include "cli/run_config.h"
+#include "core/config.h"
 #include "core/mem.h"
+#include "core/opt.h"
 #include "core/str.h"
 #include "core/units.h"
 
 #define MIN_MEMORY_BYTES 1000000
+#define INPUT_TOKENS     "256"
+#define OUTPUT_TOKENS    "256"
 
 struct model_args {
     const char *format;
     const char *pipeline, *tensor, *gpus, *gpu_memory, *memory_share, *context, *requests;
     const char *hardware, *costs, *save_costs, *read_share, *compute_share;
     bool measure;
+    const char *edges, *input_tokens, *output_tokens;
     const char *arch, *preset, *out, *seed;
 };
 
@@ -99,8 +105,52 @@ static int parse_memory(const char *text, double *out, struct err *e)
 
 /* --- inspect ---------------------------------------------------------------------------------------- */
 
+/* What belongs to edges only, or does not go with them. */
+static int check_edges(const struct command_args *args, const struct model_args *a, struct err *e)
+{
+    if (a->edges && (a->gpus || a->measure)) {
+        return err_set(e, ERR_INPUT,
+                       "--edges: the ranks of its file are the devices, --costs FILE what was "
+                       "measured; %s does not go with it",
+                       a->gpus ? "--gpus" : "--measure");
+    }
+    if (!a->edges && (args->n > 2 || a->input_tokens || a->output_tokens)) {
+        return err_set(e, ERR_INPUT, "%s: belongs to --edges, which is not there",
+                       args->n > 2       ? args->positional[2]
+                       : a->input_tokens ? "--input-tokens"
+                                         : "--output-tokens");
+    }
+    return 0;
+}
+
+/* cost.* as `run` takes them. */
+static int parse_cost(const struct command_args *args, struct cost_config *c, struct err *e)
+{
+    json_t *root = json_object();
+    int rc = 0;
+    opt_defaults(cost_options, c);
+    for (int i = 2; i < args->n && rc == 0; i++) {
+        rc = config_override(root, args->positional[i], e);
+    }
+    rc = rc || config_check_sections(root, "cost", e) || opt_apply(cost_options, c, root, e);
+    json_decref(root);
+    return rc ? -1 : 0;
+}
+
+static int parse_request(const struct model_args *a, struct inspect_options *o, struct err *e)
+{
+    return parse_count("--input-tokens", a->input_tokens ? a->input_tokens : INPUT_TOKENS, 1,
+                       1 << 20, &o->n_in, e) ||
+                   parse_count("--output-tokens",
+                               a->output_tokens ? a->output_tokens : OUTPUT_TOKENS, 1, 1 << 20,
+                               &o->n_out, e)
+               ? -1
+               : 0;
+}
+
 static int parse_inspect(const struct model_args *a, struct inspect_options *o, struct err *e)
 {
+    o->edges = a->edges;
     o->hardware = a->hardware;
     o->costs = a->costs;
     o->save = a->save_costs;
@@ -121,11 +171,17 @@ static int parse_inspect(const struct model_args *a, struct inspect_options *o, 
 
 static int run_inspect(const struct command_args *args, const struct model_args *a, struct err *e)
 {
-    if (args->n != 2) {
+    struct cost_config cost = {0};
+    if (args->n < 2 || (args->n > 2 && !strchr(args->positional[2], '='))) {
         return err_set(e, ERR_INPUT, "model inspect: the form is `model inspect M`");
     }
-    struct inspect_options o = {.model = args->positional[1]};
-    return parse_inspect(a, &o, e) || inspect_print(&o, e) ? -1 : 0;
+    struct inspect_options o = {.model = args->positional[1], .cost = &cost};
+    int rc = check_edges(args, a, e) || parse_cost(args, &cost, e) || parse_inspect(a, &o, e) ||
+                     parse_request(a, &o, e) || inspect_print(&o, e)
+                 ? -1
+                 : 0;
+    opt_free(cost_options, &cost);
+    return rc;
 }
 
 /* --- plan ------------------------------------------------------------------------------------------- */
@@ -236,6 +292,12 @@ static const struct command_flag flags[] = {
      FLAG(measure)},
     {"--save-costs", NULL, "FILE", NULL, "write the parts' costs, for target.sim.costs",
      FLAG(save_costs)},
+    {"--edges", NULL, "FILE", NULL,
+     "of `bench --edges`: rank every split T x P x R over its ranks and hosts", FLAG(edges)},
+    {"--input-tokens", NULL, "N", NULL, "edges: of a request (default " INPUT_TOKENS ")",
+     FLAG(input_tokens)},
+    {"--output-tokens", NULL, "N", NULL, "edges: of a request (default " OUTPUT_TOKENS ")",
+     FLAG(output_tokens)},
     {"--preset", NULL, "NAME", NULL, "make: which shape", FLAG(preset)},
     {"--arch", NULL, "llama|qwen2|gemma2|gpt_oss|deepseek_v3", NULL,
      "make: its family must be this one; of `tiny` the one of that family", FLAG(arch)},
@@ -248,13 +310,21 @@ const struct command cmd_model = {
     .name = "model",
     .summary =
         "what a model weighs, holds and could do: splits, rooflines, traffic on a virtual clock",
-    .usage = "model inspect M [--gpus N] [--hardware NAME] [--context LIST] [--format text|json]\n"
-             "model plan [CONFIG] [key=value ...] [--format text|json]\n"
-             "model make --preset NAME --out DIR [--arch A] [--seed N]",
+    .usage =
+        "model inspect M [--gpus N] [--hardware NAME] [--context LIST] [--format text|json]\n"
+        "model inspect M --edges FILE [--hardware NAME | --costs FILE] [--input-tokens N]\n"
+        "    [--output-tokens N] [--requests N] [cost.instance=NAME ...] [--format text|json]\n"
+        "model plan [CONFIG] [key=value ...] [--format text|json]\n"
+        "model make --preset NAME --out DIR [--arch A] [--seed N]",
     .details =
         "inspect: M is a folder in Hugging Face layout or preset:NAME; its weights are not read.\n"
         "Parameters, bytes, KV cache per token and what each kind of layer takes; the best split over\n"
         "P stages x T devices; how many requests the memory holds. Bounds, not promises.\n"
+        "inspect --edges: each rank of the file is one such device (without --hardware, the ranks of a\n"
+        "host share this machine; --costs FILE are those of one rank). Ranked by output tokens/s at\n"
+        "saturation, with TTFT, TPOT and, where cost.instance is given, USD per million tokens: T ranks\n"
+        "of one host share each stage and add up by a ring over their slowest edge, P stages pass\n"
+        "tokens x hidden x 2 bytes over the edges between them, R replicas as there are ranks.\n"
         "plan: the traffic of a run's config (target.*, load.*) through the real scheduler, over\n"
         "stages that take what target.sim says, on a virtual clock: latencies and queues at each rate,\n"
         "in a thousandth of the time or less. The same seed offers what `run` would offer.\n"
@@ -262,8 +332,9 @@ const struct command cmd_model = {
         "reads Hugging Face folders can load; preset:NAME and the folder compute the same.\n",
     .flags = flags,
     .n_flags = sizeof flags / sizeof flags[0],
-    .config_parts = RUN_CONFIG_TARGET | RUN_CONFIG_LOAD | RUN_CONFIG_DATASET,
+    .config_parts = RUN_CONFIG_TARGET | RUN_CONFIG_LOAD | RUN_CONFIG_DATASET | RUN_CONFIG_COST,
     .example = "model inspect preset:tiny --gpus 16 --hardware h100-sxm --context 4096,131072\n"
+               "model inspect preset:llama-3.1-405b --edges edges.json --hardware h100-sxm\n"
                "model plan target.model=preset:tiny target.pipeline=4 load.rates=1,2,4\n"
                "model make --preset llama-1b --out llama-1b",
     .run = run,

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/inspect_edges.h"
 #include "cli/machine.h"
 #include "core/mem.h"
 #include "core/str.h"
@@ -51,6 +52,7 @@ struct inspect {
     int n_splits, best;               // -1: none fits
     struct room *rooms;               // (n_rooms)
     size_t n_rooms;
+    struct inspect_edges *edges; // instead of splits and rooms; NULL: not asked for
 };
 
 /* --- the machine ---------------------------------------------------------------------------------- */
@@ -230,6 +232,30 @@ static void find_rooms(struct inspect *in)
             }
         }
     }
+}
+
+/* What a rank of the edges' file has: named hardware, the costs' device, or its part of this machine. */
+static int find_edges(struct inspect *in, struct err *e)
+{
+    const struct inspect_options *o = in->o;
+    static struct inspect_edges_ask ask;
+    ask = (struct inspect_edges_ask){
+        .file = o->edges,
+        .arch = &in->arch,
+        .costs = &in->costs,
+        .shares_costs = !o->hardware && !o->costs,
+        .shares_memory = !o->hardware && o->memory_bytes <= 0,
+        .memory_bytes = in->device.memory_bytes,
+        .memory_share = o->shares.v[0],
+        .is_cpu = !o->hardware,
+        .tensor = o->tensor,
+        .pipeline = o->pipeline,
+        .n_in = o->n_in,
+        .n_out = o->n_out,
+        .n_requests = o->n_requests,
+        .cost = o->cost,
+    };
+    return inspect_edges_open(&in->edges, &ask, e);
 }
 
 /* --- text ------------------------------------------------------------------------------------------ */
@@ -432,9 +458,15 @@ static void print_json(const struct inspect *in)
     json_t *roofline = json_pack("{s:f, s:f, s:i, s:f}", "decode_tokens_per_s", 1e9 / in->decode_ns,
                                  "context", in->contexts.v[0], "prompt_tokens", PROMPT_TOKENS,
                                  "prompt_tokens_per_s", PROMPT_TOKENS * 1e9 / in->prompt_ns);
-    json_t *root = json_pack("{s:s, s:o, s:o, s:o, s:o, s:o}", "schema", "tidemark.model/1",
-                             "model", model_json(in), "machine", machine_json(in), "roofline",
-                             roofline, "splits", splits, "concurrency", rooms_json(in));
+    json_t *root = json_pack("{s:s, s:o, s:o, s:o}", "schema", "tidemark.model/1", "model",
+                             model_json(in), "machine", machine_json(in), "roofline", roofline);
+    if (in->edges) {
+        json_object_set_new(root, "edges", inspect_edges_json(in->edges));
+        json_decref(splits);
+    } else {
+        json_object_set_new(root, "splits", splits);
+        json_object_set_new(root, "concurrency", rooms_json(in));
+    }
     json_dumpf(root, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(17));
     printf("\n");
     json_decref(root);
@@ -447,6 +479,10 @@ static void print_text(const struct inspect *in)
     print_model(in);
     print_kinds(in);
     print_machine(in);
+    if (in->edges) {
+        inspect_edges_print(in->edges);
+        return;
+    }
     print_splits(in);
     print_rooms(in);
 }
@@ -462,12 +498,17 @@ int inspect_print(const struct inspect_options *o, struct err *e)
     if (rc == 0) {
         choose_contexts(&in);
         weigh(&in);
-        rc = find_splits(&in, e);
+        rc = o->edges ? find_edges(&in, e) : find_splits(&in, e);
     }
     if (rc == 0) {
-        find_rooms(&in);
+        if (!o->edges) {
+            find_rooms(&in);
+        }
         (o->json ? print_json : print_text)(&in);
         rc = o->save ? save_costs(&in, e) : 0;
+    }
+    if (in.edges) {
+        inspect_edges_free(in.edges);
     }
     free(in.splits);
     free(in.held);

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "analysis/cost.h"
 #include "core/err.h"
 
 #define INSPECT_MAX_LIST 16
@@ -29,6 +30,9 @@ struct inspect_options {
     double read_share, compute_share;
     double n_requests;                    // decoding together
     struct inspect_list shares, contexts; // contexts empty: 4096 and so on, as the model has them
+    const char *edges;                    // file of measured edges: splits over its ranks, or NULL
+    double n_in, n_out;                   // tokens of a request there
+    const struct cost_config *cost;
     bool json;
 };
 
