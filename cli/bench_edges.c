@@ -19,7 +19,7 @@
 #include "results/provenance.h"
 #include "workers/edges_measure.h"
 
-#define SILENCE_NS  (10 * NS_PER_S)
+#define SILENCE_NS  (10 * NS_PER_S) // at most; a quarter of a short budget, from 2 s on
 #define MAX_SECONDS 600
 #define MIN_SIZE    ((int64_t)1 << 10)
 #define MAX_SIZE    ((int64_t)1 << 30)
@@ -201,7 +201,9 @@ static int measure(struct edges_job *j, struct comm *c, struct edges *out, struc
         .budget_ns = j->budget_ns,
         .stop = between_rounds,
     };
-    if (comm_start(c, EDGES_MEASURE_MESSAGE_BYTES, e) || comm_watch(c, SILENCE_NS, e)) {
+    int64_t silence_ns = j->budget_ns / 4 < SILENCE_NS ? j->budget_ns / 4 : SILENCE_NS;
+    silence_ns = silence_ns > 2 * NS_PER_S ? silence_ns : 2 * NS_PER_S;
+    if (comm_start(c, EDGES_MEASURE_MESSAGE_BYTES, e) || comm_watch(c, silence_ns, e)) {
         return -1;
     }
     const int rc = edges_measure(&m, c, out, e);

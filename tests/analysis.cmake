@@ -17,6 +17,7 @@ tm_unit_test(cost LIBS tm_analysis)
 tm_unit_test(measure LIBS tm_analysis)
 tm_unit_test(energy LIBS tm_analysis)
 tm_unit_test(svg LIBS tm_analysis)
+tm_unit_test(heatmap LIBS tm_analysis)
 
 # The report of a simulated run whose truth is known, against h5py and numpy.
 add_executable(make_report ${analysis_tests}/support/make_report.c)

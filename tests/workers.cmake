@@ -64,6 +64,10 @@ tm_unit_test(sim LIBS tm_workers PkgConfig::JANSSON)
 tm_unit_test(virtual LIBS tm_workers)
 tm_unit_test(capacity LIBS tm_workers)
 
+# The fabric between ranks, and splits over it.
+tm_unit_test(edges LIBS tm_workers)
+tm_unit_test(fabric LIBS tm_workers)
+
 # Not a test: what choosing a token costs per row of logits.
 add_executable(sampler_cost EXCLUDE_FROM_ALL perf/sampler_cost.c)
 target_link_libraries(sampler_cost PRIVATE tm_workers)

@@ -49,7 +49,8 @@ int64_t edges_plan_turn_ns(int64_t left_ns, int n_rounds_left)
 int edges_plan_messages(double message_ns, int64_t left_ns, int n_sizes_left, bool is_first)
 {
     CHECK(n_sizes_left > 0);
-    double share_ns = (double)(left_ns > 0 ? left_ns : 0) / n_sizes_left;
+    // Half of an even share, but for the last size: larger ones take longer.
+    double share_ns = (double)(left_ns > 0 ? left_ns : 0) / (2 * n_sizes_left - 1);
     share_ns = share_ns < MAX_SIZE_NS ? share_ns : MAX_SIZE_NS;
     message_ns = message_ns > 1 ? message_ns : 1;
     const double n = share_ns / message_ns;

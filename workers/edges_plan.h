@@ -33,7 +33,7 @@ int64_t edges_plan_turn_ns(int64_t left_ns, int n_rounds_left);
 
 /*
  * How many messages of the next size, of n_sizes_left, when one with its answer takes message_ns: at
- * least a few, at most what an even share of left_ns holds; 0: even those do not fit. The first size
+ * least a few, at most what a share of left_ns holds; 0: even those do not fit. The first size
  * is never left out.
  */
 int edges_plan_messages(double message_ns, int64_t left_ns, int n_sizes_left, bool is_first);

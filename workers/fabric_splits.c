@@ -5,6 +5,8 @@
 #include <string.h>
 
 #include "core/mem.h"
+#include "model/sizes.h"
+#include "model/split.h"
 #include "workers/shard.h"
 
 #define HIDDEN_BYTES 2 // of a value on its way to the next stage: bf16
@@ -58,9 +60,21 @@ static void add_load(struct costs_load *l, const struct costs_load *more, double
     }
 }
 
-static struct costs_load decode_load(const struct fabric_splits_ask *q, double n_rows)
+/* What a lane of n_rows computes: mostly only tokens, and in a share of its turns a prompt or more, too. */
+struct turn {
+    struct costs_load plain, both;
+    double share;
+};
+
+static struct turn turn_of(const struct fabric_splits_ask *q, double n_rows)
 {
-    return costs_load_decode(q->arch, n_rows, q->n_in + q->n_out / 2);
+    const double n_prompts = n_rows / q->n_out;
+    const struct costs_load prompt = costs_load_prompt(q->arch, q->n_in);
+    struct turn t = {.plain = costs_load_decode(q->arch, n_rows, q->n_in + q->n_out / 2),
+                     .share = fmin(n_prompts, 1)};
+    t.both = t.plain;
+    add_load(&t.both, &prompt, n_prompts / t.share);
+    return t;
 }
 
 static struct costs sums_of(const struct fabric_splits_ask *q, const struct groups *g, int i,
@@ -96,13 +110,8 @@ static double stage_ns(const struct replica *r, const struct costs *c, int s,
 /* A lane's turn, prompts included. */
 static double turn_ns(const struct replica *r, const struct costs *c, int s)
 {
-    const struct fabric_splits_ask *q = r->ask;
-    const struct costs_load plain = decode_load(q, r->n_rows);
-    const struct costs_load prompt = costs_load_prompt(q->arch, q->n_in);
-    const double n_prompts = r->n_rows / q->n_out, share = fmin(n_prompts, 1);
-    struct costs_load both = plain;
-    add_load(&both, &prompt, n_prompts / share);
-    return (1 - share) * stage_ns(r, c, s, &plain) + share * stage_ns(r, c, s, &both);
+    const struct turn t = turn_of(r->ask, r->n_rows);
+    return (1 - t.share) * stage_ns(r, c, s, &t.plain) + t.share * stage_ns(r, c, s, &t.both);
 }
 
 static void add_stage(struct replica *r, int s)
@@ -155,17 +164,39 @@ static int count_hosts(const struct fabric_splits_ask *q, const struct groups *g
     return n;
 }
 
-/* The layers of each stage, as if all groups were like the first; and what its memory holds. */
+/* Layers by what a turn takes, as if all groups were like the first; false: none that fits. */
+static bool split(const struct fabric_splits_ask *q, const struct groups *g, int pipeline,
+                  double n_rows, int *first)
+{
+    const struct arch *a = q->arch;
+    const struct turn t = turn_of(q, n_rows);
+    struct costs_sums unused;
+    const struct costs c = sums_of(q, g, 0, &unused);
+    double *ns = xcalloc((size_t)a->n_layers, sizeof *ns),
+           *bytes = xcalloc((size_t)a->n_layers, sizeof *bytes);
+    for (int i = 0; i < a->n_layers; i++) {
+        ns[i] = (1 - t.share) * costs_layer_ns(&c, a, i, &t.plain) +
+                t.share * costs_layer_ns(&c, a, i, &t.both);
+        bytes[i] = sizes_layer(a, i).bytes;
+    }
+    const struct split_costs costs = {a->n_layers, ns, costs_embed_ns(&c, &t.plain),
+                                      costs_head_ns(&c, &t.plain)};
+    const struct split_memory memory = {
+        bytes, pipeline == 1 && a->tied_embedding ? 0 : sizes_embed_bytes(a), sizes_head_bytes(a),
+        q->machine.memory_bytes * q->machine.memory_share * g->tensor};
+    const bool fits = split_layers(&costs, &memory, pipeline, first);
+    free(ns);
+    free(bytes);
+    return fits;
+}
+
+/* The layers of each stage, and how many requests the fullest one holds. */
 static void place(const struct fabric_splits_ask *q, const struct groups *g,
                   struct fabric_split *out)
 {
-    struct costs_sums sums;
-    struct capacity_split s;
-    const struct costs c = sums_of(q, g, 0, &sums);
     const double kv_bytes = q->kv_bytes * g->tensor / costs_kv_parts(q->arch, g->tensor);
-    capacity_find(q->arch, &c, &q->machine, out->pipeline, out->tensor, q->n_requests,
-                  q->n_in + q->n_out / 2, &s);
-    if (!s.fits) {
+    struct capacity_split s = {.pipeline = out->pipeline, .tensor = g->tensor};
+    if (!split(q, g, out->pipeline, fmax(q->n_requests / out->pipeline, 1), s.first)) {
         return;
     }
     memcpy(out->first, s.first, sizeof out->first);

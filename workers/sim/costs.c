@@ -182,8 +182,14 @@ void costs_share(struct costs *c, const struct arch *a, int tensor, double value
     if (tensor == 1) {
         return;
     }
-    for (int k = 0; k < COSTS_N_KINDS; k++) {
+    bool done[COSTS_N_KINDS] = {false};
+    for (int i = 0; i < a->n_layers; i++) {
+        const enum costs_kind k = costs_kind_of(a, i);
         struct costs_part *p = &c->kinds[k];
+        if (done[k]) {
+            continue;
+        }
+        done[k] = true;
         share_part(p, tensor, kv_parts);
         p->fixed_ns += 2 * sums->sum_ns;
         p->move_ns += 2 * sums->sum_byte_ns * a->hidden * value_bytes;
