@@ -22,6 +22,7 @@ endfunction()
 
 tm_cli_test(bad_input TIMEOUT 240 PROCESSORS 2)
 tm_cli_test(bench TIMEOUT 240)
+tm_cli_test(edges TIMEOUT 120 PROCESSORS 2)
 tm_cli_test(quality TIMEOUT 240 PROCESSORS 2)
 tm_cli_test(dataset TIMEOUT 120 PROCESSORS 1)
 tm_cli_test(generate_golden TIMEOUT 240 PROCESSORS 1)
