@@ -164,9 +164,16 @@ static void print_kind(const struct edges *e, const struct edges_transport *t, b
 
 /* --- the table: edges --------------------------------------------------------------------------- */
 
+/* Of small messages only, where larger ones did not fit the time, it says nothing. */
+static bool has_bandwidth(const struct edges_transport *t, const struct edges_link *l)
+{
+    return l->best >= 0 && t->sizes[l->best] >= EDGES_LARGE_BYTES;
+}
+
 static void print_matrix(const struct edges *e, const struct edges_transport *t, const char *what,
                          double (*of)(const struct edges_link *, int), double unit)
 {
+    const bool is_rate = of == edges_bandwidth;
     printf("\n%s: %s, from (rows) to (columns)\n      ", t->name, what);
     for (int to = 0; to < e->n_ranks; to++) {
         printf(" %8d", to);
@@ -175,7 +182,7 @@ static void print_matrix(const struct edges *e, const struct edges_transport *t,
         printf("\n  %4d", from);
         for (int to = 0; to < e->n_ranks; to++) {
             const struct edges_link *l = edges_link(t, e->n_ranks, from, to);
-            if (l->best < 0) {
+            if (is_rate ? !has_bandwidth(t, l) : l->best < 0) {
                 printf(" %8s", "-");
             } else {
                 printf(" %8.2f", of(l, 0) / unit);
@@ -198,11 +205,12 @@ static int by_latency(const void *a, const void *b)
     return (p > q) - (p < q);
 }
 
-static void print_listed(const struct edges *e, const struct listed *l)
+static void print_listed(const struct edges *e, const struct edges_transport *t,
+                         const struct listed *l)
 {
-    printf("  %3d to %-3d %10.2f us %9.3f GB/s  %s to %s\n", l->from, l->to,
-           edges_median_ns(l->link, 0) / 1e3, l->link->bytes_per_s / 1e9, e->ranks[l->from].host,
-           e->ranks[l->to].host);
+    printf("  %3d to %-3d %10.2f us", l->from, l->to, edges_median_ns(l->link, 0) / 1e3);
+    print_rate(has_bandwidth(t, l->link) ? l->link->bytes_per_s : STATS_NONE);
+    printf(" GB/s  %s to %s\n", e->ranks[l->from].host, e->ranks[l->to].host);
 }
 
 /* The best and the worst by the latency of the smallest size. */
@@ -224,7 +232,7 @@ static void print_extremes(const struct edges *e, const struct edges_transport *
         t->name, LIST, n, LIST);
     for (size_t i = 0; i < n; i++) {
         if (i < LIST || i >= n - LIST) {
-            print_listed(e, &all[i]);
+            print_listed(e, t, &all[i]);
         }
     }
     free(all);
@@ -369,7 +377,7 @@ static void fill_map(const struct edges *e, const struct edges_transport *t, dou
     for (int i = 0; i < e->n_ranks * e->n_ranks; i++) {
         const struct edges_link *l = edges_link(t, e->n_ranks, i / e->n_ranks, i % e->n_ranks);
         latency_us[i] = l->best < 0 ? STATS_NONE : edges_median_ns(l, 0) / 1e3;
-        rate[i] = l->best < 0 ? STATS_NONE : l->bytes_per_s / 1e9;
+        rate[i] = has_bandwidth(t, l) ? l->bytes_per_s / 1e9 : STATS_NONE;
         slow[i] = l->slow_by > 0;
         thin[i] = l->thin_by > 0;
     }
@@ -384,11 +392,11 @@ void bench_edges_report_heatmap(const struct bench_edges_report *r, struct str *
     bool *slow = xcalloc(n * n, sizeof *slow), *thin = xcalloc(n * n, sizeof *thin);
     char title[128], foot[160];
     fill_map(e, t, latency_us, rate, slow, thin);
-    snprintf(title, sizeof title, "Edges between %d ranks on %d host(s), transport %s", e->n_ranks,
-             count_hosts(e), t->name);
+    snprintf(title, sizeof title, "Edges between %d ranks on %d host%s, transport %s", e->n_ranks,
+             count_hosts(e), count_hosts(e) > 1 ? "s" : "", t->name);
     snprintf(foot, sizeof foot,
-             "Black borders: outliers, above %.1f times the median of their kind. %d other pair(s) "
-             "were at work at the same time.",
+             "Black borders: outliers, above %.1f times the median of their kind. Pairs at work "
+             "beside each: %d.",
              EDGES_OUTLIER, edges_beside(e));
     const struct heatmap maps[] = {
         {"8 bytes one way, median", "us", latency_us, slow},

@@ -1,0 +1,118 @@
+#!/usr/bin/env python3
+"""What `model inspect --edges` predicts for splits P x T against runs of them on this machine's cores: output
+tokens/s at saturation, and TTFT of one request alone.
+
+usage: splits.py [TIDEMARK [SECONDS [MODEL ...]]]      default: build/tidemark, steps of 12 s, tiny and small
+
+Costs are measured with one thread, edges with as many ranks as the run has (the load rank is one of them), and
+every rank computes with one thread. A closed loop keeps as many requests under way as may run. Splits whose ranks
+are more than the cores share them, which no prediction knows of: they are shown, with their costs scaled by that
+share, and do not count. Exit 1 when the median error of the others is above 10 %.
+"""
+
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).parents[2]
+LIMIT = 0.10
+SPLITS = [(1, 1), (2, 1), (1, 2), (2, 2)]  # P x T
+LOADS = [(128, 64, 16), (32, 128, 32)]  # prompt tokens, output tokens, requests at once
+WHEN_STARTED_ALONE = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+
+
+class Machine:
+    def __init__(self, binary, seconds, folder):
+        self.binary, self.seconds, self.folder = binary, seconds, pathlib.Path(folder)
+        self.cores = len(os.sched_getaffinity(0))
+
+    def tidemark(self, *args, one_core=False):
+        command = [*(["taskset", "-c", str(min(os.sched_getaffinity(0)))] if one_core else []), self.binary,
+                   *map(str, args)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, env=dict(os.environ, **WHEN_STARTED_ALONE))
+        if done.returncode:
+            sys.exit(f"{' '.join(command)}: exit code {done.returncode}")
+        return done.stdout
+
+    def costs(self, model):
+        path = self.folder / f"{model.split(':')[-1]}.costs.json"
+        if not path.exists():
+            self.tidemark("model", "inspect", model, "--measure", "--save-costs", path, one_core=True)
+        return path
+
+    def shared_costs(self, model, n_workers):
+        """Each rank has a share of a core."""
+        costs = json.loads(self.costs(model).read_text())
+        by = max(n_workers / self.cores, 1)
+        for part in [*costs["layers"].values(), costs["embed"], costs["head"]]:
+            for key in part:
+                part[key] *= by
+        path = self.folder / "shared.json"
+        path.write_text(json.dumps(costs))
+        return path
+
+    def edges(self, n_ranks):
+        path = self.folder / f"edges{n_ranks}.json"
+        if not path.exists():
+            self.tidemark("bench", "--edges", "--ranks", n_ranks, "--seconds", 10, "--max-size", "8MiB", "--output", path)
+        return path
+
+    def predict(self, model, pipeline, tensor, load):
+        n_in, n_out, users = load
+        n_workers = pipeline * tensor
+        said = json.loads(self.tidemark(
+            "model", "inspect", model, "--edges", self.edges(1 + n_workers), "--costs",
+            self.shared_costs(model, n_workers), "--pipeline", pipeline, "--tensor", tensor, "--input-tokens", n_in,
+            "--output-tokens", n_out, "--requests", users, "--format", "json"))
+        split, = said["edges"]["splits"]
+        return split["output_tokens_per_s"] / split["replicas"], split["ttft_ns"] / 1e6, split["layers"]
+
+    def step(self, model, pipeline, tensor, load, layers, users, max_running):
+        n_in, n_out, _ = load
+        config, path = self.folder / "run.yaml", self.folder / "run.h5"
+        config.write_text(json.dumps({
+            "target": {"kind": "stages", "model": model, "backend": "cpu", "pipeline": pipeline, "tensor": tensor,
+                       "threads": 1, "max_running": max_running, "layer_split": layers},
+            "load": {"ranks": 1, "dataset": "sharegpt", "input_tokens": n_in, "output_tokens": n_out,
+                     "arrival": "closed", "users": users, "step": f"{self.seconds}s", "drain": "1s"},
+            "results": str(path)}))
+        self.tidemark("run", config, "--quiet", "--force")
+        return json.loads(self.tidemark("report", path, "--format", "json"))["steps"][0]
+
+    def measure(self, model, pipeline, tensor, load, layers):
+        full = self.step(model, pipeline, tensor, load, layers, load[2], load[2])
+        alone = self.step(model, pipeline, tensor, load, layers, 1, load[2])
+        return full["tokens_per_s"]["output"]["value"], alone["ttft_service_ms"]["p50"] or float("nan")
+
+
+def main():
+    binary = sys.argv[1] if len(sys.argv) > 1 else str(ROOT / "build" / "tidemark")
+    seconds = float(sys.argv[2]) if len(sys.argv) > 2 else 12
+    models = sys.argv[3:] or ["preset:tiny", "preset:small"]
+    errors = []
+    with tempfile.TemporaryDirectory() as folder:
+        m = Machine(binary, seconds, folder)
+        print(f"{m.cores} cores; steps of {seconds:g} s; one thread a rank\n")
+        print(f"{'model':<14} {'P x T':>6} {'in/out/at once':>15} {'predicted':>10} {'measured':>10} {'error':>7} "
+              f"{'TTFT ms':>8} {'measured':>9}  counts", flush=True)
+        for model in models:
+            for load in LOADS:
+                for pipeline, tensor in SPLITS:
+                    want, want_ttft, layers = m.predict(model, pipeline, tensor, load)
+                    got, got_ttft = m.measure(model, pipeline, tensor, load, layers)
+                    error, counts = want / got - 1, pipeline * tensor <= m.cores
+                    errors += [abs(error)] if counts else []
+                    print(f"{model:<14} {pipeline:>2} x {tensor:<2} {'/'.join(map(str, load)):>14} {want:>10.0f} "
+                          f"{got:>10.0f} {error:>+7.1%} {want_ttft:>8.2f} {got_ttft:>9.2f}  {'yes' if counts else 'no'}",
+                          flush=True)
+    median = statistics.median(errors)
+    print(f"\n{'PASS' if median <= LIMIT else 'FAIL'}  median error of {len(errors)} that count: {median:.1%}, "
+          f"at most {LIMIT:.0%}; largest {max(errors):.1%}")
+    sys.exit(median > LIMIT)
+
+
+main()
