@@ -93,6 +93,7 @@ int inspect_edges_open(struct inspect_edges **out, const struct inspect_edges_as
         .costs = &x->costs,
         .sum_bytes = value_bytes,
         .kv_bytes = value_bytes,
+        .hands_sums = q->is_cpu,
         .n_in = q->n_in,
         .n_out = q->n_out,
         .n_requests = q->n_requests,

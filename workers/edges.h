@@ -71,6 +71,7 @@ struct edges_rank {
     char host[65];
     int32_t n_cpus; // that it may run on
     int32_t spins;  // while it waits; else it sleeps 50 us between looks
+    double look_ns; // from one look to the next in a long wait
     double
         copy_ns[EDGES_PLAN_MAX_SIZES]; // best copy of each of the first transport's sizes; 0: none
 };

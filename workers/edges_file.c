@@ -19,6 +19,7 @@ static void put_rank(struct json_out *o, const struct edges *e, int rank)
     json_out_text(o, "host", r->host);
     json_out_whole(o, "cpus", (uint64_t)r->n_cpus);
     json_out_text(o, "waits", r->spins ? "spinning" : "sleeping 50 us");
+    json_out_number(o, "look_ns", r->look_ns);
     json_out_open(o, "copy_ns", '[');
     for (int i = 0; i < e->n_sizes; i++) {
         json_out_number(o, NULL, r->copy_ns[i] > 0 ? r->copy_ns[i] : (double)NAN);

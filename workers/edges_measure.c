@@ -17,6 +17,7 @@
 #define MAX_MESSAGES 1000
 #define MAX_COPIES   100
 #define GUESS_NS     1e6 // of the very first message
+#define LOOKS        64
 #define MESSAGE_PART 0.2 // of a turn goes to transports that do not carry hidden states
 
 _Static_assert(EDGES_MEASURE_MESSAGE_BYTES == EDGES_WIRE_MAX_MESSAGE, "the message plane's room");
@@ -318,6 +319,30 @@ static int play_rounds(struct job *j, struct err *e)
     return 0;
 }
 
+/* --- looks -------------------------------------------------------------------------------------- */
+
+/* What happens meanwhile is noticed half of that later. */
+static int time_looks(struct job *j, struct err *e)
+{
+    const int64_t tired_ns = clock_local_ns() + NS_PER_MS; // nobody spins for so long
+    double ns[LOOKS];
+    int idle = 0;
+    while (clock_local_ns() < tired_ns) {
+        if (comm_pause(j->comm, idle++, e)) {
+            return -1;
+        }
+    }
+    for (int i = 0; i < LOOKS; i++) {
+        const int64_t begin_ns = clock_local_ns();
+        if (comm_pause(j->comm, idle++, e)) {
+            return -1;
+        }
+        ns[i] = (double)(clock_local_ns() - begin_ns);
+    }
+    j->mine->rank.look_ns = edges_times_of(ns, LOOKS).median_ns;
+    return 0;
+}
+
 /* --- copies ------------------------------------------------------------------------------------- */
 
 static int copy_sizes(struct job *j, int64_t share_ns, struct err *e)
@@ -457,10 +482,10 @@ int edges_measure(const struct edges_measure *m, struct comm *comm, struct edges
     if (prepare(&j, e)) {
         CHECK(e->code != ERR_NONE);
     }
-    int rc =
-        comm_agree(comm, e) || copy_in_turns(&j, e) || play_rounds(&j, e) || collect(&j, out, e)
-            ? -1
-            : 0;
+    int rc = comm_agree(comm, e) || time_looks(&j, e) || copy_in_turns(&j, e) ||
+                     play_rounds(&j, e) || collect(&j, out, e)
+                 ? -1
+                 : 0;
     mem_pages_free(j.wire.large, m->max_bytes);
     free(j.samples);
     free(j.mine);

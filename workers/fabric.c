@@ -12,6 +12,7 @@
 
 #define MAX_LATENCY_NS 1e15
 #define MAX_BYTE_NS    1e9
+#define MAX_LOOK_NS    1e9
 #define TYPICAL_BYTES  ((double)(1 << 20)) // by which transports of a pair are compared
 
 /* A file on its way in. What is missing is found at the end: keys may come in any order. */
@@ -41,12 +42,15 @@ static int read_rank(struct reader *r, struct err *e)
 {
     struct json_text key, host = {0};
     int64_t rank = -1;
+    double look_ns = 0;
     json_scan_object(&r->s);
     while (json_scan_key(&r->s, &key)) {
         if (json_text_is(key, "rank")) {
             json_scan_whole(&r->s, &rank);
         } else if (json_text_is(key, "host")) {
             json_scan_string(&r->s, &host);
+        } else if (json_text_is(key, "look_ns")) {
+            json_scan_number(&r->s, &look_ns);
         } else {
             json_scan_skip(&r->s);
         }
@@ -59,7 +63,12 @@ static int read_rank(struct reader *r, struct err *e)
                        "%s: ranks: each must have a `rank` of its own from 0 to %d, and a `host`",
                        r->where, FABRIC_MAX_RANKS - 1);
     }
+    if (!(look_ns >= 0 && look_ns <= MAX_LOOK_NS)) {
+        return err_set(e, ERR_INPUT, "%s: rank %d: look_ns must be from 0 to %g", r->where,
+                       (int)rank, MAX_LOOK_NS);
+    }
     r->has_rank[rank] = true;
+    r->f->look_ns[rank] = look_ns;
     r->hosts[rank] = host;
     r->f->n_ranks++;
     return 0;

@@ -21,7 +21,8 @@ struct fabric_edge {
 
 struct fabric {
     int n_ranks, n_hosts;
-    int host[FABRIC_MAX_RANKS]; // which one, from 0, in the order of the ranks
+    int host[FABRIC_MAX_RANKS];       // which one, from 0, in the order of the ranks
+    double look_ns[FABRIC_MAX_RANKS]; // between two looks of a rank that waits; 0: not known
     struct fabric_edge edges[FABRIC_MAX_RANKS][FABRIC_MAX_RANKS]; // [from][to]
 };
 

@@ -81,8 +81,9 @@ static struct costs sums_of(const struct fabric_splits_ask *q, const struct grou
                             struct costs_sums *sums)
 {
     const struct fabric_edge slowest = fabric_slowest(q->fabric, group(g, i), g->tensor);
+    const double handing_ns = q->hands_sums ? q->fabric->look_ns[group(g, i)[0]] / 2 : 0;
     struct costs c = *q->costs;
-    *sums = costs_ring(g->tensor, slowest.latency_ns, slowest.byte_ns);
+    *sums = costs_ring(g->tensor, slowest.latency_ns + handing_ns, slowest.byte_ns);
     costs_share(&c, q->arch, g->tensor, q->sum_bytes, sums);
     return c;
 }
@@ -103,8 +104,9 @@ static double hop_ns(const struct replica *r, int from, int to, double n_bytes)
 static double stage_ns(const struct replica *r, const struct costs *c, int s,
                        const struct costs_load *l)
 {
-    return costs_stage_ns(c, r->ask->arch, r->first[s], r->first[s + 1] - r->first[s], s == 0,
-                          s == r->pipeline - 1, l);
+    const double noticed_ns = r->ask->fabric->look_ns[group(r->groups, r->first_group + s)[0]] / 2;
+    return noticed_ns + costs_stage_ns(c, r->ask->arch, r->first[s], r->first[s + 1] - r->first[s],
+                                       s == 0, s == r->pipeline - 1, l);
 }
 
 /* A lane's turn, prompts included. */

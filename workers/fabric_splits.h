@@ -12,6 +12,7 @@
  *   TTFT          one prompt alone through all stages and hops and back: no queue
  *   hop           the slowest of T edges from a stage's ranks to the next one's, each tokens x hidden x 2
  *                 bytes: latency + bytes x byte_ns as fitted
+ *   look          that a stage's time is over is noticed half a look late (edges.h)
  *   sum           twice a layer, a ring over the group's slowest edge (sim/costs.h)
  */
 #pragma once
@@ -30,6 +31,7 @@ struct fabric_splits_ask {
     const struct costs *costs; // of one rank with a stage to itself
     struct capacity_machine machine;
     double sum_bytes, kv_bytes; // of a value in a sum, and in the cache
+    bool hands_sums;            // to the thread that waits, as the CPU's compute threads do
     double n_in, n_out;         // tokens of a request
     double n_requests;          // of a replica at once, at most
     int tensor, pipeline;       // 0: all

@@ -37,6 +37,7 @@ class Edges(cli.TestCase):
         for rank in about["ranks"]:
             self.assertEqual(rank["host"], os.uname().nodename)
             self.assertTrue(all(ns > 0 for ns in rank["copy_ns"] if ns))
+            self.assertGreater(rank["look_ns"], 50e3)
         self.assertEqual([t["name"] for t in about["transports"]], ["mpi", "messages"])
         self.assertEqual([t["carries_hidden"] for t in about["transports"]], [True, False])
         self.assertEqual(about["transports"][0]["bytes"], [*SIZES, 2 << 20])

@@ -115,6 +115,7 @@ static void bad_files_say_what_is_wrong(void **state)
          "of its own"},
         {HEAD "\"ranks\": [{\"rank\": 0, \"host\": \"a\"}, {\"rank\": 2, \"host\": \"a\"}]}",
          "none is rank 1"},
+        {HEAD "\"ranks\": [{\"rank\": 0, \"host\": \"a\", \"look_ns\": -1}]}", "look_ns must be"},
         {HEAD RANKS "}", "no link from rank 0 to rank 1"},
         {HEAD RANKS LINKS(LINK(0, 1, "")), "no link from rank 1 to rank 0"},
         {HEAD RANKS ", \"transports\": [{\"links\": [" LINK(0, 1, "") ", " LINK(1, 0, "") "]}]}",
@@ -231,6 +232,16 @@ static void splits_by_hand(void **state)
     const double more_ns = 0.64 * 8 * 2 * 0.01 * 100 * 2000;
     assert_true(fabs(s->tpot_ns - (turn_ns + more_ns)) < 1);
     assert_true(s->sum_share > 0 && s->sum_share < 0.05);
+    // A look of 50 us: a turn's end is noticed 25 later, and so is each step of a sum that is handed over.
+    fabric.look_ns[0] = 50e3;
+    ask.tensor = 2;
+    ask.pipeline = 1;
+    ask.hands_sums = true;
+    assert_int_equal(fabric_splits_find(&ask, all, &n, &e), 0);
+    assert_true(fabs(all[0].tpot_ns - (turn_ns + more_ns + 25e3 + (8 * 2 + 0.5) * 2 * 25e3)) < 1);
+    ask = ask_all();
+    make_fabric(8, 4);
+    assert_int_equal(fabric_splits_find(&ask, all, &n, &e), 0);
     // The best comes first, and each is not better than the one before.
     for (int i = 1; i < n; i++) {
         assert_true(all[i].tokens_per_s <= all[i - 1].tokens_per_s);
