@@ -206,9 +206,10 @@ static json_t *split_json(const struct inspect_edges *x, const struct fabric_spl
     for (int k = 0; s->fits && k < s->pipeline; k++) {
         json_array_append_new(layers, json_integer(s->first[k + 1] - s->first[k]));
     }
-    json_t *o = json_pack("{s:i, s:i, s:i, s:i, s:i, s:b, s:o}", "tensor", s->tensor, "pipeline",
-                          s->pipeline, "replicas", s->replicas, "ranks", s->n_ranks, "hosts",
-                          s->n_hosts, "fits", (int)s->fits, "layers", layers);
+    json_t *o =
+        json_pack("{s:i, s:i, s:i, s:i, s:i, s:b, s:b, s:o}", "tensor", s->tensor, "pipeline",
+                  s->pipeline, "replicas", s->replicas, "ranks", s->n_ranks, "hosts", s->n_hosts,
+                  "fits", (int)s->fits, "played", (int)s->is_played, "layers", layers);
     if (s->fits) {
         json_t *more = json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "requests", s->n_requests,
                                  "output_tokens_per_s", s->tokens_per_s, "requests_per_s",

@@ -10,7 +10,7 @@
 #include "core/str.h"
 #include "workers/edges_file.h"
 
-#define MAX_LATENCY_NS 1e15
+#define MAX_LATENCY_NS 1e12
 #define MAX_BYTE_NS    1e9
 #define MAX_LOOK_NS    1e9
 #define TYPICAL_BYTES  ((double)(1 << 20)) // by which transports of a pair are compared

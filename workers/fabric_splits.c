@@ -7,6 +7,7 @@
 #include "core/mem.h"
 #include "model/sizes.h"
 #include "model/split.h"
+#include "workers/fabric_traffic.h"
 #include "workers/shard.h"
 
 #define HIDDEN_BYTES 2 // of a value on its way to the next stage: bf16
@@ -25,6 +26,7 @@ struct replica {
     int pipeline, first_group;
     const int *first;       // (pipeline + 1)
     double n_lanes, n_rows; // busy ones; of a lane
+    struct costs *stages;   // (pipeline) with the edge behind each
     double slowest_ns, way_ns, ttft_ns, hop_ns, sum_share;
 };
 
@@ -90,23 +92,41 @@ static struct costs sums_of(const struct fabric_splits_ask *q, const struct grou
 
 /* --- a replica ---------------------------------------------------------------------------------- */
 
-static double hop_ns(const struct replica *r, int from, int to, double n_bytes)
+/* Of the T edges from a stage's ranks to those of the next one, of the last one's to the first. */
+static struct fabric_edge edge_behind(const struct replica *r, int s)
 {
     const struct groups *g = r->groups;
-    double worst_ns = 0;
-    for (int t = 0; t < g->tensor; t++) {
-        const int a = group(g, r->first_group + from)[t], b = group(g, r->first_group + to)[t];
-        worst_ns = fmax(worst_ns, fabric_ns(&r->ask->fabric->edges[a][b], n_bytes));
+    const int next = (s + 1) % r->pipeline;
+    struct fabric_edge worst = {0};
+    for (int t = 0; t < g->tensor && r->pipeline > 1; t++) {
+        const int a = group(g, r->first_group + s)[t], b = group(g, r->first_group + next)[t];
+        const struct fabric_edge *edge = &r->ask->fabric->edges[a][b];
+        worst.latency_ns = fmax(worst.latency_ns, edge->latency_ns);
+        worst.byte_ns = fmax(worst.byte_ns, edge->byte_ns);
     }
-    return worst_ns;
+    return worst;
+}
+
+/* What stage s takes: its group's sums, a look, and the edge behind it. */
+static struct costs stage_costs(const struct replica *r, int s, struct costs_sums *sums)
+{
+    const int at = r->first_group + s, n_layers = r->first[s + 1] - r->first[s];
+    struct costs c = sums_of(r->ask, r->groups, at, sums);
+    const struct fabric_edge edge = edge_behind(r, s);
+    const double noticed_ns = r->ask->fabric->look_ns[group(r->groups, at)[0]] / 2;
+    for (int k = 0; k < COSTS_N_KINDS; k++) {
+        c.kinds[k].fixed_ns += noticed_ns / n_layers;
+    }
+    c.hop_ns = edge.latency_ns;
+    c.hop_byte_ns = edge.byte_ns;
+    return c;
 }
 
 static double stage_ns(const struct replica *r, const struct costs *c, int s,
                        const struct costs_load *l)
 {
-    const double noticed_ns = r->ask->fabric->look_ns[group(r->groups, r->first_group + s)[0]] / 2;
-    return noticed_ns + costs_stage_ns(c, r->ask->arch, r->first[s], r->first[s + 1] - r->first[s],
-                                       s == 0, s == r->pipeline - 1, l);
+    return costs_stage_ns(c, r->ask->arch, r->first[s], r->first[s + 1] - r->first[s], s == 0,
+                          s == r->pipeline - 1, l);
 }
 
 /* A lane's turn, prompts included. */
@@ -116,40 +136,67 @@ static double turn_ns(const struct replica *r, const struct costs *c, int s)
     return (1 - t.share) * stage_ns(r, c, s, &t.plain) + t.share * stage_ns(r, c, s, &t.both);
 }
 
+static void add_hop(struct replica *r, const struct costs *c, bool is_back)
+{
+    const struct fabric_splits_ask *q = r->ask;
+    const double row_bytes = is_back ? ID_BYTES : (double)q->arch->hidden * HIDDEN_BYTES;
+    const double hop_ns = costs_hop_ns(c, r->n_rows * row_bytes);
+    r->hop_ns = is_back ? r->hop_ns : fmax(r->hop_ns, hop_ns);
+    r->way_ns += hop_ns;
+    r->ttft_ns += costs_hop_ns(c, (is_back ? 1 : q->n_in) * row_bytes);
+}
+
 static void add_stage(struct replica *r, int s)
 {
     const struct fabric_splits_ask *q = r->ask;
     const struct costs_load prompt = costs_load_prompt(q->arch, q->n_in);
     struct costs_sums sums;
-    const struct costs c = sums_of(q, r->groups, r->first_group + s, &sums);
-    const double ns = turn_ns(r, &c, s), row_bytes = q->arch->hidden * HIDDEN_BYTES;
-    const int n_layers = r->first[s + 1] - r->first[s];
+    const struct costs *c = &r->stages[s];
+    r->stages[s] = stage_costs(r, s, &sums);
+    const double ns = turn_ns(r, c, s);
+    const double sum_bytes = r->n_rows * q->arch->hidden * q->sum_bytes;
     const double sums_ns =
-        2 * n_layers *
-        (sums.sum_ns + sums.sum_byte_ns * r->n_rows * q->arch->hidden * q->sum_bytes);
+        2 * (r->first[s + 1] - r->first[s]) * (sums.sum_ns + sums.sum_byte_ns * sum_bytes);
     r->slowest_ns = fmax(r->slowest_ns, ns);
     r->sum_share = fmax(r->sum_share, r->groups->tensor > 1 ? fmin(sums_ns / ns, 1) : 0);
     r->way_ns += ns;
-    r->ttft_ns += stage_ns(r, &c, s, &prompt);
-    if (s + 1 < r->pipeline) {
-        const double hop = hop_ns(r, s, s + 1, r->n_rows * row_bytes);
-        r->hop_ns = fmax(r->hop_ns, hop);
-        r->way_ns += hop;
-        r->ttft_ns += hop_ns(r, s, s + 1, q->n_in * row_bytes);
-    } else if (s > 0) {
-        r->way_ns += hop_ns(r, s, 0, r->n_rows * ID_BYTES);
-        r->ttft_ns += hop_ns(r, s, 0, ID_BYTES);
+    r->ttft_ns += stage_ns(r, c, s, &prompt);
+    if (r->pipeline > 1) {
+        add_hop(r, c, s + 1 == r->pipeline);
     }
 }
 
-static void add_replica(const struct replica *r, struct fabric_split *out)
+/* A lane's turn, were all turns alike. */
+static double even_turn_ns(const struct replica *r)
 {
-    const double turn = fmax(r->n_lanes * r->slowest_ns, r->way_ns);
-    out->tokens_per_s += out->n_requests / turn * 1e9;
-    out->tpot_ns = fmax(out->tpot_ns, turn);
+    return fmax(r->n_lanes * r->slowest_ns, r->way_ns);
+}
+
+/* Of a replica of which nothing but that is known, or what the real scheduler makes of it. */
+static int add_replica(const struct replica *r, bool plays, struct fabric_split *out, struct err *e)
+{
+    const double turn_ns = even_turn_ns(r);
+    double tokens_per_s = out->n_requests / turn_ns * 1e9;
+    const struct fabric_traffic traffic = {
+        .arch = r->ask->arch,
+        .n_stages = r->pipeline,
+        .first = r->first,
+        .stages = r->stages,
+        .n_in = r->ask->n_in,
+        .n_out = r->ask->n_out,
+        .n_requests = out->n_requests,
+        .request_ns = r->ask->n_out * turn_ns,
+    };
+    if (plays && traffic.request_ns <= FABRIC_TRAFFIC_MAX_NS &&
+        fabric_traffic_run(&traffic, &tokens_per_s, e)) {
+        return -1;
+    }
+    out->tokens_per_s += tokens_per_s;
+    out->tpot_ns = fmax(out->tpot_ns, out->n_requests / tokens_per_s * 1e9);
     out->ttft_ns = fmax(out->ttft_ns, r->ttft_ns);
     out->hop_ns = fmax(out->hop_ns, r->hop_ns);
     out->sum_share = fmax(out->sum_share, r->sum_share);
+    return 0;
 }
 
 /* --- a split ------------------------------------------------------------------------------------ */
@@ -208,35 +255,58 @@ static void place(const struct fabric_splits_ask *q, const struct groups *g,
     out->fits = out->n_requests >= 1;
 }
 
-static void work_out(const struct fabric_splits_ask *q, const struct groups *g,
-                     struct fabric_split *out)
+/* Replicas whose stages take the same are alike: no more is played than once. */
+static bool is_alike(const struct replica *a, const struct replica *b)
 {
-    place(q, g, out);
-    for (int k = 0; out->fits && k < out->replicas; k++) {
+    return memcmp(a->stages, b->stages, (size_t)a->pipeline * sizeof *a->stages) == 0;
+}
+
+static int work_out(const struct fabric_splits_ask *q, bool plays, struct fabric_split *out,
+                    struct err *e)
+{
+    struct groups g;
+    struct costs *stages = xcalloc(2 * (size_t)out->pipeline, sizeof *stages);
+    struct replica last = {.stages = stages};
+    double last_per_s = 0;
+    int rc = 0;
+    make_groups(q->fabric, out->tensor, &g);
+    out->is_played = plays;
+    out->tokens_per_s = out->tpot_ns = 0;
+    for (int k = 0; k < out->replicas && rc == 0; k++) {
         struct replica r = {
             .ask = q,
-            .groups = g,
+            .groups = &g,
             .pipeline = out->pipeline,
             .first_group = k * out->pipeline,
             .first = out->first,
             .n_lanes = fmin(out->pipeline, out->n_requests),
+            .stages = &stages[k % 2 * out->pipeline],
         };
         r.n_rows = out->n_requests / r.n_lanes;
         for (int s = 0; s < out->pipeline; s++) {
             add_stage(&r, s);
         }
-        add_replica(&r, out);
+        if (k > 0 && is_alike(&r, &last)) {
+            out->tokens_per_s += last_per_s;
+        } else {
+            const double before_per_s = out->tokens_per_s;
+            rc = add_replica(&r, plays, out, e);
+            last_per_s = out->tokens_per_s - before_per_s;
+        }
+        last = r;
     }
     out->requests_per_s = out->tokens_per_s / q->n_out;
+    free(stages);
+    return rc;
 }
 
 static int by_saturation(const void *a, const void *b)
 {
     const struct fabric_split *x = a, *y = b;
-    if (x->fits != y->fits) {
-        return x->fits ? -1 : 1;
-    }
     const int order = (x->tokens_per_s < y->tokens_per_s) - (x->tokens_per_s > y->tokens_per_s);
+    if (x->fits != y->fits || x->is_played != y->is_played) {
+        return x->fits != y->fits ? y->fits - x->fits : y->is_played - x->is_played;
+    }
     return order != 0 ? order : x->n_ranks - y->n_ranks; // the same with fewer ranks first
 }
 
@@ -259,8 +329,26 @@ static void find_of_tensor(const struct fabric_splits_ask *q, int tensor, struct
         *s = (struct fabric_split){.tensor = tensor, .pipeline = p, .replicas = g.n / p};
         s->n_ranks = s->replicas * p * tensor;
         s->n_hosts = count_hosts(q, &g, s->replicas * p);
-        work_out(q, &g, s);
+        place(q, &g, s);
     }
+}
+
+/* By what turns would take were they alike; of the best, by what the scheduler makes of them. */
+static int rank(const struct fabric_splits_ask *q, struct fabric_split *out, int n, struct err *e)
+{
+    for (int i = 0; i < n; i++) {
+        if (out[i].fits && work_out(q, false, &out[i], e)) {
+            return -1;
+        }
+    }
+    qsort(out, (size_t)n, sizeof *out, by_saturation);
+    for (int i = 0; i < n && i < FABRIC_SPLITS_PLAYED; i++) {
+        if (out[i].fits && work_out(q, true, &out[i], e)) {
+            return -1;
+        }
+    }
+    qsort(out, (size_t)n, sizeof *out, by_saturation);
+    return 0;
 }
 
 int fabric_splits_find(const struct fabric_splits_ask *q, struct fabric_split *out, int *n,
@@ -272,11 +360,11 @@ int fabric_splits_find(const struct fabric_splits_ask *q, struct fabric_split *o
             find_of_tensor(q, t, out, n);
         }
     }
-    qsort(out, (size_t)*n, sizeof *out, by_saturation);
-    return *n > 0 ? 0
-                  : err_set(e, ERR_INPUT,
-                            "no split T x P of %d layers and %d heads over %d ranks on %d hosts, T "
-                            "within a host",
-                            q->arch->n_layers, q->arch->n_heads, q->fabric->n_ranks,
-                            q->fabric->n_hosts);
+    if (*n == 0) {
+        return err_set(e, ERR_INPUT,
+                       "no split T x P of %d layers and %d heads over %d ranks on %d hosts, T "
+                       "within a host",
+                       q->arch->n_layers, q->arch->n_heads, q->fabric->n_ranks, q->fabric->n_hosts);
+    }
+    return rank(q, out, *n, e);
 }

@@ -8,7 +8,9 @@
  *                 its fullest stage's memory holds, evenly over P lanes
  *   a lane's turn each request of the lane one token, and the prompts that come in meanwhile: a share
  *                 rows / n_out of turns carries one (or all of them more)
- *   saturation    requests / max(P x slowest stage, way through all stages, hops and back)
+ *   saturation    what the real scheduler gets done on a virtual clock (fabric_traffic.h). Before that all are
+ *                 ranked by requests / max(P x slowest stage, way through all stages, hops and back), were all
+ *                 turns alike: a bound, by which those that are played out are chosen
  *   TTFT          one prompt alone through all stages and hops and back: no queue
  *   hop           the slowest of T edges from a stage's ranks to the next one's, each tokens x hidden x 2
  *                 bytes: latency + bytes x byte_ns as fitted
@@ -41,6 +43,7 @@ struct fabric_split {
     int tensor, pipeline, replicas;
     int n_ranks, n_hosts; // that it uses
     bool fits;            // nothing below is set otherwise
+    bool is_played;       // else saturation is that bound
     int first[RECORD_MAX_STAGES + 1];
     double n_requests;                   // in each replica
     double tokens_per_s, requests_per_s; // of all replicas, output tokens
@@ -50,9 +53,10 @@ struct fabric_split {
 };
 
 /*
- * Into out (FABRIC_SPLITS_MAX), the highest saturation first, what does not fit last; returns how many.
- * ERR_INPUT: none at all.
+ * Into out (FABRIC_SPLITS_MAX), the highest saturation first, what was not played or does not fit last;
+ * n: how many. ERR_INPUT: none at all.
  */
-#define FABRIC_SPLITS_MAX 512
+#define FABRIC_SPLITS_MAX    512
+#define FABRIC_SPLITS_PLAYED 24
 int fabric_splits_find(const struct fabric_splits_ask *ask, struct fabric_split *out, int *n,
                        struct err *e) ERR_CHECKED;

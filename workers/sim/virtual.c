@@ -32,12 +32,18 @@ struct run {
 
 /* --- batches ------------------------------------------------------------------------------------- */
 
+static const struct costs *costs_at(const struct virtual_config *c, int s)
+{
+    return c->stages ? &c->stages[s] : c->costs;
+}
+
 /* From stage s, where it has been computed at t, to where it goes next. */
 static int64_t travel(struct run *r, int s, int64_t t_ns, double n_bytes)
 {
     int64_t begin_ns = t_ns > r->link_free_ns[s] ? t_ns : r->link_free_ns[s];
-    r->link_free_ns[s] = begin_ns + (int64_t)(r->cfg->costs->hop_byte_ns * n_bytes);
-    return r->link_free_ns[s] + (int64_t)r->cfg->costs->hop_ns;
+    const struct costs *c = costs_at(r->cfg, s);
+    r->link_free_ns[s] = begin_ns + (int64_t)(c->hop_byte_ns * n_bytes);
+    return r->link_free_ns[s] + (int64_t)c->hop_ns;
 }
 
 /* Through all stages; returns when its ids are back. */
@@ -49,8 +55,8 @@ static int64_t carry(struct run *r, struct flight *f)
     int64_t t_ns = r->now_ns;
     for (int s = 0; s < c->n_stages; s++) {
         bool is_last = s == c->n_stages - 1;
-        double ns = costs_stage_ns(c->costs, c->arch, c->first[s], c->first[s + 1] - c->first[s],
-                                   s == 0, is_last, &load);
+        double ns = costs_stage_ns(costs_at(c, s), c->arch, c->first[s],
+                                   c->first[s + 1] - c->first[s], s == 0, is_last, &load);
         f->begin_ns[s] = t_ns > r->stage_free_ns[s] ? t_ns : r->stage_free_ns[s];
         f->end_ns[s] = r->stage_free_ns[s] = t_ns = f->begin_ns[s] + (int64_t)ns;
         r->out->stages[s].busy_ns += (double)(int64_t)ns;

@@ -37,6 +37,7 @@ struct virtual_config {
     struct sched_config sched;
     const struct arch *arch;
     const struct costs *costs;
+    const struct costs *stages; // (n_stages) of each, with the edge behind it; NULL: `costs` of all
     int n_stages;
     const int *first;   // (n_stages + 1)
     uint32_t users;     // a closed loop of so many; 0: requests come when due
