@@ -6,8 +6,8 @@
  * One block runs at a time; its threads are fibers that take turns at barriers and warp operations, in an
  * order that is drawn anew for each launch. It is stricter than a GPU: a barrier that not all threads of
  * a block (or lanes of a warp) reach, or a mask that is not whole, ends the test; memory comes
- * filled with NaN, dynamic shared memory too; streams do everything at once, unless they are captured or
- * gpu_on_cpu_defer makes them late.
+ * filled with NaN, dynamic shared memory too; streams do everything at once, unless they are captured,
+ * gpu_on_cpu_defer makes them late, or what they are at waits for another process (gpu_on_cpu_stream).
  *
  * GPU_ON_CPU_BYTES is the size of the device's memory (default 4 GB). gpu_on_cpu_fail makes a call fail.
  */
@@ -131,6 +131,14 @@ size_t gpu_on_cpu_pinned(void);    // blocks of host memory that are allocated o
 
 /* From one recorded event to the next so many nanoseconds pass, whatever happens; -1: as many as do. */
 void gpu_on_cpu_tick(long long ns);
+
+/*
+ * What a stream begins with, for a library that knows a stream and nothing else of the stand-in: do this in its order. Until
+ * `is_done` says so it is asked again, and what is queued after it waits.
+ */
+struct gpu_on_cpu_stream {
+    void (*queue)(cudaStream_t s, int (*is_done)(void *arg), void *arg);
+};
 
 #ifdef __cplusplus
 }

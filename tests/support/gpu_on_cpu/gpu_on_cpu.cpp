@@ -5,6 +5,7 @@
 #include <deque>
 #include <memory>
 #include <string>
+#include <thread>
 #include <unordered_map>
 #include <vector>
 
@@ -322,15 +323,20 @@ unsigned char *gpu_on_cpu_shared()
 
 /* --- the runtime ---------------------------------------------------------------------------------- */
 
+using work_until = std::function<bool()>; // whether it is done; if not it is asked again
+
+static void queue_from_outside(cudaStream_t s, int (*is_done)(void *arg), void *arg);
+
 struct CUgraph_st {
-    std::vector<std::function<void()>> work;
+    std::vector<work_until> work;
 };
 struct CUgraphExec_st {
-    std::vector<std::function<void()>> work;
+    std::vector<work_until> work;
 };
 struct CUstream_st {
+    gpu_on_cpu_stream head = {queue_from_outside}; // first
     CUgraph_st *capture = nullptr;
-    std::deque<std::function<void()>> late;
+    std::deque<work_until> late;
 };
 struct moment {
     bool has_come = true;
@@ -393,28 +399,43 @@ size_t device_bytes()
     return told ? strtoull(told, nullptr, 10) : size_t{4} << 30;
 }
 
-cudaError_t queue(cudaStream_t s, std::function<void()> work)
+void queue_until(cudaStream_t s, work_until work)
 {
     if (s != nullptr && s->capture != nullptr) {
         s->capture->work.push_back(std::move(work));
-    } else if (s != nullptr && deferring) {
+    } else if (s != nullptr && (deferring || !s->late.empty() || !work())) {
         s->late.push_back(std::move(work));
-    } else {
-        work();
+    } else if (s == nullptr) {
+        while (!work()) {
+            std::this_thread::sleep_for(std::chrono::microseconds(20));
+        }
     }
+}
+
+cudaError_t queue(cudaStream_t s, std::function<void()> work)
+{
+    queue_until(s, [work = std::move(work)] {
+        work();
+        return true;
+    });
     return cudaSuccess;
 }
 
-/* So many of the things that a stream was to do. */
+/* So many of the things that a stream was to do; of one alone what is not done yet is left. */
 void catch_up(cudaStream_t s, size_t most)
 {
     if (s != nullptr && lost != cudaSuccess) {
         s->late.clear(); // it will never be done
     }
-    for (; s != nullptr && most > 0 && !s->late.empty(); most--) {
-        const auto work = std::move(s->late.front());
-        s->late.pop_front();
-        work();
+    while (s != nullptr && most > 0 && !s->late.empty()) {
+        if (s->late.front()()) {
+            s->late.pop_front();
+            most--;
+        } else if (most == 1) {
+            return;
+        } else {
+            std::this_thread::sleep_for(std::chrono::microseconds(20));
+        }
     }
 }
 
@@ -431,6 +452,11 @@ bool is_capturing(cudaStream_t s)
 }
 
 } // namespace
+
+static void queue_from_outside(cudaStream_t s, int (*is_done)(void *arg), void *arg)
+{
+    queue_until(s, [=] { return is_done(arg) != 0; });
+}
 
 #define MAY_FAIL()                                                                                 \
     do {                                                                                           \
@@ -783,7 +809,7 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t s)
 {
     MAY_FAIL();
     for (const auto &work : x->work) {
-        queue(s, work);
+        queue_until(s, work);
     }
     return cudaSuccess;
 }
