@@ -134,15 +134,11 @@ static const char *const pod_names[] = {
     "POD_NAME",       "POD_NAMESPACE",    "POD_UID",
     "NODE_NAME",      "POD_IMAGE",        "JOB_COMPLETION_INDEX",
     "LWS_GROUP_SIZE", "LWS_WORKER_INDEX", NULL};
-/* Names in full: among Open MPI's own settings are its transport key and its daemon's address. */
+/* Names in full, but NCCL's: among Open MPI's own settings are its transport key and its daemon's address. */
 static const char *const env_names[] = {"CUDA_VISIBLE_DEVICES",
                                         "HDF5_USE_FILE_LOCKING",
                                         "MALLOC_ARENA_MAX",
-                                        "NCCL_ALGO",
-                                        "NCCL_IB_HCA",
-                                        "NCCL_P2P_DISABLE",
-                                        "NCCL_PROTO",
-                                        "NCCL_SOCKET_IFNAME",
+                                        "NCCL_*",
                                         "OMPI_COMM_WORLD_SIZE",
                                         "OMPI_MCA_btl",
                                         "OMPI_MCA_btl_tcp_if_exclude",
@@ -163,10 +159,13 @@ static const char *const env_names[] = {"CUDA_VISIBLE_DEVICES",
                                         "UCX_TLS",
                                         NULL};
 
+/* "NAME_*" is all that begin so, but for what sounds like a secret. */
 static bool is_listed(const char *const *names, const char *name, size_t n)
 {
     for (size_t i = 0; names[i] != NULL; i++) {
-        if (strlen(names[i]) == n && strncmp(names[i], name, n) == 0) {
+        const size_t k = strcspn(names[i], "*");
+        const bool fits = names[i][k] == '*' ? n > k && !ends_in_secret(name, n) : n == k;
+        if (fits && strncmp(names[i], name, k) == 0) {
             return true;
         }
     }

@@ -65,7 +65,7 @@ static void no_secret_gets_in(void **state)
         // what mpirun gives to its ranks
         "OMPI_MCA_orte_precondition_transports", "OMPI_MCA_orte_hnp_uri",
         "OMPI_MCA_orte_local_daemon_uri", "OMPI_MCA_ess_base_jobid", "PMIX_SERVER_URI2",
-        "PMIX_SECURITY_MODE"};
+        "PMIX_SECURITY_MODE", "NCCL_SOME_TOKEN"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         setenv(names[i], CANARY, 1);
     }
@@ -92,6 +92,8 @@ static void the_run_is_described(void **state)
     setenv("SLURM_JOB_ID", "4711", 1);
     setenv("POD_NAME", "pod-0", 1);
     setenv("OMPI_MCA_pml", "ob1", 1);
+    setenv("NCCL_P2P_LEVEL", "NVL", 1);
+    setenv("NCCL_", "x", 1);
     setenv("OMPI_MCA_orte_hnp_uri", "1.0;tcp://10.0.0.1:4000", 1);
     json_t *p = provenance_collect(1, argv, "Open MPI 4.1.4");
     const char *const texts[] = {"version", "git_sha", "compiler", "build_flags", "host", "kernel"};
@@ -112,6 +114,9 @@ static void the_run_is_described(void **state)
                         "pod-0");
     assert_string_equal(
         json_string_value(json_object_get(json_object_get(p, "env"), "OMPI_MCA_pml")), "ob1");
+    assert_string_equal(
+        json_string_value(json_object_get(json_object_get(p, "env"), "NCCL_P2P_LEVEL")), "NVL");
+    assert_null(json_object_get(json_object_get(p, "env"), "NCCL_"));
     assert_null(json_object_get(json_object_get(p, "env"), "PATH"));
     assert_null(json_object_get(json_object_get(p, "env"), "OMPI_MCA_orte_hnp_uri"));
     json_decref(p);
