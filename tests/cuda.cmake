@@ -108,6 +108,26 @@ tm_device_test(device_fill)
 tm_device_test(device_weights LIBS $<LINK_ONLY:tm_gguf_writer>)
 tm_device_test(gpu_ceilings)
 
+# NCCL, or what stands in for it; its own header, where there is one, against what we say of it.
+if(TIDEMARK_CUDA)
+  find_path(TIDEMARK_NCCL_HEADER nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
+  if(TIDEMARK_NCCL_HEADER)
+    add_library(nccl_header OBJECT EXCLUDE_FROM_ALL cuda/nccl_header.c)
+    add_dependencies(device_tests nccl_header)
+    target_include_directories(nccl_header PRIVATE ${PROJECT_SOURCE_DIR} ${TIDEMARK_NCCL_HEADER}
+                               ${CUDAToolkit_INCLUDE_DIRS})
+  endif()
+endif()
+add_library(nccl-stand-in SHARED EXCLUDE_FROM_ALL support/nccl_stand_in/nccl_stand_in.c)
+target_include_directories(nccl-stand-in BEFORE PRIVATE support/gpu_on_cpu)
+target_link_libraries(nccl-stand-in PRIVATE tm_flags)
+set_target_properties(nccl-stand-in PROPERTIES C_VISIBILITY_PRESET hidden)
+foreach(name nccl nccl_ranks)
+  tm_device_test(${name})
+  add_dependencies(test_cuda_${name} nccl-stand-in)
+  set_property(TEST unit.cuda_${name} APPEND PROPERTY ENVIRONMENT "TIDEMARK_NCCL=$<TARGET_FILE:nccl-stand-in>")
+endforeach()
+
 # What is measured on a GPU (tests/perf/gpu.py); on the stand-in a few small cases show that it works.
 add_executable(test_cuda_perf_attention EXCLUDE_FROM_ALL perf/attention_gpu.cpp)
 add_dependencies(device_tests test_cuda_perf_attention)
