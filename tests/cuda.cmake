@@ -18,7 +18,7 @@ file(GLOB tm_device_host_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/workers
 list(REMOVE_ITEM tm_device_host_sources ${PROJECT_SOURCE_DIR}/workers/cuda/plugin.c)
 set_source_files_properties(${tm_device_sources} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS -xc++)
 add_library(tm_gpu_on_cpu STATIC EXCLUDE_FROM_ALL support/gpu_on_cpu/gpu_on_cpu.cpp support/gpu_on_cpu/cublasLt.cpp
-            ${tm_device_sources} ${tm_device_host_sources})
+            support/gpu_on_cpu/ipc.cpp ${tm_device_sources} ${tm_device_host_sources})
 target_include_directories(tm_gpu_on_cpu BEFORE PUBLIC support/gpu_on_cpu ${PROJECT_SOURCE_DIR})
 target_compile_options(tm_gpu_on_cpu PUBLIC -Wall -Wextra -O2 -g1 -ffp-contract=off
                        -ftls-model=initial-exec)

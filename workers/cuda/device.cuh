@@ -165,6 +165,51 @@ __device__ __forceinline__ uint4 load_once(const void *p)
 #endif
 }
 
+/* --- words that other processes and the host write ------------------------------------------------ */
+
+/* All that this thread has seen is seen by whoever acquires the word, on any GPU and on the host. */
+__device__ __forceinline__ void store_release_system(uint32_t *p, uint32_t v)
+{
+#ifdef GPU_ON_CPU
+    __atomic_store_n(p, v, __ATOMIC_RELEASE);
+#else
+    asm volatile("st.release.sys.global.u32 [%0], %1;" : : "l"(p), "r"(v) : "memory");
+#endif
+}
+
+__device__ __forceinline__ uint32_t load_acquire_system(const uint32_t *p)
+{
+#ifdef GPU_ON_CPU
+    return __atomic_load_n(p, __ATOMIC_ACQUIRE);
+#else
+    uint32_t v;
+    asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(v) : "l"(p) : "memory");
+    return v;
+#endif
+}
+
+/* A clock of all of the GPU's processors. */
+__device__ __forceinline__ uint64_t device_now_ns()
+{
+#ifdef GPU_ON_CPU
+    return gpu_on_cpu_timer_ns();
+#else
+    uint64_t ns;
+    asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(ns));
+    return ns;
+#endif
+}
+
+/* Before such a word is looked at again. */
+__device__ __forceinline__ void device_pause()
+{
+#ifdef GPU_ON_CPU
+    gpu_on_cpu_pause();
+#else
+    __nanosleep(20);
+#endif
+}
+
 /* --- tensor cores ------------------------------------------------------------------------------- */
 
 /*

@@ -237,6 +237,11 @@ const struct gpu_info *gpu_info(const struct gpu *g)
     return &g->info;
 }
 
+int gpu_rank(const struct gpu *g)
+{
+    return g->rank;
+}
+
 struct CUstream_st *gpu_stream(const struct gpu *g)
 {
     return g->stream;

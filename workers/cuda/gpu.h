@@ -41,6 +41,7 @@ void gpu_close(struct gpu *g);
 int gpu_use(const struct gpu *g, struct err *e) ERR_CHECKED;
 
 const struct gpu_info *gpu_info(const struct gpu *g);
+int gpu_rank(const struct gpu *g); // that it was opened for
 struct CUstream_st *gpu_stream(const struct gpu *g);
 
 /* Bytes that can still be taken now. */

@@ -9,6 +9,9 @@
  * filled with NaN, dynamic shared memory too; streams do everything at once, unless they are captured,
  * gpu_on_cpu_defer makes them late, or what they are at waits for another process (gpu_on_cpu_stream).
  *
+ * Processes share device memory as with CUDA (ipc.h); a thread that waits for another process says gpu_on_cpu_pause,
+ * and the rest of its block goes on. One that waits for another block of its kernel waits for ever: blocks run in turn.
+ *
  * GPU_ON_CPU_BYTES is the size of the device's memory (default 4 GB). gpu_on_cpu_fail makes a call fail.
  */
 #pragma once
@@ -30,6 +33,9 @@ typedef enum cudaError {
     cudaErrorInsufficientDriver = 35,
     cudaErrorNoDevice = 100,
     cudaErrorInvalidDevice = 101,
+    cudaErrorInvalidContext = 201,
+    cudaErrorAlreadyMapped = 208,
+    cudaErrorInvalidResourceHandle = 400,
     cudaErrorNotReady = 600,
     cudaErrorLaunchFailure = 719,
 } cudaError_t;
@@ -54,6 +60,12 @@ enum {
     cudaHostAllocDefault = 0,
     cudaHostRegisterDefault = 0
 };
+enum {
+    cudaIpcMemLazyEnablePeerAccess = 1
+};
+typedef struct cudaIpcMemHandle_st {
+    char reserved[64];
+} cudaIpcMemHandle_t;
 enum cudaStreamCaptureMode {
     cudaStreamCaptureModeThreadLocal = 1
 };
@@ -92,6 +104,10 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total);
 
 cudaError_t cudaMalloc(void **p, size_t n);
 cudaError_t cudaFree(void *p);
+/* Of whole blocks; other processes open each once, and close it before it is freed. */
+cudaError_t cudaIpcGetMemHandle(cudaIpcMemHandle_t *h, void *p);
+cudaError_t cudaIpcOpenMemHandle(void **p, cudaIpcMemHandle_t handle, unsigned flags);
+cudaError_t cudaIpcCloseMemHandle(void *p);
 cudaError_t cudaHostAlloc(void **p, size_t n, unsigned flags);
 cudaError_t cudaFreeHost(void *p);
 cudaError_t cudaHostRegister(void *p, size_t n, unsigned flags);
@@ -128,6 +144,8 @@ void gpu_on_cpu_fail(const char *call, int skip, cudaError_t e);
 void gpu_on_cpu_defer(int yes);
 size_t gpu_on_cpu_allocated(void); // bytes of device memory in use
 size_t gpu_on_cpu_pinned(void);    // blocks of host memory that are allocated or registered
+size_t gpu_on_cpu_opened(void);    // bytes of other processes' device memory that are open here
+size_t gpu_on_cpu_freed_open(void); // blocks that were freed while another process had them open
 
 /* From one recorded event to the next so many nanoseconds pass, whatever happens; -1: as many as do. */
 void gpu_on_cpu_tick(long long ns);

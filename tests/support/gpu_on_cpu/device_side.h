@@ -15,6 +15,7 @@
 #define __forceinline__                                                                            \
     inline // more would put the tensor cores' stand-in into every kernel, many times
 #define __launch_bounds__(...)
+#define __grid_constant__
 #define __shared__   static
 #define __align__(n) alignas(n)
 
@@ -60,6 +61,7 @@ enum {
 };
 
 void __syncthreads();
+int __syncthreads_or(int predicate);
 void __syncwarp(unsigned mask = 0xffffffffu);
 static inline void __threadfence()
 {
@@ -154,6 +156,10 @@ static inline unsigned __reduce_min_sync(unsigned mask, unsigned v)
 }
 
 #include "tests/support/gpu_on_cpu/device_functions.h"
+
+/* This thread waits for another process: the other threads go on, and so does that process. */
+void gpu_on_cpu_pause();
+unsigned long long gpu_on_cpu_timer_ns();
 
 /* The block's dynamic shared memory. */
 unsigned char *gpu_on_cpu_shared();

@@ -1,4 +1,5 @@
 #include "cuda_runtime.h"
+#include "ipc.h"
 
 #include <algorithm>
 #include <chrono>
@@ -11,7 +12,9 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sched.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
@@ -58,6 +61,9 @@ struct machine {
     std::vector<unsigned char> shared;
     const std::function<void()> *body = nullptr;
     fiber *now = nullptr;
+    unsigned paused = 0;       // threads of the block that wait for another process, since the last look
+    unsigned turns_paused = 0; // how often in a row some did
+    int said = 0, said_last = 0; // __syncthreads_or: until the barrier, and of the last one
     void *home = nullptr; // the scheduler's stack pointer
     uint64_t draws = 0x9e3779b97f4a7c15u;
 #if defined(__SANITIZE_ADDRESS__)
@@ -173,11 +179,24 @@ unsigned draw(unsigned n)
     return static_cast<unsigned>(m.draws % n);
 }
 
-/* Lanes of a warp until each waits for the block or has ended. */
+/* Another process is waited for: let it run, the longer the more. */
+void let_others_run()
+{
+    m.paused = 0;
+    if (m.turns_paused++ < 64) {
+        sched_yield();
+        return;
+    }
+    const timespec nap = {0, 20000};
+    nanosleep(&nap, nullptr);
+}
+
+/* Lanes of a warp until each waits for the block or has ended, or one has paused. */
 void run_warp(unsigned first, unsigned n)
 {
     for (;;) {
         const unsigned begin = draw(n), step = draw(2) ? 1 : n - 1;
+        const unsigned paused = m.paused;
         unsigned at_warp = 0;
         for (unsigned i = 0, k = begin; i < n; i++, k = (k + step) % n) {
             fiber *f = &m.fibers[first + k];
@@ -188,7 +207,7 @@ void run_warp(unsigned first, unsigned n)
         for (unsigned i = 0; i < n; i++) {
             at_warp += m.fibers[first + i].at == AT_WARP;
         }
-        if (at_warp == 0) {
+        if (at_warp == 0 || m.paused != paused) {
             return;
         }
         if (at_warp != n) {
@@ -200,11 +219,22 @@ void run_warp(unsigned first, unsigned n)
     }
 }
 
+/* All threads of the block wait for it: on with them. */
+void pass_barrier(unsigned n_threads)
+{
+    m.said_last = m.said;
+    m.said = 0;
+    for (unsigned i = 0; i < n_threads; i++) {
+        m.fibers[i].at = READY;
+    }
+}
+
 void run_block(unsigned n_threads)
 {
     for (unsigned i = 0; i < n_threads; i++) {
         fiber_start(&m.fibers[i]);
     }
+    m.said = 0;
     const unsigned n_warps = (n_threads + 31) / 32;
     for (;;) {
         const unsigned begin = draw(n_warps);
@@ -212,6 +242,11 @@ void run_block(unsigned n_threads)
             const unsigned first = (begin + i) % n_warps * 32;
             run_warp(first, n_threads - first < 32 ? n_threads - first : 32);
         }
+        if (m.paused > 0) {
+            let_others_run();
+            continue;
+        }
+        m.turns_paused = 0;
         unsigned at_block = 0;
         for (unsigned i = 0; i < n_threads; i++) {
             at_block += m.fibers[i].at == AT_BLOCK;
@@ -222,9 +257,7 @@ void run_block(unsigned n_threads)
         if (at_block != n_threads) {
             fail("a barrier that not all threads of a block reach");
         }
-        for (unsigned i = 0; i < n_threads; i++) {
-            m.fibers[i].at = READY;
-        }
+        pass_barrier(n_threads);
     }
 }
 
@@ -264,6 +297,26 @@ __thread dim3 threadIdx, blockIdx, blockDim, gridDim;
 void __syncthreads()
 {
     go_home(AT_BLOCK);
+}
+
+int __syncthreads_or(int predicate)
+{
+    m.said |= predicate != 0;
+    go_home(AT_BLOCK);
+    return m.said_last;
+}
+
+void gpu_on_cpu_pause()
+{
+    m.paused++;
+    go_home(READY);
+}
+
+unsigned long long gpu_on_cpu_timer_ns()
+{
+    timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return static_cast<unsigned long long>(t.tv_sec) * 1000000000u + static_cast<unsigned long long>(t.tv_nsec);
 }
 
 void __syncwarp(unsigned mask)
@@ -352,7 +405,13 @@ namespace {
 std::string failing;
 int failing_skip;
 cudaError_t failing_with = cudaSuccess, last_error = cudaSuccess, lost = cudaSuccess;
-std::unordered_map<void *, size_t> allocated, pinned; // pinned: whether it is registered
+struct block {
+    size_t n;
+    int fd; // of the file that other processes open, or -1
+};
+std::unordered_map<void *, block> allocated;
+std::unordered_map<void *, size_t> pinned; // whether it is registered
+size_t freed_open; // blocks that other processes still had open
 size_t allocated_bytes;
 bool deferring;
 std::vector<cudaStream_t> streams;
@@ -507,6 +566,16 @@ size_t gpu_on_cpu_allocated(void)
     return allocated_bytes;
 }
 
+size_t gpu_on_cpu_opened(void)
+{
+    return ipc_opened();
+}
+
+size_t gpu_on_cpu_freed_open(void)
+{
+    return freed_open;
+}
+
 const char *cudaGetErrorName(cudaError_t e)
 {
     return e == cudaErrorMemoryAllocation ? "cudaErrorMemoryAllocation"
@@ -605,17 +674,22 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total)
     return cudaSuccess;
 }
 
+/* Whole pages, so that they can be shared later; the rest of the last one is nobody's. */
 cudaError_t cudaMalloc(void **p, size_t n)
 {
+    const size_t pages = ipc_whole_pages(n ? n : 1);
     *p = nullptr;
     MAY_FAIL();
-    if (n > device_bytes() - allocated_bytes || posix_memalign(p, 256, n ? n : 1) != 0) {
+    if (n > device_bytes() - allocated_bytes || posix_memalign(p, IPC_PAGE, pages) != 0) {
         *p = nullptr;
         last_error = cudaErrorMemoryAllocation;
         return cudaErrorMemoryAllocation;
     }
     memset(*p, 0xff, n < (64u << 20) ? n : 64u << 20); // NaN in every float format
-    allocated[*p] = n;
+#if defined(__SANITIZE_ADDRESS__)
+    __asan_poison_memory_region(static_cast<char *>(*p) + n, pages - n);
+#endif
+    allocated[*p] = {n, -1};
     allocated_bytes += n;
     return cudaSuccess;
 }
@@ -628,11 +702,52 @@ cudaError_t cudaFree(void *p)
         if (it == allocated.end()) {
             return cudaErrorInvalidValue;
         }
-        allocated_bytes -= it->second;
+        if (it->second.fd >= 0) {
+            freed_open += ipc_unshare(p, ipc_whole_pages(it->second.n), it->second.fd) > 0;
+        }
+        allocated_bytes -= it->second.n;
         allocated.erase(it);
         free(p);
     }
     return fate(__func__);
+}
+
+cudaError_t cudaIpcGetMemHandle(cudaIpcMemHandle_t *h, void *p)
+{
+    MAY_FAIL();
+    const auto it = allocated.find(p);
+    if (it == allocated.end() || it->second.n == 0) {
+        return cudaErrorInvalidValue; // not the beginning of a block
+    }
+    const size_t pages = ipc_whole_pages(it->second.n);
+    catch_up_all(); // its pages are about to change
+    if (it->second.fd < 0) {
+#if defined(__SANITIZE_ADDRESS__)
+        __asan_unpoison_memory_region(p, pages);
+#endif
+        it->second.fd = ipc_share(p, pages);
+    }
+    if (it->second.fd < 0) {
+        return cudaErrorMemoryAllocation;
+    }
+    *h = ipc_handle(it->second.fd, pages);
+    return cudaSuccess;
+}
+
+cudaError_t cudaIpcOpenMemHandle(void **p, cudaIpcMemHandle_t handle, unsigned)
+{
+    *p = nullptr;
+    MAY_FAIL();
+    const cudaError_t e = ipc_open(handle, p);
+    last_error = e != cudaSuccess ? e : last_error;
+    return e;
+}
+
+cudaError_t cudaIpcCloseMemHandle(void *p)
+{
+    catch_up_all();
+    const cudaError_t e = ipc_close(p);
+    return e != cudaSuccess ? e : fate(__func__);
 }
 
 cudaError_t cudaHostAlloc(void **p, size_t n, unsigned)
