@@ -590,6 +590,9 @@ const char *cudaGetErrorString(cudaError_t e)
            : e == cudaErrorMemoryAllocation ? "out of memory"
            : e == cudaErrorLaunchFailure    ? "unspecified launch failure"
            : e == cudaErrorNoDevice         ? "no CUDA-capable device is detected"
+           : e == cudaErrorInvalidContext   ? "invalid device context"
+           : e == cudaErrorAlreadyMapped    ? "memory is open already"
+           : e == cudaErrorInvalidResourceHandle ? "invalid resource handle"
                                             : "some error";
 }
 
