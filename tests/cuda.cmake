@@ -108,6 +108,7 @@ tm_device_test(device_fill)
 tm_device_test(device_weights LIBS $<LINK_ONLY:tm_gguf_writer>)
 tm_device_test(gpu_ceilings)
 tm_device_test(gpu_ipc)
+tm_device_test(group)
 
 # NCCL, or what stands in for it; its own header, where there is one, against what we say of it.
 if(TIDEMARK_CUDA)
