@@ -109,6 +109,7 @@ tm_device_test(device_weights LIBS $<LINK_ONLY:tm_gguf_writer>)
 tm_device_test(gpu_ceilings)
 tm_device_test(gpu_ipc)
 tm_device_test(group)
+tm_device_test(edge_ipc)
 
 # NCCL, or what stands in for it; its own header, where there is one, against what we say of it.
 if(TIDEMARK_CUDA)

@@ -42,7 +42,8 @@ struct several {
     struct gpu *gpu;
 };
 
-[[noreturn]] static inline void several_fails(const several &s, const char *file, int line, const char *what)
+[[noreturn]] static inline void several_fails(const several &s, const char *file, int line,
+                                              const char *what)
 {
     fprintf(stderr, "%s:%d: process %d of %d: %s\n", file, line, s.index, s.size, what);
     _exit(1);
@@ -90,36 +91,6 @@ template <class T> static inline T several_told(const several &s, int by)
     return what;
 }
 
-/* What was queued has happened. */
-static inline void several_wait(const several &s)
-{
-    struct err e = {};
-    expect_ok(s, gpu_wait(s.gpu, clock_local_ns() + SEVERAL_LONGEST_NS, &e), e);
-}
-
-/* A block of this GPU's memory with what is in `host`, and back. */
-static inline void several_put(const several &s, void *device, const void *host, size_t n)
-{
-    expect(s, cudaMemcpyAsync(device, host, n, cudaMemcpyHostToDevice, gpu_stream(s.gpu)) == cudaSuccess);
-    several_wait(s);
-}
-static inline void several_get(const several &s, void *host, const void *device, size_t n)
-{
-    expect(s, cudaMemcpyAsync(host, device, n, cudaMemcpyDeviceToHost, gpu_stream(s.gpu)) == cudaSuccess);
-    several_wait(s);
-}
-
-/* Random bytes, the same wherever they are asked for. */
-static inline std::vector<unsigned char> several_bytes(const several &s, size_t n, uint64_t of)
-{
-    std::mt19937_64 r(s.seed + of);
-    std::vector<unsigned char> out(n);
-    for (auto &b : out) {
-        b = (unsigned char)r();
-    }
-    return out;
-}
-
 /* In a process of its own: body, and all of its memory is given back. */
 static inline int several_one(several s, const std::function<void(several &)> &body)
 {
@@ -153,7 +124,8 @@ static inline bool several_await(const std::vector<pid_t> &pids, bool to_be_kill
             }
             ended[i] = true;
             n_left--;
-            const bool killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL && to_be_killed && i == 0;
+            const bool killed =
+                WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL && to_be_killed && i == 0;
             *worst = WIFEXITED(status) ? WEXITSTATUS(status) : killed ? 0 : 128;
         }
         usleep(1000);
@@ -169,7 +141,8 @@ static inline bool several_await(const std::vector<pid_t> &pids, bool to_be_kill
 }
 
 /* n processes; the first may end by SIGKILL where that is what the test is about. */
-static inline int several_run(int n, const std::function<void(several &)> &body, bool to_be_killed = false)
+static inline int several_run(int n, const std::function<void(several &)> &body,
+                              bool to_be_killed = false)
 {
     several_page *page = (several_page *)mmap(nullptr, sizeof *page, PROT_READ | PROT_WRITE,
                                               MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -191,7 +164,8 @@ static inline int several_run(int n, const std::function<void(several &)> &body,
     return fine ? 0 : worst ? worst : 1;
 }
 
-static inline void several_must(int n, const std::function<void(several &)> &body, bool to_be_killed = false)
+static inline void several_must(int n, const std::function<void(several &)> &body,
+                                bool to_be_killed = false)
 {
     assert_int_equal(several_run(n, body, to_be_killed), 0);
 }

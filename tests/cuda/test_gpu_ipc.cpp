@@ -1,5 +1,5 @@
 /* Device memory that processes share: contents, who may open what, and what happens when a call fails. */
-#include "tests/cuda/several.h"
+#include "tests/cuda/several_memory.h"
 
 #include "workers/cuda/device.cuh"
 

@@ -48,7 +48,7 @@ SYSTEM = """
     stdalign stdarg stdatomic stdbool stddef stdint stdio stdlib stdnoreturn string strings
     syscall termios tgmath time unistd wchar wctype x86intrin cpuid elf execinfo
 """.split()
-CXX = "algorithm functional numeric random vector".split()  # for what nvcc also compiles
+CXX = "algorithm atomic functional numeric random vector".split()  # for what nvcc also compiles
 SYSTEM_FOLDERS = ("arpa/", "linux/", "net/", "netinet/", "sys/")
 # Headers that show an owned third-party header to the files of its owner: only those include them.
 inner_headers = {}

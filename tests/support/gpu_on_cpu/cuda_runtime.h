@@ -142,9 +142,9 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t x);
 void gpu_on_cpu_fail(const char *call, int skip, cudaError_t e);
 /* Whether streams (but the null one) do nothing before they are asked: a query does one thing, a synchronization all. */
 void gpu_on_cpu_defer(int yes);
-size_t gpu_on_cpu_allocated(void); // bytes of device memory in use
-size_t gpu_on_cpu_pinned(void);    // blocks of host memory that are allocated or registered
-size_t gpu_on_cpu_opened(void);    // bytes of other processes' device memory that are open here
+size_t gpu_on_cpu_allocated(void);  // bytes of device memory in use
+size_t gpu_on_cpu_pinned(void);     // blocks of host memory that are allocated or registered
+size_t gpu_on_cpu_opened(void);     // bytes of other processes' device memory that are open here
 size_t gpu_on_cpu_freed_open(void); // blocks that were freed while another process had them open
 
 /* From one recorded event to the next so many nanoseconds pass, whatever happens; -1: as many as do. */

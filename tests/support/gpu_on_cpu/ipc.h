@@ -4,7 +4,7 @@
  */
 #pragma once
 
-#include "cuda_runtime.h"
+#include <cuda_runtime.h>
 
 enum {
     IPC_PAGE = 4096,
