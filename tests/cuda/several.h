@@ -31,7 +31,7 @@ enum {
 
 struct several_page {
     std::atomic<int> n_there, n_meetings, n_over;
-    unsigned char told[SEVERAL_MOST][SEVERAL_WORDS];
+    alignas(64) unsigned char told[SEVERAL_MOST][SEVERAL_WORDS];
 };
 
 /* One of the processes. */
