@@ -258,6 +258,48 @@ static void gathers(int size)
     });
 }
 
+/* Columns of rows, as many of each rank as it happens, side by side. */
+static void columns(int size)
+{
+    several_must(size, [](several &s) {
+        enum { ROWS = 37, LD = 613 };
+        member m(s, ROWS * LD, 0);
+        void *all;
+        struct err e = {};
+        expect_ok(s, gpu_take(s.gpu, (ROWS * LD + GUARD) * sizeof(float), "a test", &all, &e), e);
+        for (int n_rows : {1, 2, (int)ROWS}) {
+            const int parts = 600 + n_rows % 13; // 13 - n_rows % 13 columns of a row are nobody's
+            int first[SEVERAL_MOST], n[SEVERAL_MOST];
+            for (int r = 0; r < s.size; r++) {
+                first[r] = parts * r / s.size;
+                n[r] = parts * (r + 1) / s.size - first[r];
+            }
+            const size_t n_mine = (size_t)n_rows * (size_t)n[s.index];
+            std::vector<float> want(ROWS * LD + GUARD, 7.0f), got(want.size());
+            several_put(s, all, want.data(), want.size() * sizeof(float));
+            for (int r = 0; r < s.size; r++) {
+                const auto v = brought(s, (size_t)n_rows * (size_t)n[r], r, (uint64_t)n_rows);
+                for (int i = 0; i < n_rows; i++) {
+                    std::copy(v.begin() + i * n[r], v.begin() + (i + 1) * n[r], want.begin() + i * LD + first[r]);
+                }
+            }
+            put(m, n_mine, (uint64_t)n_rows);
+            group_columns(m.group, m.x, n_rows, first, n, (float *)all, LD);
+            several_get(s, got.data(), all, got.size() * sizeof(float));
+            expect(s, same_bits(got.data(), want.data(), got.size()));
+        }
+        m.leave();
+    });
+}
+
+static void columns_side_by_side(void **state)
+{
+    (void)state;
+    for (int size = 1; size <= 4; size++) {
+        columns(size);
+    }
+}
+
 static void gathers_of_all_sizes(void **state)
 {
     (void)state;
@@ -315,6 +357,49 @@ static void recordings(void **state)
     for (int size = 1; size <= 4; size++) {
         recorded(size);
     }
+}
+
+/* What runs before the group is complete does nothing; what is recorded then, and played later, does it all. */
+static void before_the_others_are_known(void **state)
+{
+    (void)state;
+    several_must(2, [](several &s) {
+        enum { N = 100 };
+        struct gpu_ipc_handle mine = {}, all[2] = {};
+        struct gpu_graph *graph = nullptr;
+        struct group *group = nullptr;
+        struct err e = {};
+        void *x;
+        const int ranks[] = {10, 11};
+        const struct group_config cfg = {2, s.index, ranks, N * sizeof(float), 20 * NS_PER_S, 50};
+        expect_ok(s, group_create(&group, s.gpu, &cfg, &mine, &e), e);
+        expect_ok(s, gpu_take(s.gpu, N * sizeof(float), "a test", &x, &e), e);
+        const auto own = brought(s, N, s.index, 5);
+        std::vector<float> got(N);
+        several_put(s, x, own.data(), N * sizeof(float));
+        expect_ok(s, gpu_graph_record(s.gpu, &e), e);
+        group_sum(group, (float *)x, N);
+        expect_ok(s, gpu_graph_recorded(s.gpu, "a sum", &graph, &e), e);
+        group_sum(group, (float *)x, 10);
+        for (int i = 0; i <= s.index; i++) { // not even as often
+            expect_ok(s, gpu_graph_queue(s.gpu, graph, &e), e);
+        }
+        several_get(s, got.data(), x, N * sizeof(float));
+        expect(s, same_bits(got.data(), own.data(), N));
+        several_tell(s, mine);
+        several_meet(s);
+        all[0] = several_told<struct gpu_ipc_handle>(s, 0);
+        all[1] = several_told<struct gpu_ipc_handle>(s, 1);
+        expect_ok(s, group_join(group, all, &e), e);
+        expect_ok(s, gpu_graph_queue(s.gpu, graph, &e), e);
+        several_get(s, got.data(), x, N * sizeof(float));
+        expect(s, same_bits(got.data(), plain_sum(s, N, 5).data(), N));
+        expect_ok(s, group_check(group, &e), e);
+        gpu_graph_free(graph);
+        group_leave(group);
+        several_meet(s);
+        group_destroy(group);
+    });
 }
 
 /* --- ranks that do not come --------------------------------------------------------------------------- */
@@ -452,6 +537,8 @@ int main()
         cmocka_unit_test(the_usual_way),
         cmocka_unit_test(many_in_a_row),
         cmocka_unit_test(gathers_of_all_sizes),
+        cmocka_unit_test(columns_side_by_side),
+        cmocka_unit_test(before_the_others_are_known),
         cmocka_unit_test(recordings),
         cmocka_unit_test(a_rank_dies),
         cmocka_unit_test(a_rank_is_silent),

@@ -1,6 +1,5 @@
 #include "workers/cuda/group.h"
 
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,11 +10,18 @@
 #define SETUP_NS (60 * NS_PER_S) // for clearing
 #define WHAT     "sums of the tensor-parallel group"
 
+/* What this process sees, and copies from. */
+struct seen {
+    struct group_sum_room *rooms[GROUP_SUM_MOST]; // (size) of others: opened
+    uint32_t late;
+};
+
 struct group {
     struct gpu *gpu;
     int64_t n_at_once;
     int rank_of[GROUP_SUM_MOST];
-    struct group_sum_ranks ranks; // rooms of others: opened
+    struct group_sum_ranks ranks;
+    struct seen *seen; // pinned
 };
 
 int64_t group_sum_at_once(int size)
@@ -23,13 +29,24 @@ int64_t group_sum_at_once(int size)
     return size <= 2 ? INT64_MAX : size <= 4 ? 128 << 10 : 64 << 10; // 512 KB, 256 KB
 }
 
-/* Nothing of it was ever there for the others to see. */
-static int clear(struct group *s, size_t n_bytes, struct err *e)
+/* The room's flags become zeros, before anyone can see them. */
+static int take(struct group *s, struct gpu_ipc_handle *mine, struct err *e)
 {
-    if (gpu_clear(s->gpu, s->ranks.rooms[s->ranks.index], n_bytes, e) != 0) {
+    void *room, *seen;
+    if (gpu_ipc_take(s->gpu, group_sum_room_bytes(s->ranks.max_bytes), WHAT, &room, mine, e) != 0) {
         return -1;
     }
-    return gpu_wait(s->gpu, clock_local_ns() + SETUP_NS, e);
+    s->ranks.own = room;
+    if (gpu_take_host(s->gpu, sizeof *s->seen, WHAT, &seen, e) != 0) {
+        return -1;
+    }
+    s->seen = seen;
+    *s->seen = (struct seen){0};
+    s->ranks.late = &s->seen->late;
+    return gpu_clear(s->gpu, room, sizeof(struct group_sum_room), e) != 0 ||
+                   gpu_wait(s->gpu, clock_local_ns() + SETUP_NS, e) != 0
+               ? -1
+               : 0;
 }
 
 int group_create(struct group **out, struct gpu *g, const struct group_config *cfg,
@@ -49,20 +66,7 @@ int group_create(struct group **out, struct gpu *g, const struct group_config *c
         .max_bytes = max_bytes,
         .limit_ns = (uint64_t)cfg->limit_ns,
     };
-    const size_t n_bytes = group_sum_room_bytes(max_bytes);
-    void *room, *late;
-    if (gpu_ipc_take(g, n_bytes, WHAT, &room, mine, e) != 0) {
-        free(s);
-        return -1;
-    }
-    s->ranks.rooms[cfg->index] = room;
-    if (gpu_take_host(g, sizeof *s->ranks.late, WHAT, &late, e) != 0) {
-        group_destroy(s);
-        return -1;
-    }
-    s->ranks.late = late;
-    *s->ranks.late = 0;
-    if (clear(s, sizeof(struct group_sum_room), e) != 0) {
+    if (take(s, mine, e) != 0) {
         group_destroy(s);
         return -1;
     }
@@ -72,18 +76,17 @@ int group_create(struct group **out, struct gpu *g, const struct group_config *c
 
 int group_join(struct group *s, const struct gpu_ipc_handle *all, struct err *e)
 {
+    struct group_sum_room **rooms = s->seen->rooms;
     for (int i = 0; i < s->ranks.size; i++) {
-        void *p;
-        if (i == s->ranks.index) {
-            continue;
-        }
-        if (gpu_ipc_open(s->gpu, &all[i], WHAT, &p, e) != 0) {
+        void *p = s->ranks.own;
+        if (i != s->ranks.index && gpu_ipc_open(s->gpu, &all[i], WHAT, &p, e) != 0) {
             group_leave(s);
             return -1;
         }
-        s->ranks.rooms[i] = p;
+        rooms[i] = p;
     }
-    return 0;
+    const size_t n = (size_t)s->ranks.size * sizeof *rooms;
+    return gpu_copy_in(s->gpu, s->ranks.own->rooms, rooms, n, e);
 }
 
 void group_sum(struct group *s, float *x, size_t n)
@@ -103,9 +106,23 @@ void group_gather(struct group *s, const void *mine, size_t n_bytes, void *all)
     }
 }
 
+void group_columns(struct group *s, const float *mine, int n_rows, const int *first, const int *n,
+                   float *all, int ld)
+{
+    struct group_sum_columns c = {.n_rows = n_rows, .ld = ld, .mine = mine, .all = all};
+    for (int i = 0; i < s->ranks.size; i++) {
+        CHECK((size_t)n_rows * (size_t)n[i] * sizeof *mine <= s->ranks.max_bytes);
+        c.first[i] = first[i];
+        c.n[i] = n[i];
+    }
+    if (n_rows > 0) {
+        group_sum_columns_queue(&s->ranks, &c, gpu_stream(s->gpu));
+    }
+}
+
 int group_check(const struct group *s, struct err *e)
 {
-    const uint32_t late = atomic_load((_Atomic uint32_t *)s->ranks.late);
+    const uint32_t late = *(volatile uint32_t *)s->ranks.late; // a kernel writes it
     if (late == 0) {
         return 0;
     }
@@ -116,11 +133,11 @@ int group_check(const struct group *s, struct err *e)
 
 void group_leave(struct group *s)
 {
-    for (int i = 0; i < s->ranks.size; i++) {
+    for (int i = 0; s->seen && i < s->ranks.size; i++) {
         if (i != s->ranks.index) {
-            gpu_ipc_close(s->gpu, s->ranks.rooms[i]);
-            s->ranks.rooms[i] = NULL;
+            gpu_ipc_close(s->gpu, s->seen->rooms[i]);
         }
+        s->seen->rooms[i] = NULL;
     }
 }
 
@@ -130,9 +147,9 @@ void group_destroy(struct group *s)
         return;
     }
     group_leave(s);
-    gpu_give(s->gpu, s->ranks.rooms[s->ranks.index]);
-    if (s->ranks.late) {
-        gpu_give_host(s->gpu, s->ranks.late);
+    gpu_give(s->gpu, s->ranks.own);
+    if (s->seen) {
+        gpu_give_host(s->gpu, s->seen);
     }
     free(s);
 }

@@ -6,8 +6,9 @@
  *   group_create, send the handle to all, group_join, sums and gathers .., group_leave, hear from all that
  *   they have left, group_destroy
  *
- * All ranks queue the same calls in the same order, by hand or from recordings. A rank that does not come is said
- * by group_check; the group is over then.
+ * All ranks queue the same calls in the same order, by hand or from recordings, which may be made before the others
+ * are known; what runs before group_join does nothing. A rank that does not come is said by group_check; the group is
+ * over then.
  */
 #pragma once
 
@@ -44,6 +45,13 @@ int group_join(struct group *group, const struct gpu_ipc_handle *all, struct err
 void group_sum(struct group *group, float *x, size_t n);
 /* all (size, n_bytes): what each rank has in `mine`. */
 void group_gather(struct group *group, const void *mine, size_t n_bytes, void *all);
+
+/*
+ * Rows of which each rank has some columns: all (n_rows, ld), where rank i's are from first[i] on, n[i] of them (size);
+ * mine (n_rows, n of this rank).
+ */
+void group_columns(struct group *group, const float *mine, int n_rows, const int *first,
+                   const int *n, float *all, int ld);
 
 /* What was queued has happened, and every wait ended before its limit; to be asked with gpu_poll. */
 int group_check(const struct group *group, struct err *e) ERR_CHECKED;

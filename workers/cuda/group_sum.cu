@@ -23,16 +23,15 @@ struct rank_view {
 static __device__ rank_view view_of(const group_sum_ranks &r)
 {
     rank_view v;
-    v.own = r.rooms[r.index];
+    v.own = r.own;
     v.call = v.own->n_calls[blockIdx.x] + 1;
     v.buffer_at = v.call % 2 * r.max_bytes;
     return v;
 }
 
-template <class unit>
-static __device__ unit *buffer_of(const group_sum_ranks &r, const rank_view &v, int rank)
+template <class unit> static __device__ unit *buffer_of(const rank_view &v, int rank)
 {
-    return (unit *)((unsigned char *)(r.rooms[rank] + 1) + v.buffer_at);
+    return (unit *)((unsigned char *)(v.own->rooms[rank] + 1) + v.buffer_at);
 }
 
 /* Whether another rank came this far before the limit; some wait that was given up ends the others, too. */
@@ -65,7 +64,7 @@ static __device__ bool meet(const group_sum_ranks &r, const rank_view &v, uint32
     bool missed = false;
     __syncthreads();
     if (speaks) {
-        store_release_system(&r.rooms[other]->arrived[blockIdx.x][r.index], number);
+        store_release_system(&v.own->rooms[other]->arrived[blockIdx.x][r.index], number);
     }
     if (threadIdx.x < 32) {
         __syncwarp();
@@ -76,10 +75,11 @@ static __device__ bool meet(const group_sum_ranks &r, const rank_view &v, uint32
     return !__syncthreads_or(missed);
 }
 
-/* Whether a wait was given up before: the same answer for all threads. */
+/* Whether a wait was given up before, or the others are not known yet: the same answer for all threads. */
 static __device__ bool is_over(const rank_view &v)
 {
-    return __syncthreads_or(threadIdx.x == 0 && load_acquire_system(&v.own->is_late) != 0);
+    const bool is = threadIdx.x == 0 && (!v.own->rooms[0] || load_acquire_system(&v.own->is_late) != 0);
+    return __syncthreads_or(is);
 }
 
 /* The call has been made; all threads have read its number. */
@@ -126,7 +126,7 @@ static __device__ float4 add_up(const group_sum_ranks &ranks, const rank_view &v
     UNROLLED
     for (int r = 0; r < GROUP_SUM_MOST; r++) {
         if (r < ranks.size) {
-            each[r] = buffer_of<const float4>(ranks, v, r)[i];
+            each[r] = buffer_of<const float4>(v, r)[i];
         }
     }
     float4 sum = each[0];
@@ -159,7 +159,7 @@ static __device__ part part_of_slice(int64_t n_fours, int slice, int size)
 static __device__ void bring(const group_sum_ranks &r, const rank_view &v, const float *x, int64_t n,
                              part p)
 {
-    float4 *to = buffer_of<float4>(r, v, r.index);
+    float4 *to = buffer_of<float4>(v, r.index);
     for (int64_t i = p.begin + threadIdx.x; i < p.end; i += THREADS) {
         to[i] = load_four(x, n, i);
     }
@@ -210,7 +210,7 @@ __global__ static void __launch_bounds__(THREADS) sum_in_two_steps_kernel(const 
     const part own = part_of_slice(n_fours, r.index, r.size);
     for (int64_t i = own.begin + threadIdx.x; i < own.end; i += THREADS) {
         const float4 sum = add_up(r, v, i);
-        buffer_of<float4>(r, v, r.index)[i] = sum;
+        buffer_of<float4>(v, r.index)[i] = sum;
         store_four(c.x, c.n, i, sum);
     }
     if (!meet(r, v, 2 * v.call)) {
@@ -219,7 +219,7 @@ __global__ static void __launch_bounds__(THREADS) sum_in_two_steps_kernel(const 
     for (int s = 0; s < r.size; s++) {
         const part p = part_of_slice(n_fours, s, r.size);
         for (int64_t i = p.begin + threadIdx.x; s != r.index && i < p.end; i += THREADS) {
-            store_four(c.x, c.n, i, buffer_of<const float4>(r, v, s)[i]);
+            store_four(c.x, c.n, i, buffer_of<const float4>(v, s)[i]);
         }
     }
     count(v);
@@ -250,14 +250,14 @@ __global__ static void __launch_bounds__(THREADS) gather_kernel(const __grid_con
         return;
     }
     for (int64_t i = p.begin + threadIdx.x; i < p.end; i += THREADS) {
-        buffer_of<unit>(c.ranks, v, c.ranks.index)[i] = c.mine[i];
+        buffer_of<unit>(v, c.ranks.index)[i] = c.mine[i];
     }
     if (!meet(c.ranks, v, 2 * v.call - 1)) {
         return;
     }
     for (int s = 0; s < c.ranks.size; s++) {
         for (int64_t i = p.begin + threadIdx.x; i < p.end; i += THREADS) {
-            c.all[s * c.n + i] = buffer_of<const unit>(c.ranks, v, s)[i];
+            c.all[s * c.n + i] = buffer_of<const unit>(v, s)[i];
         }
     }
     count(v);
@@ -282,4 +282,44 @@ void group_sum_gather_queue(const struct group_sum_ranks *ranks, const void *min
     } else {
         gather<unsigned char>(ranks, mine, n_bytes, all, stream);
     }
+}
+
+/* --- columns ------------------------------------------------------------------------------------ */
+
+struct columns_call {
+    group_sum_ranks ranks;
+    group_sum_columns columns;
+};
+
+/* A rank's values lie in its buffer as in `mine`; block b of every rank has part b of them. */
+__global__ static void __launch_bounds__(THREADS) columns_kernel(const __grid_constant__ columns_call c)
+{
+    const rank_view v = view_of(c.ranks);
+    const group_sum_columns &k = c.columns;
+    if (is_over(v)) {
+        return;
+    }
+    const part own = part_of(0, (int64_t)k.n_rows * k.n[c.ranks.index]);
+    float *to = buffer_of<float>(v, c.ranks.index);
+    for (int64_t i = own.begin + threadIdx.x; i < own.end; i += THREADS) {
+        to[i] = k.mine[i];
+    }
+    if (!meet(c.ranks, v, 2 * v.call - 1)) {
+        return;
+    }
+    for (int s = 0; s < c.ranks.size; s++) {
+        const part p = part_of(0, (int64_t)k.n_rows * k.n[s]);
+        const float *from = buffer_of<const float>(v, s);
+        for (int64_t i = p.begin + threadIdx.x; i < p.end; i += THREADS) {
+            const int64_t row = i / k.n[s];
+            k.all[row * k.ld + k.first[s] + (i - row * k.n[s])] = from[i];
+        }
+    }
+    count(v);
+}
+
+void group_sum_columns_queue(const struct group_sum_ranks *ranks,
+                             const struct group_sum_columns *columns, struct CUstream_st *stream)
+{
+    launch(columns_kernel, dim3(GROUP_SUM_BLOCKS), dim3(THREADS), 0, stream, columns_call{*ranks, *columns});
 }

@@ -33,20 +33,21 @@ enum {
     GROUP_SUM_ALIGNED = 16, // bytes: what pointers are multiples of
 };
 
-/* A rank's memory that the others have open; `max_bytes` of a call. */
+/* A rank's memory that the others have open; two buffers of max_bytes follow. */
 struct group_sum_room {
     uint32_t arrived[GROUP_SUM_BLOCKS]
-                    [GROUP_SUM_MOST];   // written by the others: how far each has come
-    uint32_t n_calls[GROUP_SUM_BLOCKS]; // this rank's own: calls so far
-    uint32_t is_late;                   // its own: a wait was given up
-    uint32_t unused[31];                // what follows begins at a multiple of 128
+                    [GROUP_SUM_MOST];             // written by the others: how far each has come
+    uint32_t n_calls[GROUP_SUM_BLOCKS];           // the rest is this rank's own: calls so far
+    struct group_sum_room *rooms[GROUP_SUM_MOST]; // (size) where it sees all of them
+    uint32_t is_late;                             // a wait was given up
+    uint32_t unused[15];                          // buffers begin at a multiple of 128
 };
 
+/* What a recording keeps. While `own->rooms` are NULL, calls do nothing: so a first batch runs before traffic. */
 struct group_sum_ranks {
     int size, index;
-    struct group_sum_room
-        *rooms[GROUP_SUM_MOST]; // (size), each followed by two buffers of max_bytes
-    size_t max_bytes;           // a multiple of GROUP_SUM_ALIGNED
+    struct group_sum_room *own;
+    size_t max_bytes; // a multiple of GROUP_SUM_ALIGNED
     uint64_t limit_ns;
     uint32_t *late; // memory of the host: 0, or 1 + whom was waited for
 };
@@ -60,6 +61,17 @@ static inline size_t group_sum_room_bytes(size_t max_bytes)
 /* x (n) float32 becomes the sum of all ranks' x. In two steps each rank adds up one slice, and reads the others'. */
 void group_sum_queue(const struct group_sum_ranks *ranks, float *x, int64_t n, bool in_two_steps,
                      struct CUstream_st *stream);
+
+/* Columns of n_rows rows that each rank has some of, side by side. */
+struct group_sum_columns {
+    int n_rows, ld;            // of `all`
+    int first[GROUP_SUM_MOST]; // (size) where a rank's columns begin
+    int n[GROUP_SUM_MOST];     // (size) how many those are
+    const float *mine;         // (n_rows, n[index])
+    float *all;                // (n_rows, ld)
+};
+void group_sum_columns_queue(const struct group_sum_ranks *ranks,
+                             const struct group_sum_columns *columns, struct CUstream_st *stream);
 
 /* all (size, n_bytes): what each rank has in `mine`; any alignment, the fastest where all are multiples of 16. */
 void group_sum_gather_queue(const struct group_sum_ranks *ranks, const void *mine, size_t n_bytes,
