@@ -88,6 +88,7 @@ function(tm_backend_test name)
 endfunction()
 
 tm_backend_test(families)
+tm_backend_test(tensor)
 
 tm_device_test(device)
 tm_device_test(gemm)

@@ -11,6 +11,8 @@
 #include "workers/shard.h"
 #include "workers/sim/costs.h"
 
+#define CUDA_MOST_TENSOR 8 // ranks that add up in each other's memory (workers/cuda/group_sum.h)
+
 #define MAX_LANES UINT8_MAX  // struct span keeps a lane in one byte
 #define MAX_ROWS  UINT16_MAX // ... and the number of requests in two
 
@@ -214,9 +216,9 @@ int target_check(const struct target_config *t, const struct arch *a, struct err
                        "target.kernels: %s, but the sim backend computes nothing: auto only",
                        target_kernels(t));
     }
-    if (t->backend == TARGET_BACKEND_CUDA && t->tensor != 1) {
-        return err_set(e, ERR_INPUT, "target.tensor: %lld, but the cuda backend allows 1 only",
-                       (long long)t->tensor);
+    if (t->backend == TARGET_BACKEND_CUDA && t->tensor > CUDA_MOST_TENSOR) {
+        return err_set(e, ERR_INPUT, "target.tensor: %lld, but the cuda backend allows 1 to %d",
+                       (long long)t->tensor, CUDA_MOST_TENSOR);
     }
     if (t->backend == TARGET_BACKEND_CUDA && !(t->memory_fraction > 0)) {
         return err_set(e, ERR_INPUT, "target.memory_fraction must be above 0");

@@ -274,6 +274,10 @@ static void calls_that_fail(void **state)
         several_tell(s, h);
         several_meet(s);
         h = several_told<struct gpu_ipc_handle>(s, 1 - s.index);
+        struct gpu_ipc_handle elsewhere = h;
+        elsewhere.host[0] ^= 1;
+        expect(s, gpu_ipc_open(s.gpu, &elsewhere, "flags", &p, &e) == -1 && says(e, "flags: rank 1"));
+        expect(s, says(e, " is on another host") && gpu_on_cpu_opened() == 0);
         gpu_on_cpu_fail("cudaIpcOpenMemHandle", 0, cudaErrorInvalidValue);
         expect(s, gpu_ipc_open(s.gpu, &h, "flags", &p, &e) == -1 && p == nullptr);
         expect(s, says(e, "cudaIpcOpenMemHandle of 64 bytes for flags, which rank "));

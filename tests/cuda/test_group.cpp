@@ -22,11 +22,7 @@ struct member {
     {
         struct gpu_ipc_handle mine = {}, all[SEVERAL_MOST] = {};
         struct err e = {};
-        int ranks[SEVERAL_MOST];
-        for (int i = 0; i < s.size; i++) {
-            ranks[i] = 10 + i;
-        }
-        const struct group_config cfg = {s.size, s.index, ranks, max_n * sizeof(float), limit_ns, n_at_once};
+        const struct group_config cfg = {s.size, s.index, max_n * sizeof(float), limit_ns, n_at_once};
         expect_ok(s, group_create(&group, s.gpu, &cfg, &mine, &e), e);
         several_tell(s, mine);
         several_meet(s);
@@ -175,9 +171,9 @@ static void the_usual_way(void **state)
 static void in_a_row(int size, int n_sums)
 {
     several_must(size, [n_sums](several &s) {
-        enum { N = 700 };
+        enum { N = 3000 };
         struct err e = {};
-        member m(s, N, 300);
+        member m(s, N, 1300);
         put(m, N, 0);
         std::vector<std::vector<float>> x;
         for (int r = 0; r < s.size; r++) {
@@ -218,7 +214,7 @@ static void many_in_a_row(void **state)
 {
     (void)state;
     in_a_row(2, 1000);
-    in_a_row(4, 80);
+    in_a_row(4, 300);
 }
 
 /* --- gathers -------------------------------------------------------------------------------------- */
@@ -231,27 +227,25 @@ static void gathers(int size)
         member m(s, MOST, 0);
         void *mine, *all;
         const size_t n_all = (size_t)s.size * MOST + GUARD;
-        expect_ok(s, gpu_take(s.gpu, MOST + 16, "a test", &mine, &e), e);
+        expect_ok(s, gpu_take(s.gpu, MOST, "a test", &mine, &e), e);
         expect_ok(s, gpu_take(s.gpu, n_all, "a test", &all, &e), e);
         uint64_t i = 0;
-        for (int n_bytes : {1, 4, 12, 160, 4097, (int)MOST}) {
+        for (int n_bytes : {1, 3, 4, 12, 16, 160, 4097, 8192, (int)MOST}) {
             const size_t n = (size_t)n_bytes;
-            for (size_t off : {0, 1, 4}) {
-                i++;
-                const auto my = several_bytes(s, n, 100 * i + (uint64_t)s.index);
-                std::vector<unsigned char> got(n_all, 0xcd);
-                several_put(s, (char *)mine + off, my.data(), n);
-                several_put(s, all, got.data(), n_all);
-                group_gather(m.group, (char *)mine + off, n, all);
-                group_sum(m.group, m.x, 5); // the two take turns
-                several_get(s, got.data(), all, n_all);
-                for (int r = 0; r < s.size; r++) {
-                    const auto want = several_bytes(s, n, 100 * i + (uint64_t)r);
-                    expect(s, memcmp(got.data() + (size_t)r * n, want.data(), n) == 0);
-                }
-                for (size_t k = (size_t)s.size * n; k < n_all; k++) {
-                    expect(s, got[k] == 0xcd);
-                }
+            i++;
+            const auto my = several_bytes(s, n, 100 * i + (uint64_t)s.index);
+            std::vector<unsigned char> got(n_all, 0xcd);
+            several_put(s, mine, my.data(), n);
+            several_put(s, all, got.data(), n_all);
+            group_gather(m.group, mine, n, all);
+            group_sum(m.group, m.x, 5); // the two take turns
+            several_get(s, got.data(), all, n_all);
+            for (int r = 0; r < s.size; r++) {
+                const auto want = several_bytes(s, n, 100 * i + (uint64_t)r);
+                expect(s, memcmp(got.data() + (size_t)r * n, want.data(), n) == 0);
+            }
+            for (size_t k = (size_t)s.size * n; k < n_all; k++) {
+                expect(s, got[k] == 0xcd);
             }
         }
         m.leave();
@@ -370,8 +364,7 @@ static void before_the_others_are_known(void **state)
         struct group *group = nullptr;
         struct err e = {};
         void *x;
-        const int ranks[] = {10, 11};
-        const struct group_config cfg = {2, s.index, ranks, N * sizeof(float), 20 * NS_PER_S, 50};
+        const struct group_config cfg = {2, s.index, N * sizeof(float), 20 * NS_PER_S, 50};
         expect_ok(s, group_create(&group, s.gpu, &cfg, &mine, &e), e);
         expect_ok(s, gpu_take(s.gpu, N * sizeof(float), "a test", &x, &e), e);
         const auto own = brought(s, N, s.index, 5);
@@ -476,8 +469,7 @@ static void calls_that_fail(void **state)
         struct gpu_ipc_handle mine = {}, all[2] = {};
         struct err e = {};
         struct group *g = nullptr;
-        const int ranks[] = {10, 11};
-        const struct group_config cfg = {2, s.index, ranks, 4000, NS_PER_S, 0};
+        const struct group_config cfg = {2, s.index, 4000, NS_PER_S, 0};
         for (const char *call : {"cudaMalloc", "cudaIpcGetMemHandle", "cudaHostAlloc", "cudaMemsetAsync"}) {
             gpu_on_cpu_fail(call, 0, cudaErrorInvalidValue);
             expect(s, group_create(&g, s.gpu, &cfg, &mine, &e) == -1 && g == nullptr && says(e, call));

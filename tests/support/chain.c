@@ -117,6 +117,9 @@ static void open_stage(struct chain *c, int s, uint32_t n_blocks)
                                          .ctx = &stage->places[r],
                                          .sum = group_sum,
                                          .gather = group_gather};
+        if (c->cfg.group) {
+            cfg.group = *c->cfg.group;
+        }
         must(backend_create(&stage->ranks[r], &cfg, &e), &e);
     }
     must(kv_tables_init(&stage->tables, c->cfg.n_slots, blocks_for(c->cfg.context), &e), &e);

@@ -19,6 +19,8 @@ struct chain_config {
     const char *model;   // folder or preset:NAME
     int n_stages, n_threads;
     int n_tensor; // ranks that share a stage's layers; 0 counts as 1
+    const struct shard_group
+        *group; // this process is a rank of a group of processes, instead; or NULL
     const char *kernels;
     enum arch_dtype kv_dtype;
     struct moe_routing routing;

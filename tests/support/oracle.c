@@ -126,6 +126,7 @@ void oracle_chain(struct chain *c, const struct oracle *o, const struct oracle_w
         .n_stages = way->n_stages,
         .n_threads = way->n_threads,
         .n_tensor = way->n_tensor,
+        .group = way->group,
         .kernels = way->kernels,
         .kv_dtype = way->kv_dtype,
         .max_tokens = 256,

@@ -40,9 +40,10 @@ struct oracle_way {
     const char *backend, *kernels;
     enum arch_dtype kv_dtype;
     int n_stages, n_threads, n_tensor;
-    uint32_t chunk; // tokens of a batch at most
-    bool strangers; // other requests in every batch
-    bool again;     // half of it computed before, then dropped
+    const struct shard_group *group; // as in struct chain_config
+    uint32_t chunk;                  // tokens of a batch at most
+    bool strangers;                  // other requests in every batch
+    bool again;                      // half of it computed before, then dropped
 };
 
 void oracle_chain(struct chain *c, const struct oracle *o, const struct oracle_way *way);

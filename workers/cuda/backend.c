@@ -81,6 +81,7 @@ static int create_forward(struct cuda *b, const struct backend_config *cfg, stru
         .slot_blocks = cfg->slot_blocks,
         .kv_dtype = cfg->kv_dtype,
         .routing = cfg->routing,
+        .group = cfg->group,
     };
     return forward_create(&b->forward, &forward, e) || forward_profile(b->forward, e) ? -1 : 0;
 }
@@ -115,11 +116,6 @@ static int device_of(const struct backend_config *cfg)
 static int create(struct backend **out, const struct backend_config *cfg, struct err *e)
 {
     CHECK(cfg->max_tokens >= 1 && cfg->max_rows >= 1 && cfg->n_slots >= 1);
-    if (cfg->group.size > 1) {
-        return err_set(e, ERR_INPUT,
-                       "backend cuda: stages of %d ranks are not possible yet; target.tensor: 1",
-                       cfg->group.size);
-    }
     struct cuda *b = xcalloc(1, sizeof *b);
     b->base.ops = &backend_cuda;
     b->arch = *cfg->arch;

@@ -17,7 +17,7 @@ static int check_multiple(const char *what, int n, int of, struct err *e)
 }
 
 /* Kernels load 16 bytes at a time: of a head's numbers 8, of a row's as many as the weights' inputs have in them. */
-static int check_arch(const struct arch *a, struct err *e)
+static int check_arch(const struct arch *a, const struct shard *s, struct err *e)
 {
     const int row = a->dtype == ARCH_F32 && a->linear_dtype == ARCH_F32 ? 4 : 8, head = 8;
     const struct {
@@ -33,6 +33,9 @@ static int check_arch(const struct arch *a, struct err *e)
         {"qk_rope_head_dim", arch_is_latent(a) ? a->rope_dim : 0, head},
         {"intermediate_size", a->intermediate, row},
         {"moe_intermediate_size", a->moe.intermediate, row},
+        {"a rank's part of intermediate_size", s->mlp.n, row},
+        {"a rank's part of the shared expert", s->shared.n, row},
+        {"a rank's part of moe_intermediate_size", s->expert.n, row},
     };
     for (size_t i = 0; i < sizeof dims / sizeof *dims; i++) {
         if (check_multiple(dims[i].what, dims[i].n, dims[i].of, e)) {
@@ -96,20 +99,26 @@ static void look_at_cache(struct forward *f)
 
 int forward_create(struct forward **out, const struct forward_config *cfg, struct err *e)
 {
-    if (check_arch(cfg->arch, e)) {
+    struct shard shard;
+    if (shard_init(&shard, cfg->arch, cfg->group.rank, cfg->group.size, e) ||
+        check_arch(cfg->arch, &shard, e)) {
         return -1;
     }
     struct forward *f = xcalloc(1, sizeof *f);
     f->cfg = *cfg;
     f->gpu = cfg->gpu;
-    f->arch = cfg->arch;
+    f->own_arch = *cfg->arch;
+    f->own_arch.n_heads = shard.heads.n;
+    f->own_arch.n_kv_heads = shard.kv_heads.n;
+    f->arch = &f->own_arch;
+    f->shard = shard;
     look_at_windows(f);
     look_at_cache(f);
     f->max_entries = cfg->max_rows * cfg->slot_blocks;
     f->rows = xcalloc(cfg->max_rows, sizeof *f->rows);
     const uint32_t n_single = cfg->max_rows < cfg->max_tokens ? cfg->max_rows : cfg->max_tokens;
     if ((gemm_open(&f->gemm, GEMM_SCRATCH_BYTES, e) && gpu_blame(f->gpu, e)) ||
-        forward_slate_take(f, &f->mixed, cfg->max_tokens, e) ||
+        forward_group_take(f, e) || forward_slate_take(f, &f->mixed, cfg->max_tokens, e) ||
         forward_slate_take(f, &f->single, n_single, e) || forward_room_take(f, e)) {
         forward_destroy(f);
         return -1;
@@ -124,6 +133,7 @@ void forward_destroy(struct forward *f)
         return;
     }
     forward_graphs_free(f);
+    forward_group_end(f);
     gemm_close(f->gemm);
     free(f->rows);
     free(f);
@@ -228,8 +238,8 @@ int forward_run(struct forward *f, const struct forward_io *io, int64_t deadline
     f->n = (int)(rows > 0 ? rows : b->n_tokens);
     f->slate = rows > 0 ? &f->single : &f->mixed;
     forward_slate_fill(f);
-    if (queue_all(f, e) || gpu_wait(f->gpu, deadline_ns, e) ||
-        gpu_busy_ns(f->gpu, &f->busy_ns, e)) {
+    if (forward_group_join(f, e) || queue_all(f, e) || gpu_wait(f->gpu, deadline_ns, e) ||
+        forward_group_check(f, e) || gpu_busy_ns(f->gpu, &f->busy_ns, e)) {
         return -1;
     }
     if (f->cfg.part.has_head) {

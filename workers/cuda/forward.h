@@ -23,6 +23,7 @@
 #include "workers/layers.h"
 #include "workers/router.h"
 #include "workers/sampler.h"
+#include "workers/shard.h"
 
 struct forward;
 
@@ -35,6 +36,8 @@ struct forward_config {
     uint32_t n_slots, slot_blocks; // of the block tables: slots, and blocks of one
     enum arch_dtype kv_dtype;      // F32, BF16, FP8 or INT8
     struct moe_routing routing;
+    struct shard_group
+        group; // the ranks that share the layers; its `gather` is used once, its `sum` never
 };
 
 /* As backend_submit. */

@@ -101,18 +101,23 @@ static void queue_logits(struct forward *f, int first, int n)
     };
     norm_queue(&norm, stream);
     forward_ops_check(f, "the last norm");
-    forward_ops_product(f, &w->head, n, f->room.head_in, f->room.logits, false, NULL);
+    float *logits = f->group ? f->room.part_logits : f->room.logits;
+    forward_ops_product(f, &w->head, n, f->room.head_in, logits, false, NULL);
     const struct head_rows rows = {
         .n = n,
-        .vocab = f->arch->vocab,
+        .vocab = f->shard.vocab.n,
+        .first = f->shard.vocab.first,
         .softcap = f->arch->logit_softcap,
-        .logits = f->room.logits,
-        .capped = f->arch->logit_softcap > 0 ? f->room.logits : NULL,
+        .logits = logits,
+        .capped = f->arch->logit_softcap > 0 ? logits : NULL,
         .parts = f->room.parts,
         .found = f->room.found + first,
     };
     head_queue(&rows, stream);
     forward_ops_check(f, "the largest logits");
+    if (f->group && (f->n_jobs > 0 || f->io->logits)) {
+        forward_group_logits(f, n);
+    }
 }
 
 /* Jobs first .. whose rows are among the n that are there; returns the next. */
@@ -168,12 +173,16 @@ int forward_head_queue(struct forward *f, struct err *e)
         }
         job = queue_jobs(f, job, i, n);
     }
+    if (f->group) {
+        forward_group_found(f);
+    }
     if (f->failed) {
         return -1;
     }
     const struct forward_room *r = &f->room;
-    return gpu_copy_out(f->gpu, f->staged.found, r->found, (size_t)f->n_sampled * sizeof *r->found,
-                        e) ||
+    const size_t n_found = (size_t)f->n_sampled * (size_t)f->shard.size;
+    return gpu_copy_out(f->gpu, f->staged.found, f->group ? r->all_found : r->found,
+                        n_found * sizeof *r->found, e) ||
                    gpu_copy_out(f->gpu, f->staged.job_found, r->job_found,
                                 f->n_jobs * sizeof *r->job_found, e)
                ? -1
@@ -182,13 +191,24 @@ int forward_head_queue(struct forward *f, struct err *e)
 
 /* --- out ------------------------------------------------------------------------------------------ */
 
+/* The best that any rank found; parts of the vocabulary ascend, so the first of equals is the lowest id. */
+static int32_t best_of_ranks(const struct forward *f, uint32_t sample)
+{
+    const struct head_found *best = &f->staged.found[sample];
+    for (int r = 1; r < f->shard.size; r++) {
+        const struct head_found *found = &f->staged.found[(uint32_t)(r * f->n_sampled) + sample];
+        best = found->value > best->value ? found : best;
+    }
+    return best->id;
+}
+
 void forward_head_finish(struct forward *f)
 {
     const struct batch *b = f->io->batch;
     int32_t *ids = f->io->ids;
     uint32_t sample = 0;
     for (uint32_t i = 0; i < b->n_rows; i++) {
-        ids[i] = b->rows[i].flags & BATCH_SAMPLE ? f->staged.found[sample++].id : -1;
+        ids[i] = b->rows[i].flags & BATCH_SAMPLE ? best_of_ranks(f, sample++) : -1;
     }
     for (uint32_t i = 0; i < f->n_jobs; i++) {
         struct sampler_job *j = &f->io->jobs->v[i];

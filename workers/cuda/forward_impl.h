@@ -1,7 +1,7 @@
 /*
  * What the files of the forward pass share: forward.c (life, a batch from its beginning to its end),
  * forward_room.c (buffers), forward_slate.c (what the host says of a batch), forward_ops.c (the operations),
- * forward_head.c (logits and ids), forward_graphs.c.
+ * forward_head.c (logits and ids), forward_graphs.c, forward_group.c (what ranks put together).
  */
 #pragma once
 
@@ -10,6 +10,7 @@
 #include "workers/cuda/cache.h"
 #include "workers/cuda/forward.h"
 #include "workers/cuda/gemm.h"
+#include "workers/cuda/group.h"
 #include "workers/cuda/head.h"
 #include "workers/cuda/sample.h"
 #include "workers/cuda/tables.h"
@@ -38,20 +39,21 @@ struct forward_slate {
 
 /* Buffers on the device; "narrow": bfloat16 where the product's weights are not F32. */
 struct forward_room {
-    float *x;        // (max_tokens, hidden) hidden states
-    float *branch;   // (max_tokens, hidden) that is normed before it is added; NULL: nothing is
-    void *normed;    // (max_tokens, hidden) narrow
-    float *qkv;      // (max_tokens, rows of qkv); latent attention: queries of all heads
-    void *q;         // (max_tokens, n_heads, key_dim) for attention
-    void *attended;  // (max_tokens, n_heads, value_dim) narrow
-    float *partials; // of attention
-    float *latents;  // (max_tokens, q_rank + kv_rank + rope_dim)
-    void *q_latents; // (max_tokens, q_rank) narrow
-    float *absorbed; // (max_tokens, n_heads, kv_rank)
-    float *heads;    // (max_tokens, n_heads, v_dim) latent attention's, out of latents
-    void *narrowed;  // (max_tokens, n_heads * widest of a head) bfloat16
-    float *gate_up;  // (max_tokens or slots, 2 * inner)
-    void *act, *expert_act;           // (max_tokens, inner), (slots, inner) narrow
+    float *x; // (max_tokens, hidden) hidden states
+    float *
+        branch; // (max_tokens, hidden) that is normed, or summed over ranks, before it is added; or NULL
+    void *normed;           // (max_tokens, hidden) narrow
+    float *qkv;             // (max_tokens, rows of qkv); latent attention: queries of all heads
+    void *q;                // (max_tokens, n_heads, key_dim) for attention
+    void *attended;         // (max_tokens, n_heads, value_dim) narrow
+    float *partials;        // of attention
+    float *latents;         // (max_tokens, q_rank + kv_rank + rope_dim)
+    void *q_latents;        // (max_tokens, q_rank) narrow
+    float *absorbed;        // (max_tokens, n_heads, kv_rank)
+    float *heads;           // (max_tokens, n_heads, v_dim) latent attention's, out of latents
+    void *narrowed;         // (max_tokens, n_heads * widest of a head) bfloat16
+    float *gate_up;         // (max_tokens or slots, 2 * inner)
+    void *act, *expert_act; // (max_tokens, inner), (slots, inner) narrow
     float *router_logits, *weights;   // (max_tokens, n_experts), (.., top_k)
     int32_t *chosen, *first, *sorted; // (max_tokens, top_k), (n_experts + 1), (slots)
     float *made;                      // (slots, hidden) what experts give
@@ -59,7 +61,9 @@ struct forward_room {
     uint32_t *sampled;                // (max_rows) tokens whose logits are wanted
     void *head_in;                    // (FORWARD_HEAD_ROWS, hidden) narrow
     float *logits;                    // (FORWARD_HEAD_ROWS, vocab)
+    float *part_logits; // (FORWARD_HEAD_ROWS, this rank's vocab); NULL where that is all
     struct head_found *parts, *found; // (.., HEAD_PARTS), (max_rows)
+    struct head_found *all_found;     // (ranks, n_sampled), or NULL
     struct sample_job *jobs;          // (max_rows)
     int32_t *banned;                  // (max_rows * FORWARD_BANNED)
     float *job_weights;               // (FORWARD_HEAD_ROWS, vocab)
@@ -74,7 +78,7 @@ struct forward_room {
 /* Pinned memory of the host that copies go through. */
 struct forward_staged {
     uint32_t *sampled;              // (max_rows)
-    struct head_found *found;       // (max_rows)
+    struct head_found *found;       // (ranks, n_sampled)
     struct sample_job *jobs;        // (max_rows)
     int32_t *banned;                // (max_rows * FORWARD_BANNED)
     struct sample_found *job_found; // (max_rows)
@@ -87,7 +91,12 @@ struct forward_staged {
 struct forward {
     struct forward_config cfg;
     struct gpu *gpu;
-    const struct arch *arch;
+    struct shard shard;
+    struct arch own_arch;    // with this rank's heads alone
+    const struct arch *arch; // that
+    struct group *group;     // NULL where a stage is one rank
+    struct gpu_ipc_handle group_handle;
+    bool has_joined; // the group
     struct gemm *gemm;
     struct cache_layout layout;
     struct attention_shape shape;
@@ -159,6 +168,19 @@ void forward_ops_check(struct forward *f, const char *what);
 
 int forward_head_queue(struct forward *f, struct err *e) ERR_CHECKED;
 void forward_head_finish(struct forward *f); // when all has happened: ids and jobs
+
+/* --- the ranks of a stage ------------------------------------------------------------------------ */
+
+/* Its memory, where there are several; the others are met with the first batch after the profile. */
+int forward_group_take(struct forward *f, struct err *e) ERR_CHECKED;
+int forward_group_join(struct forward *f, struct err *e) ERR_CHECKED;
+int forward_group_check(const struct forward *f, struct err *e) ERR_CHECKED;
+void forward_group_end(struct forward *f);
+/* x (n, hidden) becomes the sum of all ranks'; nothing where there is one. */
+void forward_group_sum(struct forward *f, float *x);
+/* Of several ranks: whole rows of logits (n) from their parts, and what each found. */
+void forward_group_logits(struct forward *f, int n);
+void forward_group_found(struct forward *f);
 
 /* --- graphs ------------------------------------------------------------------------------------- */
 

@@ -52,11 +52,11 @@ void forward_ops_product(struct forward *f, const struct device_matrix *w, int m
 }
 
 /*
- * normed = norm of the hidden states, as the product with `w` takes it. What is to be added comes first. A
- * layer's first norm has the hidden states rounded, too (arch_carried).
+ * normed = norm of the hidden states, as the product with `w` takes it. A layer's first norm has the hidden
+ * states rounded, too (arch_carried).
  */
 static void norm(struct forward *f, const float *weight, const struct device_matrix *w,
-                 const float *branch_norm, bool is_first)
+                 bool is_first)
 {
     const struct norm_rows r = {
         .n = f->n,
@@ -65,26 +65,41 @@ static void norm(struct forward *f, const float *weight, const struct device_mat
         .rounds = f->arch->norm_rounds,
         .x = f->room.x,
         .rounds_x = is_first && arch_carried(f->arch) != ARCH_F32,
-        .branch = branch_norm ? f->room.branch : NULL,
-        .branch_norm = branch_norm,
         .norm = weight,
         .out = f->room.normed,
-        .wide = weight && forward_is_wide(w),
+        .wide = forward_is_wide(w),
     };
     norm_queue(&r, stream(f));
     forward_ops_check(f, "a norm");
 }
 
-/* Hidden states += y . w^T (+ bias); normed first where the family does that. */
-static void residual(struct forward *f, const struct device_matrix *w, const void *y,
-                     const float *bias, const float *post_norm)
+/* What is in the branch, of all ranks, is added to the hidden states; normed first where the family does that. */
+static void add_branch(struct forward *f, const float *post_norm)
 {
-    if (!post_norm) {
+    const struct norm_rows r = {
+        .n = f->n,
+        .hidden = f->arch->hidden,
+        .eps = f->arch->rms_eps,
+        .rounds = f->arch->norm_rounds,
+        .x = f->room.x,
+        .branch = f->room.branch,
+        .branch_norm = post_norm,
+    };
+    forward_group_sum(f, f->room.branch);
+    norm_queue(&r, stream(f));
+    forward_ops_check(f, "a residual");
+}
+
+/* Hidden states += y . w^T (+ bias); `onto`: ranks' sums so far are in the branch. */
+static void residual(struct forward *f, const struct device_matrix *w, const void *y,
+                     const float *bias, const float *post_norm, bool onto)
+{
+    if (!post_norm && !f->group) {
         forward_ops_product(f, w, f->n, y, f->room.x, true, bias);
         return;
     }
-    forward_ops_product(f, w, f->n, y, f->room.branch, false, bias);
-    norm(f, NULL, w, post_norm, false);
+    forward_ops_product(f, w, f->n, y, f->room.branch, onto && f->group, bias);
+    add_branch(f, post_norm);
 }
 
 /* x (n), just computed, as the product with `w` takes it. */
@@ -135,12 +150,14 @@ static void begin(void *ctx)
     const struct embed_rows r = {
         .n = f->n,
         .ids = forward_slate_ids(f->slate),
+        .first = f->shard.vocab.first,
         .table = f->cfg.weights->embed,
         .scale = f->arch->embed_scale,
         .x = f->room.x,
     };
     embed_queue(&r, stream(f));
     forward_ops_check(f, "the embedding");
+    forward_group_sum(f, f->room.x);
 }
 
 static void end(void *ctx)
@@ -153,7 +170,7 @@ static void end(void *ctx)
 static void qkv_in(struct forward *f, int layer)
 {
     const struct device_layer *l = layer_of(f, layer);
-    norm(f, l->attn_norm, &l->qkv, NULL, layer > 0);
+    norm(f, l->attn_norm, &l->qkv, layer > 0);
     forward_ops_product(f, &l->qkv, f->n, f->room.normed, f->room.qkv, false, NULL);
     const struct cache_place p = {
         .layout = f->layout,
@@ -211,7 +228,7 @@ static void latent_in(struct forward *f, int layer)
     const struct device_layer *l = layer_of(f, layer);
     const struct device_latent *d = &l->latent;
     const struct arch *a = f->arch;
-    norm(f, l->attn_norm, &d->down, NULL, layer > 0);
+    norm(f, l->attn_norm, &d->down, layer > 0);
     forward_ops_product(f, &d->down, f->n, f->room.normed, f->room.latents, false, NULL);
     const struct cache_latents c = {
         .layout = f->layout,
@@ -315,7 +332,7 @@ static void attn_out(void *ctx, int layer)
     struct forward *f = ctx;
     const struct device_layer *l = layer_of(f, layer);
     const void *y = l->latent.values_up.data ? values_of_latents(f, l) : f->room.attended;
-    residual(f, &l->o, y, l->o_bias, l->post_attn_norm);
+    residual(f, &l->o, y, l->o_bias, l->post_attn_norm, false);
 }
 
 /* --- MLPs ----------------------------------------------------------------------------------------- */
@@ -324,7 +341,7 @@ static void mlp_in(void *ctx, int layer)
 {
     struct forward *f = ctx;
     const struct device_layer *l = layer_of(f, layer);
-    norm(f, l->mlp_norm, &l->gate_up, NULL, false);
+    norm(f, l->mlp_norm, &l->gate_up, false);
     forward_ops_product(f, &l->gate_up, f->n, f->room.normed, f->room.gate_up, false, NULL);
     const struct gate_rows g = {
         .n = f->n,
@@ -342,7 +359,7 @@ static void mlp_out(void *ctx, int layer)
 {
     struct forward *f = ctx;
     const struct device_layer *l = layer_of(f, layer);
-    residual(f, &l->down, f->room.act, NULL, l->post_mlp_norm);
+    residual(f, &l->down, f->room.act, NULL, l->post_mlp_norm, l->experts.down.data != NULL);
 }
 
 /* --- experts -------------------------------------------------------------------------------------- */
@@ -354,7 +371,7 @@ static void route(void *ctx, int layer)
     const struct device_experts *x = &l->experts;
     const struct arch *a = f->arch;
     const size_t each = (size_t)f->cfg.max_tokens * (size_t)a->moe.top_k;
-    norm(f, l->mlp_norm, &x->router, NULL, false);
+    norm(f, l->mlp_norm, &x->router, false);
     forward_ops_product(f, &x->router, f->n, f->room.normed, f->room.router_logits, false,
                         x->router_bias);
     const struct route_tokens r = {
@@ -412,7 +429,7 @@ static void experts(void *ctx, int layer)
     const struct device_experts *x = &l->experts;
     const struct arch *a = f->arch;
     if (!forward_is_wide(&x->gate_up)) { // routing had it in float32
-        norm(f, l->mlp_norm, &x->gate_up, NULL, false);
+        norm(f, l->mlp_norm, &x->gate_up, false);
     }
     expert_products(f, &x->gate_up, x->gate_up_bias, f->room.normed, a->moe.top_k, f->room.gate_up);
     const struct gate_rows g = {
@@ -432,13 +449,16 @@ static void experts(void *ctx, int layer)
         .chosen = (const uint32_t *)f->room.chosen,
         .weights = f->room.weights,
         .y = f->room.made,
-        .out = f->room.x,
+        .out = f->group ? f->room.branch : f->room.x,
         .ldy = a->hidden,
         .ldout = a->hidden,
-        .add = true,
+        .add = !f->group,
     };
     matmul_mix_queue(&m, stream(f));
     forward_ops_check(f, "experts");
+    if (f->group && a->moe.n_shared == 0) {
+        add_branch(f, NULL);
+    }
 }
 
 /* --- the list ------------------------------------------------------------------------------------- */

@@ -17,7 +17,7 @@ static size_t most(size_t a, size_t b)
 struct widths {
     size_t qkv, q, attended, latents, inner, expert;
     size_t normed_bytes, layer_bytes, head_bytes;
-    bool post_norms;
+    bool has_branch;
 };
 
 static void look_at(struct widths *w, const struct device_matrix *m)
@@ -40,7 +40,7 @@ static void look_at_layer(struct widths *w, const struct device_layer *l)
     w->latents = most(w->latents, (size_t)l->latent.down.n_rows);
     w->inner = most(w->inner, (size_t)l->down.n_cols);
     w->expert = most(w->expert, (size_t)l->experts.down.n_cols);
-    w->post_norms = w->post_norms || l->post_attn_norm;
+    w->has_branch = w->has_branch || l->post_attn_norm;
     if (l->experts.router.data) {
         w->normed_bytes = sizeof(float);
     }
@@ -55,6 +55,7 @@ static struct widths widths_of(const struct forward *f)
         look_at_layer(&w, &weights->layers[i]);
     }
     w.q = heads * (size_t)f->layout.key_dim;
+    w.has_branch = w.has_branch || f->group;
     w.attended = heads * (size_t)f->layout.value_dim;
     w.normed_bytes = most(w.normed_bytes, w.layer_bytes);
     if (f->cfg.part.has_head && forward_is_wide(&weights->head)) {
@@ -101,7 +102,7 @@ static int take_layers(struct forward *f, const struct widths *w, struct err *e)
     const char *what = "activations";
     const struct want wants[] = {
         {&r->x, n * hidden, x, what},
-        {&r->branch, w->post_norms ? n * hidden : 0, x, what},
+        {&r->branch, w->has_branch ? n * hidden : 0, x, what},
         {&r->normed, n * hidden, w->normed_bytes, what},
         {&r->qkv, n * w->qkv, x, what},
         {&r->q, n * w->q, q_bytes, what},
@@ -146,14 +147,16 @@ static int take_head(struct forward *f, const struct widths *w, struct err *e)
     const bool has_head = f->cfg.part.has_head;
     const size_t rows = has_head ? f->cfg.max_rows : 0, vocab = (size_t)f->arch->vocab;
     const size_t at_once = rows < FORWARD_HEAD_ROWS ? rows : FORWARD_HEAD_ROWS;
-    const size_t banned = rows * FORWARD_BANNED;
+    const size_t banned = rows * FORWARD_BANNED, ranks = (size_t)f->shard.size;
     const char *what = "logits";
     const struct want wants[] = {
         {&r->sampled, rows, sizeof *r->sampled, what},
         {&r->head_in, at_once * (size_t)f->arch->hidden, w->head_bytes, what},
         {&r->logits, at_once * vocab, sizeof(float), what},
+        {&r->part_logits, f->group ? at_once * (size_t)f->shard.vocab.n : 0, sizeof(float), what},
         {&r->parts, at_once * HEAD_PARTS, sizeof *r->parts, what},
         {&r->found, rows, sizeof *r->found, what},
+        {&r->all_found, f->group ? rows * ranks : 0, sizeof *r->found, what},
         {&r->jobs, rows, sizeof *r->jobs, what},
         {&r->banned, banned, sizeof *r->banned, what},
         {&r->job_weights, at_once * vocab, sizeof(float), what},
@@ -162,7 +165,7 @@ static int take_head(struct forward *f, const struct widths *w, struct err *e)
     struct forward_staged *s = &f->staged;
     const struct want staged[] = {
         {&s->sampled, rows, sizeof *s->sampled, what},
-        {&s->found, rows, sizeof *s->found, what},
+        {&s->found, rows * ranks, sizeof *s->found, what},
         {&s->jobs, rows, sizeof *s->jobs, what},
         {&s->banned, banned, sizeof *s->banned, what},
         {&s->job_found, rows, sizeof *s->job_found, what},

@@ -300,32 +300,35 @@ int gpu_take_host(struct gpu *g, size_t n_bytes, const char *what, void **out, s
     return 0;
 }
 
-static void give_back(struct gpu *g, const void *p, enum memory memory)
+static struct block *forget(struct gpu *g, const void *p, enum memory memory)
 {
-    for (struct block **b = &g->blocks; *b; b = &(*b)->next) {
-        if ((*b)->p == p) {
-            struct block *mine = *b;
-            CHECK(mine->memory == memory);
-            *b = mine->next;
-            g->taken_bytes -= memory == DEVICE ? (int64_t)mine->n_bytes : 0;
-            give(mine);
-            return;
-        }
+    struct block **b = &g->blocks;
+    while (*b && (*b)->p != p) {
+        b = &(*b)->next;
     }
-    CHECK(!"memory that was taken");
+    struct block *mine = *b;
+    CHECK(mine && mine->memory == memory); // that was taken
+    *b = mine->next;
+    g->taken_bytes -= memory == DEVICE ? (int64_t)mine->n_bytes : 0;
+    return mine;
 }
 
 void gpu_give_host(struct gpu *g, void *p)
 {
-    give_back(g, p, HOST);
+    give(forget(g, p, HOST));
 }
 
 void gpu_give(struct gpu *g, void *p)
 {
     if (p) {
         here(g);
-        give_back(g, p, DEVICE);
+        give(forget(g, p, DEVICE));
     }
+}
+
+void gpu_leave(struct gpu *g, void *p)
+{
+    free(forget(g, p, DEVICE));
 }
 
 int gpu_register_host(struct gpu *g, void *p, size_t n_bytes, const char *what, struct err *e)

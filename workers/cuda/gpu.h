@@ -64,6 +64,8 @@ int gpu_take_host(struct gpu *g, size_t n_bytes, const char *what, void **out,
 void gpu_give_host(struct gpu *g, void *p);
 /* Likewise of gpu_take's; NULL is allowed. */
 void gpu_give(struct gpu *g, void *p);
+/* Such memory is not given back before the process ends: others may still have it open (gpu_ipc.h). */
+void gpu_leave(struct gpu *g, void *p);
 
 /* Let the device copy from and to memory that someone else owns and frees after gpu_close. */
 int gpu_register_host(struct gpu *g, void *p, size_t n_bytes, const char *what,

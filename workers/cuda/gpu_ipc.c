@@ -2,6 +2,7 @@
 
 #include <cuda_runtime.h>
 
+#include <stdio.h>
 #include <string.h>
 
 _Static_assert(sizeof(cudaIpcMemHandle_t) == sizeof((struct gpu_ipc_handle *)0)->bytes,
@@ -12,6 +13,19 @@ _Static_assert(sizeof(cudaIpcMemHandle_t) == sizeof((struct gpu_ipc_handle *)0)-
  * memory that is shared has pieces of its own.
  */
 #define PIECE_BYTES ((size_t)2 << 20)
+
+/* The kernel's number of its boot; nothing where it does not say. */
+static void name_host(char *name, size_t cap)
+{
+    FILE *f = fopen("/proc/sys/kernel/random/boot_id", "r");
+    name[0] = '\0';
+    if (f && !fgets(name, (int)cap, f)) {
+        name[0] = '\0';
+    }
+    if (f) {
+        fclose(f);
+    }
+}
 
 int gpu_ipc_take(struct gpu *g, size_t n_bytes, const char *what, void **out,
                  struct gpu_ipc_handle *handle, struct err *e)
@@ -34,6 +48,7 @@ int gpu_ipc_take(struct gpu *g, size_t n_bytes, const char *what, void **out,
                                       .rank = (int32_t)gpu_rank(g),
                                       .device = (int32_t)gpu_info(g)->device};
     memcpy(handle->bytes, &h, sizeof h);
+    name_host(handle->host, sizeof handle->host);
     *out = p;
     return 0;
 }
@@ -42,8 +57,14 @@ int gpu_ipc_open(struct gpu *g, const struct gpu_ipc_handle *handle, const char 
                  struct err *e)
 {
     void *p = NULL;
+    char host[sizeof handle->host];
     cudaIpcMemHandle_t h;
     memcpy(&h, handle->bytes, sizeof h);
+    name_host(host, sizeof host);
+    if (memcmp(host, handle->host, strlen(host) + 1) != 0) {
+        err_set(e, ERR_ENV, "%s: rank %d is on another host", what, handle->rank);
+        return gpu_blame(g, e);
+    }
     if (gpu_use(g, e) != 0) {
         return -1;
     }

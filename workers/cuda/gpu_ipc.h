@@ -18,6 +18,7 @@
 /* Where it is, and for messages whose it is. */
 struct gpu_ipc_handle {
     unsigned char bytes[64]; // CUDA's
+    char host[40];           // what only its host is called
     int64_t n_bytes;
     int32_t rank, device;
 };
@@ -26,7 +27,7 @@ struct gpu_ipc_handle {
 int gpu_ipc_take(struct gpu *g, size_t n_bytes, const char *what, void **out,
                  struct gpu_ipc_handle *handle, struct err *e) ERR_CHECKED;
 
-/* ERR_ENV where the GPUs do not reach each other, it is gone, or it is open already; says rank and GPU of both. */
+/* ERR_ENV where it is another host's, GPUs do not reach each other, it is gone or open already; says both ranks. */
 int gpu_ipc_open(struct gpu *g, const struct gpu_ipc_handle *handle, const char *what, void **out,
                  struct err *e) ERR_CHECKED;
 /* When nothing that is queued uses it; NULL is allowed. */

@@ -1,7 +1,6 @@
 #include "workers/cuda/group.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "core/clock.h"
 #include "core/mem.h"
@@ -19,7 +18,7 @@ struct seen {
 struct group {
     struct gpu *gpu;
     int64_t n_at_once;
-    int rank_of[GROUP_SUM_MOST];
+    int rank_of[GROUP_SUM_MOST]; // in the world
     struct group_sum_ranks ranks;
     struct seen *seen; // pinned
 };
@@ -59,7 +58,6 @@ int group_create(struct group **out, struct gpu *g, const struct group_config *c
         (cfg->max_bytes + GROUP_SUM_ALIGNED - 1) / GROUP_SUM_ALIGNED * GROUP_SUM_ALIGNED;
     s->gpu = g;
     s->n_at_once = cfg->n_at_once > 0 ? cfg->n_at_once : group_sum_at_once(cfg->size);
-    memcpy(s->rank_of, cfg->ranks, (size_t)cfg->size * sizeof *s->rank_of);
     s->ranks = (struct group_sum_ranks){
         .size = cfg->size,
         .index = cfg->index,
@@ -84,6 +82,7 @@ int group_join(struct group *s, const struct gpu_ipc_handle *all, struct err *e)
             return -1;
         }
         rooms[i] = p;
+        s->rank_of[i] = all[i].rank;
     }
     const size_t n = (size_t)s->ranks.size * sizeof *rooms;
     return gpu_copy_in(s->gpu, s->ranks.own->rooms, rooms, n, e);
@@ -101,6 +100,7 @@ void group_sum(struct group *s, float *x, size_t n)
 void group_gather(struct group *s, const void *mine, size_t n_bytes, void *all)
 {
     CHECK(n_bytes <= s->ranks.max_bytes);
+    CHECK(((uintptr_t)mine | (uintptr_t)all) % GROUP_SUM_ALIGNED == 0);
     if (n_bytes > 0) {
         group_sum_gather_queue(&s->ranks, mine, n_bytes, all, gpu_stream(s->gpu));
     }
@@ -141,15 +141,28 @@ void group_leave(struct group *s)
     }
 }
 
-void group_destroy(struct group *s)
+/* All but the memory that others may have open. */
+static void end(struct group *s)
 {
-    if (!s) {
-        return;
-    }
     group_leave(s);
-    gpu_give(s->gpu, s->ranks.own);
     if (s->seen) {
         gpu_give_host(s->gpu, s->seen);
     }
     free(s);
+}
+
+void group_destroy(struct group *s)
+{
+    if (s) {
+        gpu_give(s->gpu, s->ranks.own);
+        end(s);
+    }
+}
+
+void group_abandon(struct group *s)
+{
+    if (s) {
+        gpu_leave(s->gpu, s->ranks.own);
+        end(s);
+    }
 }

@@ -23,7 +23,6 @@ struct group;
 
 struct group_config {
     int size, index;
-    const int *ranks;  // (size) for messages; copied
     size_t max_bytes;  // of a sum (4 each), and of what a rank brings to a gather
     int64_t limit_ns;  // of a wait for another rank
     int64_t n_at_once; // a sum of more is done in two steps; 0: as group_sum_at_once
@@ -43,7 +42,7 @@ int group_join(struct group *group, const struct gpu_ipc_handle *all, struct err
 
 /* Queued on the GPU's stream. x (n), a multiple of 16 in memory, becomes the sum of all ranks' x. */
 void group_sum(struct group *group, float *x, size_t n);
-/* all (size, n_bytes): what each rank has in `mine`. */
+/* all (size, n_bytes): what each rank has in `mine`; both begin at multiples of 16. */
 void group_gather(struct group *group, const void *mine, size_t n_bytes, void *all);
 
 /*
@@ -60,3 +59,8 @@ int group_check(const struct group *group, struct err *e) ERR_CHECKED;
 void group_leave(struct group *group);
 /* The own memory is given back. NULL is allowed. Leaves where that has not been done. */
 void group_destroy(struct group *group);
+/*
+ * Likewise where the ranks cannot hear of each other any more: the others may still have the own memory open, so it is
+ * theirs until the process ends.
+ */
+void group_abandon(struct group *group);

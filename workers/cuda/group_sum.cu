@@ -7,12 +7,12 @@
 /*
  * Waiting and buffers. Block b of a rank waits for block b of each other rank, and no block for another
  * one of its own kernel, which may not run yet. Call c (from 1) meets at 2c - 1, and in two steps at 2c
- * again; `arrived` only grows, so a rank that is ahead is never missed.
+ * again; `arrived` only grows, so a rank that is ahead is never missed, nor are calls that have fewer blocks.
  *
  * Why two buffers are enough, and no wait at the end: call c uses buffer c % 2. It is written again in call
- * c + 2, by a block that has passed the first wait of call c + 1. There every other rank said that it had begun
- * call c + 1; kernels of a stream do not overlap, so all blocks of its call c had ended, and with them their
- * reading. It holds whatever part of a buffer a block has in either call.
+ * c + 2, when this rank's call c + 1 has ended, so at least its block 0 has passed the first wait there: every
+ * other rank had begun call c + 1. Kernels of a stream do not overlap, so all blocks of its call c had ended,
+ * and with them their reading. It holds whatever part of a buffer a block has in either call.
  */
 struct rank_view {
     struct group_sum_room *own;
@@ -24,7 +24,7 @@ static __device__ rank_view view_of(const group_sum_ranks &r)
 {
     rank_view v;
     v.own = r.own;
-    v.call = v.own->n_calls[blockIdx.x] + 1;
+    v.call = v.own->n_calls + 1;
     v.buffer_at = v.call % 2 * r.max_bytes;
     return v;
 }
@@ -82,11 +82,12 @@ static __device__ bool is_over(const rank_view &v)
     return __syncthreads_or(is);
 }
 
-/* The call has been made; all threads have read its number. */
+/* The block has ended its call; the last one that does counts it, when all have read its number. */
 static __device__ void count(const rank_view &v)
 {
-    if (threadIdx.x == 0) {
-        v.own->n_calls[blockIdx.x] = v.call;
+    if (threadIdx.x == 0 && atomicAdd(&v.own->n_ended, 1u) == gridDim.x - 1) {
+        v.own->n_ended = 0;
+        v.own->n_calls = v.call;
     }
 }
 
@@ -147,8 +148,8 @@ struct part {
 
 static __device__ part part_of(int64_t begin, int64_t end)
 {
-    const int64_t n = end - begin, b = blockIdx.x;
-    return {begin + n * b / GROUP_SUM_BLOCKS, begin + n * (b + 1) / GROUP_SUM_BLOCKS};
+    const int64_t n = end - begin, b = blockIdx.x, of = gridDim.x;
+    return {begin + n * b / of, begin + n * (b + 1) / of};
 }
 
 static __device__ part part_of_slice(int64_t n_fours, int slice, int size)
@@ -225,10 +226,17 @@ __global__ static void __launch_bounds__(THREADS) sum_in_two_steps_kernel(const 
     count(v);
 }
 
+/* For so many units, the same number on all ranks. */
+static dim3 blocks_for(int64_t n)
+{
+    const int64_t blocks = (n + THREADS - 1) / THREADS, most = GROUP_SUM_BLOCKS;
+    return dim3((unsigned)(blocks < 1 ? 1 : blocks < most ? blocks : most));
+}
+
 void group_sum_queue(const struct group_sum_ranks *ranks, float *x, int64_t n, bool in_two_steps,
                      struct CUstream_st *stream)
 {
-    launch(in_two_steps ? sum_in_two_steps_kernel : sum_kernel, dim3(GROUP_SUM_BLOCKS), dim3(THREADS), 0,
+    launch(in_two_steps ? sum_in_two_steps_kernel : sum_kernel, blocks_for((n + 3) / 4), dim3(THREADS), 0,
            stream, sum_call{*ranks, x, n});
 }
 
@@ -267,17 +275,17 @@ template <class unit>
 static void gather(const group_sum_ranks *ranks, const void *mine, size_t n_bytes, void *all,
                    struct CUstream_st *stream)
 {
-    launch(gather_kernel<unit>, dim3(GROUP_SUM_BLOCKS), dim3(THREADS), 0, stream,
-           gather_call<unit>{*ranks, (const unit *)mine, (unit *)all, (int64_t)(n_bytes / sizeof(unit))});
+    const int64_t n = (int64_t)(n_bytes / sizeof(unit));
+    launch(gather_kernel<unit>, blocks_for(n), dim3(THREADS), 0, stream,
+           gather_call<unit>{*ranks, (const unit *)mine, (unit *)all, n});
 }
 
 void group_sum_gather_queue(const struct group_sum_ranks *ranks, const void *mine, size_t n_bytes,
                             void *all, struct CUstream_st *stream)
 {
-    const uintptr_t together = (uintptr_t)mine | (uintptr_t)all | n_bytes;
-    if (together % sizeof(uint4) == 0) {
+    if (n_bytes % sizeof(uint4) == 0) {
         gather<uint4>(ranks, mine, n_bytes, all, stream);
-    } else if (together % sizeof(uint32_t) == 0) {
+    } else if (n_bytes % sizeof(uint32_t) == 0) {
         gather<uint32_t>(ranks, mine, n_bytes, all, stream);
     } else {
         gather<unsigned char>(ranks, mine, n_bytes, all, stream);
@@ -321,5 +329,10 @@ __global__ static void __launch_bounds__(THREADS) columns_kernel(const __grid_co
 void group_sum_columns_queue(const struct group_sum_ranks *ranks,
                              const struct group_sum_columns *columns, struct CUstream_st *stream)
 {
-    launch(columns_kernel, dim3(GROUP_SUM_BLOCKS), dim3(THREADS), 0, stream, columns_call{*ranks, *columns});
+    int64_t most = 0;
+    for (int r = 0; r < ranks->size; r++) {
+        const int64_t n = (int64_t)columns->n_rows * columns->n[r];
+        most = n > most ? n : most;
+    }
+    launch(columns_kernel, blocks_for(most), dim3(THREADS), 0, stream, columns_call{*ranks, *columns});
 }

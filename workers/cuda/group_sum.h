@@ -29,18 +29,21 @@ struct CUstream_st;
 
 enum {
     GROUP_SUM_MOST = 8,     // ranks
-    GROUP_SUM_BLOCKS = 32,  // of threads, in every call; how many there should be is unmeasured
+    GROUP_SUM_BLOCKS = 32,  // of threads, in a large call; how many there should be is unmeasured
     GROUP_SUM_ALIGNED = 16, // bytes: what pointers are multiples of
 };
 
-/* A rank's memory that the others have open; two buffers of max_bytes follow. */
+/*
+ * A rank's memory that the others have open; two buffers of max_bytes follow. `arrived` is written by the others:
+ * how far each has come; the rest is this rank's own.
+ */
 struct group_sum_room {
-    uint32_t arrived[GROUP_SUM_BLOCKS]
-                    [GROUP_SUM_MOST];             // written by the others: how far each has come
-    uint32_t n_calls[GROUP_SUM_BLOCKS];           // the rest is this rank's own: calls so far
+    uint32_t arrived[GROUP_SUM_BLOCKS][GROUP_SUM_MOST];
     struct group_sum_room *rooms[GROUP_SUM_MOST]; // (size) where it sees all of them
+    uint32_t n_calls;                             // so far
+    uint32_t n_ended;                             // blocks of the call at hand that have
     uint32_t is_late;                             // a wait was given up
-    uint32_t unused[15];                          // buffers begin at a multiple of 128
+    uint32_t unused[13];                          // buffers begin at a multiple of 128
 };
 
 /* What a recording keeps. While `own->rooms` are NULL, calls do nothing: so a first batch runs before traffic. */
@@ -73,7 +76,7 @@ struct group_sum_columns {
 void group_sum_columns_queue(const struct group_sum_ranks *ranks,
                              const struct group_sum_columns *columns, struct CUstream_st *stream);
 
-/* all (size, n_bytes): what each rank has in `mine`; any alignment, the fastest where all are multiples of 16. */
+/* all (size, n_bytes): what each rank has in `mine`; faster where n_bytes is a multiple of 4, or 16. */
 void group_sum_gather_queue(const struct group_sum_ranks *ranks, const void *mine, size_t n_bytes,
                             void *all, struct CUstream_st *stream);
 
