@@ -38,6 +38,7 @@ SEED = int(os.environ.get("TIDEMARK_CRASH_SEED") or 1)
 SILENCE_S = 2
 BATCH_S = 0.5
 GONE_S = 5  # beyond the deadline
+LAGS = 10  # and what sleep is too long by, so many times
 LAUNCHER_S = 10  # and its threads of the idle class end late where all cores are taken
 FINISHED_S = 1.0
 SLACK_S = 2.0 if cli.SANITIZED else 0.6
@@ -129,6 +130,7 @@ class Crash(cli.TestCase):
 
     def start(self, place, n_steps, **keys):
         """A run whose folders for sessions are its own; its progress goes to a pipe."""
+        self.lag_s = 0
         self.home = pathlib.Path(cli.tempfile.mkdtemp(prefix="t", dir=self.folder))
         self.tmp = self.home / "tmp"
         self.tmp.mkdir()
@@ -139,9 +141,16 @@ class Crash(cli.TestCase):
         self.addCleanup(process.end)
         return process
 
+    def nap(self, seconds):
+        """Sleep; how much too long shows how far behind this machine is."""
+        began = time.monotonic()
+        time.sleep(seconds)
+        self.lag_s = max(self.lag_s, time.monotonic() - began - seconds)
+
     def into_step(self, process, index, wait_s):
         process.wait_until(lambda: list(self.journal.glob(f"*{index:04d}*")), f"step {index}")
-        time.sleep(wait_s)
+        self.step_ns = time.monotonic_ns()
+        self.nap(wait_s)
         self.pids = list(cli.processes(process.mark))
 
     def strike(self, process, rank, how):
@@ -153,9 +162,9 @@ class Crash(cli.TestCase):
 
     def gone(self, process, since_ns, deadline_s=0):
         """Its result; all its ranks have ended so long after a deadline that began at `since`, and the launcher,
-        which cleans up behind them, by LAUNCHER_S later."""
-        limit_s = (deadline_s + GONE_S) * (3 if cli.SANITIZED else 1)
+        which cleans up behind them, by LAUNCHER_S later. Where others have the cores all takes longer."""
         while True:
+            limit_s = (deadline_s + GONE_S) * (3 if cli.SANITIZED else 1) + LAGS * self.lag_s
             left = {pid: env.get("OMPI_COMM_WORLD_RANK", "launcher or mpirun")
                     for pid, env in cli.processes(process.mark).items()}
             if not left:
@@ -164,7 +173,7 @@ class Crash(cli.TestCase):
             if late_s > LAUNCHER_S or (late_s > 0 and any(name.isdigit() for name in left.values())):
                 process.end()
                 self.fail(f"still there after {limit_s} s: {left}\n{process.stderr()}")
-            time.sleep(0.1)
+            self.nap(0.1)
         return process.finish()
 
     # --- what must hold afterwards ----------------------------------------------------------------
@@ -234,9 +243,13 @@ class Crash(cli.TestCase):
         """One run struck at a random time in the given part of its last step's equal parts: its one line."""
         n_steps = draw.choice([1, 1, 1, 1, 2])
         wait_s = 0.2 + (STRIKE_S - 0.3) * (part + draw.random()) / parts
-        process = self.start(place, n_steps)
-        self.into_step(process, n_steps - 1, wait_s)
-        struck_ns = self.strike(process, rank, how)
+        for _ in range(3):
+            process = self.start(place, n_steps)
+            self.into_step(process, n_steps - 1, wait_s)
+            struck_ns = self.strike(process, rank, how)
+            if struck_ns - self.step_ns < int((STEP_S - 0.5) * 1e9):
+                break  # else this process came late to it: the step may be over
+            process.end()
         result = self.gone(process, struck_ns, SILENCE_S if how == signal.SIGSTOP else 0)
         took_s = (time.monotonic_ns() - struck_ns) / 1e9
         line = self.check_line(result)
