@@ -11,8 +11,8 @@ What had finished by then is known from two witnesses that share nothing with th
     finished requests (load rank 0's, times the number of load ranks). A count read more than 1 s
     before the kill was finished then: load rank 0 must have at least so many records. Exact.
  2. The schedule. The load is light (a few percent of what the stages serve), so that a reply takes
-    milliseconds. A request due more than 1 s + `SLACK_S` before the kill had finished, if that is many
-    times what any reply of this run took. It covers all load ranks, by name.
+    milliseconds. A request due more than 1 s + `SLACK_S` before the kill had finished, unless the progress line
+    shows that replies were slower than that. It covers all load ranks, by name.
 
 Clocks agree: times in the file are rank 0's CLOCK_MONOTONIC less t0_ns, and the kill is stamped
 with the same clock on the same host.
@@ -84,7 +84,7 @@ class Seen:
 
     lock = threading.Lock()
     unbroken = None  # a future: the trials begin meanwhile
-    n_witnessed = n_due = n_busy = 0
+    n_witnessed = n_due = n_busy = n_silent = 0
 
     @staticmethod
     def measure():
@@ -120,6 +120,9 @@ class SideBySide(cli.SideBySide):
         if kills and (Seen.n_witnessed == 0 or Seen.n_due + Seen.n_busy == 0):
             print("FAILED: the progress line or the schedule witnessed nothing")
             whole.errors.append((kills[0], "no witness"))
+        if Seen.n_silent > len(kills) / 4:
+            print("FAILED: only silence told of", Seen.n_silent, "of", len(kills), "kills")
+            whole.errors.append((kills[0], "silence"))
         if Seen.n_busy > len(kills) / 2:
             cli.left_out.append("in most runs what was due before the kill: this machine was too busy")
         return whole
@@ -203,8 +206,8 @@ class Crash(cli.TestCase):
         self.assertEqual(step.schedule(), unbroken.schedule(), "every request by name")
         outcomes = step.outcomes()
         self.assertLessEqual(set(outcomes.values()), {"ok", "lost"})
-        Seen.add(self.check_first_witness(step, n_whole, load_ranks, struck_ns, chunks),
-                 self.check_second_witness(step, struck_ns))
+        n_shown = self.check_first_witness(step, n_whole, load_ranks, struck_ns, chunks)
+        Seen.add(n_shown, self.check_second_witness(step, struck_ns, n_shown * load_ranks))
         for i, outcome in outcomes.items():
             wanted = 8 if outcome == "ok" else 0
             self.assertEqual(int(step.requests["n_out"][i]), wanted, f"request {i}: {outcome}")
@@ -223,15 +226,14 @@ class Crash(cli.TestCase):
         self.assertGreaterEqual(have, done, "load rank 0 had shown more as done, > 1 s before")
         return done
 
-    def check_second_witness(self, step, struck_ns):
+    def check_second_witness(self, step, struck_ns, n_shown):
         t0_ns = int(cli.root_attrs(self.file)["t0_ns"])
         by_ns = struck_ns - t0_ns - int((FINISHED_S + SLACK_S) * 1e9)
         r = step.requests
-        done = r["outcome"] == 0
-        if done.any() and (r["t_last_ns"] - r["t_sched_ns"])[done].max() > SLACK_S / 2 * 1e9:
-            Seen.n_busy += 1
-            return 0  # others had the cores: nothing follows from when a request was due
         due = [int(i) for i, due_ns in zip(r["id"], r["t_sched_ns"]) if due_ns < by_ns]
+        if n_shown < len(due):  # replies took longer than SLACK_S: others had the cores
+            Seen.n_busy += 1
+            return 0
         outcomes = step.outcomes()
         self.assertEqual([i for i in due if outcomes[i] != "ok"], [],
                          "due long before the kill, and not in the file")
@@ -272,6 +274,9 @@ class Crash(cli.TestCase):
         place = PLACES[k % len(PLACES)]
         rank = (k // len(PLACES) + k % len(PLACES)) % (place[0] + n_workers(place))  # every role has its turn
         line = self.strike_one(draw, signal.SIGKILL, place, rank, draw.randrange(KILLS), KILLS)
+        if re.search(rf"\brank {rank} \(pid \d+ on \S+\) has been silent", line):
+            Seen.n_silent += 1  # its threads of the idle class took so long to end
+            return
         self.assertRegex(line, rf"^tidemark: rank {rank} \({role(place, rank)}\) on \S+ was killed by "
                                r"signal 9 \(Killed\)$")
 
