@@ -69,9 +69,7 @@ static void print_head(const struct bench_edges_report *r)
         printf("%d rank%s CPUs with others: there a wait sleeps 50 us between looks, as in a run\n",
                n_sleepers, n_sleepers > 1 ? "s share" : " shares");
     }
-    printf(
-        "one way: until an answer of 8 bytes is back, less half of a ping-pong of 8 bytes; 8 bytes: "
-        "half of it\n");
+    printf("one way: until an answer of 8 bytes is back, less half of a ping-pong of 8 bytes\n");
 }
 
 /* --- the table: sizes --------------------------------------------------------------------------- */

@@ -5,7 +5,8 @@ tokens/s at saturation, and TTFT of one request alone.
 usage: splits.py [TIDEMARK [SECONDS [MODEL ...]]]      default: build/tidemark, steps of 12 s, tiny and small
 
 Costs are measured with one thread, edges with as many ranks as the run has (the load rank is one of them), and
-every rank computes with one thread. A closed loop keeps as many requests under way as may run. Splits whose ranks
+every rank computes with one thread. A closed loop keeps as many requests under way as may run, of lengths from half
+to one and a half times the mean. Splits whose ranks
 are more than the cores share them, which no prediction knows of: they are shown, with their costs scaled by that
 share, and do not count. Exit 1 when the median error of the others is above 10 %.
 """
@@ -71,12 +72,11 @@ class Machine:
         split, = said["edges"]["splits"]
         return split["output_tokens_per_s"] / split["replicas"], split["ttft_ns"] / 1e6, split["layers"]
 
-    def step(self, model, pipeline, tensor, load, layers, users, max_running):
-        n_in, n_out, _ = load
+    def step(self, model, pipeline, tensor, layers, n_in, n_out, users, max_running):
         config, path = self.folder / "run.yaml", self.folder / "run.h5"
         config.write_text(json.dumps({
             "target": {"kind": "stages", "model": model, "backend": "cpu", "pipeline": pipeline, "tensor": tensor,
-                       "threads": 1, "max_running": max_running, "layer_split": layers},
+                       "threads": 1, "max_running": max_running, "layer_split": layers, "idle_class": False},
             "load": {"ranks": 1, "dataset": "sharegpt", "input_tokens": n_in, "output_tokens": n_out,
                      "arrival": "closed", "users": users, "step": f"{self.seconds}s", "drain": "1s"},
             "results": str(path)}))
@@ -84,8 +84,12 @@ class Machine:
         return json.loads(self.tidemark("report", path, "--format", "json"))["steps"][0]
 
     def measure(self, model, pipeline, tensor, load, layers):
-        full = self.step(model, pipeline, tensor, load, layers, load[2], load[2])
-        alone = self.step(model, pipeline, tensor, load, layers, 1, load[2])
+        def spread(mean):
+            return {"kind": "uniform", "min": mean // 2, "max": mean * 3 // 2}
+
+        n_in, n_out, users = load
+        full = self.step(model, pipeline, tensor, layers, spread(n_in), spread(n_out), users, users)
+        alone = self.step(model, pipeline, tensor, layers, n_in, 4, 1, users)
         return full["tokens_per_s"]["output"]["value"], alone["ttft_service_ms"]["p50"] or float("nan")
 
 
@@ -96,7 +100,7 @@ def main():
     errors = []
     with tempfile.TemporaryDirectory() as folder:
         m = Machine(binary, seconds, folder)
-        print(f"{m.cores} cores; steps of {seconds:g} s; one thread a rank\n")
+        print(f"{m.cores} cores, load average {os.getloadavg()[0]:.1f} before; steps of {seconds:g} s; one thread a rank\n")
         print(f"{'model':<14} {'P x T':>6} {'in/out/at once':>15} {'predicted':>10} {'measured':>10} {'error':>7} "
               f"{'TTFT ms':>8} {'measured':>9}  counts", flush=True)
         for model in models:
