@@ -12,7 +12,8 @@
 #include "results/provenance.h"
 #include "workers/edges_file.h"
 
-#define LIST 5 // best and worst edges that are named where not all are
+#define MOST_OUTLIERS 12
+#define LIST          5 // best and worst edges that are named where not all are
 
 /* "8 B", "2 MB": powers of two that are no power of 1000 are still said in units of 1024. */
 static const char *bytes_text(double n_bytes, char *buf, size_t cap)
@@ -236,18 +237,54 @@ static void print_extremes(const struct edges *e, const struct edges_transport *
     free(all);
 }
 
-static void print_outlier(const struct edges *e, const struct edges_transport *t, int from, int to)
+static double outlier_by(const struct edges_link *l)
 {
-    const struct edges_link *l = edges_link(t, e->n_ranks, from, to);
-    const char *kind = edges_same_host(e, from, to) ? "within a host" : "between hosts";
+    return l->slow_by > l->thin_by ? l->slow_by : l->thin_by;
+}
+
+static int by_outlier(const void *a, const void *b)
+{
+    const double x = outlier_by(((const struct listed *)a)->link);
+    const double y = outlier_by(((const struct listed *)b)->link);
+    return (x < y) - (x > y);
+}
+
+static void print_outlier(const struct edges *e, const struct edges_transport *t,
+                          const struct listed *o)
+{
+    const struct edges_link *l = o->link;
+    const char *kind = edges_same_host(e, o->from, o->to) ? "within a host" : "between hosts";
     if (l->slow_by > 0) {
         printf("outlier: %s, %d to %d: 8 bytes take %.2f us, %.1f times the median %s\n", t->name,
-               from, to, edges_median_ns(l, 0) / 1e3, l->slow_by, kind);
+               o->from, o->to, edges_median_ns(l, 0) / 1e3, l->slow_by, kind);
     }
     if (l->thin_by > 0) {
         printf("outlier: %s, %d to %d: large messages take %.1f times the median %s\n", t->name,
-               from, to, l->thin_by, kind);
+               o->from, o->to, l->thin_by, kind);
     }
+}
+
+/* The worst come first; returns how many there are. */
+static int print_outliers_of(const struct edges *e, const struct edges_transport *t)
+{
+    struct listed *all = xcalloc((size_t)e->n_ranks * (size_t)e->n_ranks, sizeof *all);
+    int n = 0;
+    for (int i = 0; i < e->n_ranks * e->n_ranks; i++) {
+        const int from = i / e->n_ranks, to = i % e->n_ranks;
+        const struct edges_link *l = edges_link(t, e->n_ranks, from, to);
+        if (outlier_by(l) > 0) {
+            all[n++] = (struct listed){from, to, l};
+        }
+    }
+    qsort(all, (size_t)n, sizeof *all, by_outlier);
+    for (int i = 0; i < n && i < MOST_OUTLIERS; i++) {
+        print_outlier(e, t, &all[i]);
+    }
+    if (n > MOST_OUTLIERS) {
+        printf("and %d more outliers of %s\n", n - MOST_OUTLIERS, t->name);
+    }
+    free(all);
+    return n;
 }
 
 static void print_outliers(const struct edges *e)
@@ -255,22 +292,10 @@ static void print_outliers(const struct edges *e)
     int n = 0;
     printf("\n");
     for (int k = 0; k < e->n_transports; k++) {
-        for (int i = 0; i < e->n_ranks * e->n_ranks; i++) {
-            const int from = i / e->n_ranks, to = i % e->n_ranks;
-            const struct edges_link *l = edges_link(&e->transports[k], e->n_ranks, from, to);
-            if (l->slow_by > 0 || l->thin_by > 0) {
-                print_outlier(e, &e->transports[k], from, to);
-                n++;
-            }
-        }
+        n += print_outliers_of(e, &e->transports[k]);
     }
-    if (n == 0) {
-        printf("no outliers");
-    } else {
-        printf("outliers are");
-    }
-    printf(": edges above %.1f times the median of their kind, beyond what spreads explain\n",
-           EDGES_OUTLIER);
+    printf("%s: edges above %.1f times the median of their kind, beyond what spreads explain\n",
+           n == 0 ? "no outliers" : "outliers are", EDGES_OUTLIER);
 }
 
 /* --- the table: hops ------------------------------------------------------------------------------ */

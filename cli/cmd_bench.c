@@ -305,8 +305,8 @@ const struct command cmd_bench = {
         "of a ping-pong of 8 bytes (of 8 bytes: that half), with minimum, median and 99th percentile;\n"
         "bandwidth is the best of 1 MiB and more, beside a plain copy of that size in one process.\n"
         "Each edge is fitted by latency + bytes / bandwidth. An outlier takes more than 1.5 times the\n"
-        "median of the edges of its kind, within a host or between hosts, and longer than most of\n"
-        "them ever do. With --model it also says what a hop between stages takes for the batches of\n"
+        "median of the edges of its kind, within a host or between hosts, and longer than their\n"
+        "spreads explain. With --model it also says what a hop between stages takes for the batches of\n"
         "--batch (decoding) and --prompt: tokens x hidden x 2 bytes.\n",
     .flags = flags,
     .n_flags = sizeof flags / sizeof flags[0],

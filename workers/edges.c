@@ -232,28 +232,48 @@ static int common_size(const struct edges *e, const struct edges_transport *t, b
 
 /* What the edges of a kind take at one size. */
 struct usual {
-    double median_ns, p99_ns; // medians of the edges'
+    double median_ns,
+        deviation_ns; // of the edges' medians: theirs, and that of their distances from it
+    double p99_ns;    // median of the edges'
 };
+
+static struct usual usual_of(const struct edges *e, const struct edges_transport *t, bool same_host,
+                             int size, double *v)
+{
+    struct usual u = {.p99_ns = median(v, collect(e, t, same_host, p99_at, size, v))};
+    const int n = collect(e, t, same_host, edges_median_ns, size, v);
+    u.median_ns = median(v, n);
+    for (int i = 0; i < n; i++) {
+        v[i] = fabs(v[i] - u.median_ns);
+    }
+    u.deviation_ns = median(v, n);
+    return u;
+}
 
 static bool is_outlier(const struct edges_times *t, const struct usual *u)
 {
-    return t->median_ns > EDGES_OUTLIER * u->median_ns && t->median_ns > u->p99_ns &&
-           t->min_ns > u->median_ns;
+    return t->median_ns > EDGES_OUTLIER * u->median_ns &&
+           t->median_ns > u->median_ns + EDGES_DEVIATIONS * u->deviation_ns &&
+           t->median_ns > u->p99_ns && t->min_ns > u->median_ns;
 }
 
 static void mark_slow(struct edges *e, struct edges_transport *t, bool same_host, int size,
-                      bool is_small, double *v)
+                      double *v)
 {
-    const struct usual u = {
-        median(v, collect(e, t, same_host, edges_median_ns, size, v)),
-        median(v, collect(e, t, same_host, p99_at, size, v)),
-    };
+    const struct usual u = usual_of(e, t, same_host, size, v);
     for (int i = 0; i < e->n_ranks * e->n_ranks; i++) {
         const int from = i / e->n_ranks, to = i % e->n_ranks;
         struct edges_link *l = edges_link(t, e->n_ranks, from, to);
-        if (l->best >= 0 && edges_same_host(e, from, to) == same_host &&
-            is_outlier(&l->times[size], &u)) {
-            *(is_small ? &l->slow_by : &l->thin_by) = l->times[size].median_ns / u.median_ns;
+        const struct edges_link *back = edges_link(t, e->n_ranks, to, from);
+        if (l->best < 0 || edges_same_host(e, from, to) != same_host ||
+            !is_outlier(&l->times[size], &u)) {
+            continue;
+        }
+        const double by = l->times[size].median_ns / u.median_ns;
+        if (size > 0) {
+            l->thin_by = by;
+        } else if (is_outlier(&back->times[size], &u)) { // there and back are the same both ways
+            l->slow_by = by;
         }
     }
 }
@@ -262,9 +282,9 @@ static void find_outliers(struct edges *e, struct edges_transport *t, bool same_
 {
     double *v = room_for(e);
     const int large = common_size(e, t, same_host, v);
-    mark_slow(e, t, same_host, 0, true, v);
+    mark_slow(e, t, same_host, 0, v);
     if (large > 0) {
-        mark_slow(e, t, same_host, large, false, v);
+        mark_slow(e, t, same_host, large, v);
     }
     free(v);
 }

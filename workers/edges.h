@@ -12,10 +12,11 @@
  *   bandwidth   bytes over the median time, the best of the sizes from EDGES_LARGE_BYTES on (of the
  *               largest there is, where those took too long)
  *   outlier     its median time is more than EDGES_OUTLIER times the median of the edges of its kind
- *               (transport, and within a host or between hosts), and the spreads do not explain it: it
- *               is longer than most edges of the kind ever take (the median of their 99th percentiles),
- *               and even its fastest message took longer than the kind's median. At the smallest
- *               size, and at the largest one that all edges of the kind have.
+ *               (transport, and within a host or between hosts), and no spread explains it: it lies more
+ *               than EDGES_DEVIATIONS median deviations above, it is longer than most edges of the kind
+ *               ever take (the median of their 99th percentiles), and even its fastest message took longer
+ *               than the kind's median. At the smallest size, there in both directions, for both are half
+ *               of one way there and back; and at the largest size that all edges of the kind have.
  *
  * Transparent; what is measured is filled in by edges_measure.h, the rest by edges_judge. Pure.
  */
@@ -29,6 +30,7 @@
 
 #define EDGES_LARGE_BYTES    ((size_t)1 << 20)
 #define EDGES_OUTLIER        1.5
+#define EDGES_DEVIATIONS     5.0
 #define EDGES_MAX_TRANSPORTS 4
 
 /* Times of n messages; n 0: not measured. */

@@ -276,12 +276,15 @@ static void outliers_are_named_by_kind(void **state)
     (void)state;
     struct edges e;
     make_edges(&e, 0.1);
-    scale(edges_link(&e.transports[0], RANKS, 0, 3), 0, 2); // 20 us instead of 10
+    scale(edges_link(&e.transports[0], RANKS, 0, 3), 0, 2); // 20 us instead of 10, both ways
+    scale(edges_link(&e.transports[0], RANKS, 3, 0), 0, 2);
+    scale(edges_link(&e.transports[0], RANKS, 2, 4), 0, 2); // one way only
     scale(edges_link(&e.transports[0], RANKS, 4, 5), SIZES - 1, 3);
     scale(edges_link(&e.transports[0], RANKS, 1, 2), 0, 1.4); // not by that much
     edges_judge(&e);
-    assert_int_equal(count_outliers(&e), 2);
+    assert_int_equal(count_outliers(&e), 3);
     assert_true(fabs(edges_link(&e.transports[0], RANKS, 0, 3)->slow_by - 2) < 0.1);
+    assert_true(fabs(edges_link(&e.transports[0], RANKS, 3, 0)->slow_by - 2) < 0.1);
     assert_true(fabs(edges_link(&e.transports[0], RANKS, 4, 5)->thin_by - 3) < 0.1);
     edges_free(&e);
 }
@@ -293,6 +296,14 @@ static void spreads_are_no_outliers(void **state)
     // Messages take up to four times as long as the median everywhere: twice is within that.
     make_edges(&e, 3);
     scale(edges_link(&e.transports[0], RANKS, 0, 3), 0, 2);
+    edges_judge(&e);
+    assert_int_equal(count_outliers(&e), 0);
+    edges_free(&e);
+    // Edges that differ that much from each other: three times the median is one of them.
+    make_edges(&e, 0.1);
+    for (int i = 0; i < RANKS * RANKS; i++) {
+        scale(&e.transports[0].links[i], 0, 1 + (i * 7 % 10) / 5.0);
+    }
     edges_judge(&e);
     assert_int_equal(count_outliers(&e), 0);
     edges_free(&e);
