@@ -1,6 +1,7 @@
 #include "workers/shard.h"
 
-#define UNIT 32 // dimensions whose weights may share a factor
+#define UNIT       32 // dimensions whose weights may share a factor
+#define SMALL_UNIT 8  // what the kernels of a GPU take at once
 
 /* 0 .. n - 1 in whole units, but for the last one's end. */
 static struct shard_span share(int n, int rank, int size, int unit)
@@ -13,7 +14,8 @@ static struct shard_span share(int n, int rank, int size, int unit)
 /* An MLP's inner dimension: units that factors are not cut in, smaller ones where there are too few. */
 static struct shard_span share_inner(int n, int rank, int size)
 {
-    return share(n, rank, size, n / UNIT >= size ? UNIT : 1);
+    const int unit = n / UNIT >= size ? UNIT : n / SMALL_UNIT >= size ? SMALL_UNIT : 1;
+    return share(n, rank, size, unit);
 }
 
 struct shard_span shard_vocab(const struct arch *a, int rank, int size)

@@ -79,8 +79,21 @@ class Cuda(cli.TestCase):
         self.assertIn("target.backend: auto takes the CPU (no GPU)", result.err)
         self.assertEqual(self.report()["run"]["target"]["backend"], "cpu")
 
-    def test_tensor_parallel_ranks_are_refused(self):
-        self.refused(["run", self.config(target__tensor=2)], "target.tensor", "cuda backend allows 1 only")
+    def test_tensor_parallel_text_is_the_cpus(self):
+        """Ranks of a stage on one GPU, or on one each: greedy and drawn."""
+        model = cli.shared("models/stories260K")
+        ask = ["generate", "--model", model, "--prompt", "Once upon a time", "--max-tokens", "8"]
+        drawn = ask + ["--temperature", "0.8", "--seed", "3"]
+        split = ["--tensor", "2", "--pipeline", "2"]
+        cpu = self.good(*ask, env=NOWHERE)
+        ours = self.good(*ask, *split, env={"GPU_ON_CPU_DEVICES": "2"}, timeout=3 * cli.DEADLINE_S)
+        self.assertEqual(ours.out, cpu.out)
+        cpu = self.good(*drawn, env=NOWHERE)
+        ours = self.good(*drawn, "--tensor", "2", timeout=3 * cli.DEADLINE_S)
+        self.assertEqual(ours.out, cpu.out)
+
+    def test_too_many_tensor_parallel_ranks(self):
+        self.refused(["run", self.config(target__tensor=9)], "target.tensor: 9", "cuda backend allows 1 to 8")
 
     def test_a_gpu_is_lost(self):
         """In the second step: the first stays whole."""

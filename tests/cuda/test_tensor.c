@@ -29,7 +29,7 @@
 enum {
     MOST = 4,
     WORDS = 1 << 16, // bytes that a rank may bring at once
-    SOME_IDS = 12,
+    SOME_IDS = 6,
 };
 
 #define LONGEST_NS (120 * NS_PER_S)
@@ -90,15 +90,6 @@ static void expect_same(const void *mine, size_t n_bytes)
 
 /* --- families --------------------------------------------------------------------------------------- */
 
-static void compute(const struct oracle *o, const struct oracle_way *way, float *out)
-{
-    struct chain c;
-    oracle_chain(&c, o, way);
-    oracle_compute(&c, o, way, out);
-    chain_close(&c);
-    expect_same(out, o->n_logits * sizeof *out);
-}
-
 static void expect_near(const struct oracle *o, const char *name, const float *got, double distance)
 {
     if (distance == 0) {
@@ -110,38 +101,44 @@ static void expect_near(const struct oracle *o, const char *name, const float *g
     }
 }
 
-/* One and two stages; the second time prompts in pieces, with other requests. */
-static void check_model(const char *name, enum arch_dtype kv_dtype, double distance)
+/* The whole prompt, then in pieces with other requests, by as many stages: out (2, n_logits); and ids. */
+static void run_model(const struct oracle *o, int n_stages, enum arch_dtype kv_dtype, bool with_ids,
+                      float *out)
 {
     const struct shard_group group = {.rank = rank, .size = size, .gather = gather};
-    struct oracle o;
     struct chain c;
     struct oracle_way way = {.backend = "cuda",
                              .kv_dtype = kv_dtype,
-                             .n_stages = 1,
+                             .n_stages = n_stages,
                              .n_threads = 1,
                              .group = &group,
                              .chunk = 256};
-    print_message("%s, rank %d of %d\n", name, rank, size);
+    oracle_chain(&c, o, &way);
+    oracle_compute(&c, o, &way, out);
+    way.chunk = 64;
+    way.strangers = way.again = true;
+    oracle_compute(&c, o, &way, out + o->n_logits);
+    if (with_ids) {
+        oracle_expect_ids(&c, o, ORACLE_MAX_IDS);
+    }
+    chain_close(&c);
+    expect_same(out, 2 * o->n_logits * sizeof *out);
+}
+
+static void check_model(const char *name, enum arch_dtype kv_dtype, double distance)
+{
+    struct oracle o;
+    if (rank == 0) {
+        print_message("%s, %d ranks\n", name, size);
+    }
     oracle_open(&o, name);
-    float *one = xcalloc(o.n_logits, sizeof *one), *two = xcalloc(o.n_logits, sizeof *two);
-    for (int i = 0; i < 2; i++) {
-        way.n_stages = 1;
-        compute(&o, &way, one);
-        expect_near(&o, name, one, distance);
-        way.n_stages = 2;
-        compute(&o, &way, two);
-        assert_memory_equal(one, two, o.n_logits * sizeof *one);
-        way.chunk = 16;
-        way.strangers = way.again = true;
-    }
-    if (distance == 0) {
-        o.n_ids = SOME_IDS;
-        way.chunk = 256;
-        oracle_chain(&c, &o, &way);
-        oracle_expect_ids(&c, &o, ORACLE_MAX_IDS);
-        chain_close(&c);
-    }
+    o.n_ids = SOME_IDS;
+    float *one = xcalloc(2 * o.n_logits, sizeof *one), *two = xcalloc(2 * o.n_logits, sizeof *two);
+    run_model(&o, 1, kv_dtype, distance == 0, one);
+    run_model(&o, 2, kv_dtype, false, two);
+    expect_near(&o, name, one, distance);
+    expect_near(&o, name, one + o.n_logits, distance);
+    assert_memory_equal(one, two, 2 * o.n_logits * sizeof *one);
     free(one);
     free(two);
     oracle_close(&o);
