@@ -247,6 +247,18 @@ struct load_job {
     struct err e;
 };
 
+/* Whether the same tensor rank of that stage is on this host. */
+static bool stage_is_here(const struct world *w, int away)
+{
+    const struct layout_worker p = layout_worker(&w->layout, w->rank);
+    const int stage = p.stage + away;
+    if (stage < 0 || stage >= w->layout.pipeline) {
+        return false;
+    }
+    const int rank = layout_rank(&w->layout, p.replica, stage, p.tensor);
+    return strcmp(comm_host(w->comm, rank), comm_host(w->comm, w->rank)) == 0;
+}
+
 static int create_worker(struct world *w, struct placement *p, struct err *e)
 {
     if (placement_plan(p, e)) {
@@ -258,6 +270,8 @@ static int create_worker(struct world *w, struct placement *p, struct err *e)
         .placement = cores_placement_text(p->part.placement),
         .index = p->index,
         .n_neighbours = p->n_neighbours,
+        .prev_is_here = stage_is_here(w, -1),
+        .next_is_here = stage_is_here(w, 1),
     };
     if (worker_create(&w->worker, &w->layout, w->rank, &cores, &w->config.target, &w->arch, e)) {
         return -1;

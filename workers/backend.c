@@ -88,6 +88,16 @@ int backend_take_cache(struct backend *b, uint32_t n_blocks, struct err *e)
     return b->ops->take_cache(b, n_blocks, e);
 }
 
+int backend_hop(struct backend *b, const char *kind, const struct hop_config *cfg, struct hop **out,
+                struct err *e)
+{
+    if (!b->ops->hop) {
+        return err_set(e, ERR_INPUT, "backend %s has no hops of the kind \"%s\"", b->ops->name,
+                       kind);
+    }
+    return b->ops->hop(b, kind, cfg, out, e);
+}
+
 int backend_ceilings(struct backend *b, struct ceilings *best, struct err *e)
 {
     return b->ops->ceilings(b, best, e);

@@ -18,6 +18,8 @@
 #include "workers/shard.h"
 
 struct ceilings;
+struct hop;
+struct hop_config;
 struct kv_tables;
 struct costs;
 struct sampler_jobs;
@@ -66,6 +68,8 @@ struct backend_ops {
     void (*logits)(struct backend *b, float *logits);
     int64_t (*room)(const struct backend *b);
     int (*take_cache)(struct backend *b, uint32_t n_blocks, struct err *e);
+    int (*hop)(struct backend *b, const char *kind, const struct hop_config *cfg, struct hop **out,
+               struct err *e);                   // NULL: it has none
     int64_t (*busy_ns)(const struct backend *b); // NULL: this host's cores compute
     // What measurements ask; NULL of a backend that computes nothing.
     int (*ceilings)(struct backend *b, struct ceilings *best, struct err *e);
@@ -105,6 +109,13 @@ void backend_logits(struct backend *b, float *logits);
  */
 int64_t backend_room(const struct backend *b);
 int backend_take_cache(struct backend *b, uint32_t n_blocks, struct err *e) ERR_CHECKED;
+
+/*
+ * One end of a hop between devices (workers/hop.h): "ipc". From then on backend_submit's `in`, or `out` of one that
+ * sends, is one of its buffers. Before the backend takes its cache. The caller destroys it before the backend.
+ */
+int backend_hop(struct backend *b, const char *kind, const struct hop_config *cfg, struct hop **out,
+                struct err *e) ERR_CHECKED;
 
 /* Whether it computes beside this host's cores, so that one of them may wait for it without sleeping. */
 bool backend_is_beside(const struct backend *b);

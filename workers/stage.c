@@ -6,6 +6,7 @@
 #include "core/mem.h"
 #include "workers/choices.h"
 #include "workers/emit.h"
+#include "workers/hop_mpi.h"
 #include "workers/kv.h"
 #include "workers/patience.h"
 #include "workers/transport.h"
@@ -36,7 +37,7 @@ struct stage {
     // Batch k passes through ring[k % cap]: announced >= arrived >= begun >= finished.
     struct passing *ring; // (cap)
     uint64_t cap, n_announced, n_arrived, n_begun, n_finished;
-    struct span leaving[TRANSPORT_DEPTH]; // spans of hidden states on their way out, oldest first
+    struct span leaving[HOP_DEPTH]; // spans of hidden states on their way out, oldest first
     uint64_t n_leaving, n_left;
 
     uint8_t *wire;          // (batch_max_bytes) encoded batch
@@ -93,6 +94,27 @@ static int create_ring(struct stage *st, struct err *e)
     return 0;
 }
 
+/* The hop from or to a neighbour where there is one and nothing better has been given. */
+static int create_hop(struct stage *st, bool sends, int peer, struct hop **hop, struct err *e)
+{
+    const struct hop_config cfg = {
+        .sends = sends,
+        .rank = st->cfg.rank,
+        .peer = peer,
+        .max_bytes = hidden_bytes(st, st->cfg.limits.max_tokens),
+    };
+    return peer < 0 || *hop ? 0 : hop_mpi_create(hop, &cfg, e);
+}
+
+static int create_transport(struct stage *st, struct err *e)
+{
+    struct hop *in = st->cfg.in, *out = st->cfg.out;
+    const int rc =
+        create_hop(st, false, st->prev, &in, e) || create_hop(st, true, st->next, &out, e) ? -1 : 0;
+    st->transport = transport_create(in, out); // with what there is, when the other failed
+    return rc;
+}
+
 int stage_create(struct stage **out, const struct stage_config *cfg, struct err *e)
 {
     struct stage *st = xcalloc(1, sizeof *st);
@@ -100,12 +122,7 @@ int stage_create(struct stage **out, const struct stage_config *cfg, struct err 
     place_stage(st);
     const struct batch_limits *lim = &st->cfg.limits;
     uint32_t context = (uint32_t)cfg->arch->max_context;
-    struct transport_config wires = {
-        .prev = st->prev,
-        .next = st->next,
-        .max_bytes = hidden_bytes(st, lim->max_tokens),
-    };
-    if (create_ring(st, e) != 0 || transport_create(&st->transport, &wires, e) != 0 ||
+    if (create_ring(st, e) != 0 || create_transport(st, e) != 0 ||
         kv_tables_init(&st->tables, lim->n_slots, (context + BATCH_KV_BLOCK - 1) / BATCH_KV_BLOCK,
                        e) != 0) {
         goto fail;
@@ -381,7 +398,7 @@ static int pass_on(struct stage *st, struct batch *b, struct err *e)
     t->t_send_ns = clock_now_ns();
     struct span leaving = span_of(st, b, SPAN_SEND, t->t_send_ns);
     leaving.n_bytes = (uint32_t)n_bytes;
-    st->leaving[st->n_leaving++ % TRANSPORT_DEPTH] = leaving;
+    st->leaving[st->n_leaving++ % HOP_DEPTH] = leaving;
     size_t n_wire = batch_encode(b, st->wire);
     return comm_post(st->comm, st->next, WORKER_BATCH, st->wire, n_wire, e) != 0 ||
                    transport_send(st->transport, n_bytes, e) != 0
@@ -393,7 +410,7 @@ static int see_off(struct stage *st, struct err *e)
 {
     int gone = transport_sent(st->transport, e);
     if (gone == 1) {
-        struct span *s = &st->leaving[st->n_left++ % TRANSPORT_DEPTH];
+        struct span *s = &st->leaving[st->n_left++ % HOP_DEPTH];
         return spans_add(st->spans, s, clock_now_ns() - s->t_begin_ns, e) != 0 ? -1 : 1;
     }
     return gone;
@@ -481,4 +498,9 @@ int stage_turn(struct stage *st, struct err *e)
 bool stage_is_quiet(const struct stage *st)
 {
     return st->n_announced == st->n_finished && transport_is_quiet(st->transport);
+}
+
+const char *stage_hop_name(const struct stage *st)
+{
+    return transport_name(st->transport);
 }

@@ -24,6 +24,7 @@
 #include "model/layout.h"
 #include "workers/backend.h"
 #include "workers/batch.h"
+#include "workers/hop.h"
 #include "workers/spans.h"
 #include "workers/tp_group.h"
 
@@ -49,7 +50,9 @@ struct stage_config {
     int rank;
     const struct arch *arch; // borrowed, as is `backend`
     struct backend *backend;
-    struct tp_group *tp;        // what the backend's ranks meet through; NULL where it is one rank
+    struct hop *in,
+        *out;            // the backend's own, which the stage takes over; NULL: through host memory
+    struct tp_group *tp; // what the backend's ranks meet through; NULL where it is one rank
     struct batch_limits limits; // whole
 };
 
@@ -83,6 +86,9 @@ int stage_take_message(struct stage *st, const struct comm_msg *m, struct err *e
 /* One turn: 1 when anything moved, 0 when not, -1 on error, or when a batch is not computed or does not come
  * in time. */
 int stage_turn(struct stage *st, struct err *e) ERR_CHECKED;
+
+/* What carries hidden states to the next stage, at the last one from the stage before: "mpi"; "" of a single one. */
+const char *stage_hop_name(const struct stage *st);
 
 /* No batch here, and none leaving. */
 bool stage_is_quiet(const struct stage *st);

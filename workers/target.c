@@ -77,6 +77,11 @@ static const struct opt rows[] = {
      .choices = "least_tokens|round_robin|own_tokens"},
     {ROW("target.idle_class", OPT_BOOL, "true", 0, 0,
          "compute threads run SCHED_IDLE where ranks share cores", idle_class)},
+    {ROW("target.transport", OPT_CHOICE, "auto", 0, 0,
+         "what hidden states take from a stage to the next; auto: between GPUs of one host their memory "
+         "(CUDA IPC), else mpi, which goes through the host's",
+         transport),
+     .choices = "auto|mpi"},
     {ROW("target.telemetry", OPT_CHOICE, "auto", 0, 0,
          "power and clocks of GPUs, at 10 Hz; auto: those that stages compute with, or of an endpoint on "
          "this host; on: those that this job sees, whatever computes",

@@ -25,6 +25,11 @@ enum target_backend {
     TARGET_BACKEND_SIM, // takes the time that costs say (workers/sim/costs.h)
 };
 
+enum target_transport {
+    TARGET_TRANSPORT_AUTO, // what the ranks at both ends have
+    TARGET_TRANSPORT_MPI,
+};
+
 enum target_telemetry {
     TARGET_TELEMETRY_AUTO, // GPUs that are known to be the target's
     TARGET_TELEMETRY_ON,   // those that this job sees
@@ -72,6 +77,7 @@ struct target_config {
     double moe_zipf;        // exponent of ROUTER_ZIPF
     bool idle_class;        // compute threads run SCHED_IDLE where cores are shared
     int telemetry;          // enum target_telemetry
+    int transport;          // enum target_transport
     struct {
         char *hardware; // name in workers/sim/hardware.h
         char *costs;    // file of costs instead, or NULL

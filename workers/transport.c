@@ -5,63 +5,40 @@
 
 #include "core/mem.h"
 
-#define TAG_HIDDEN 1 // of the bulk plane
-
 struct transport {
-    struct transport_config cfg;
-    struct comm *comm;
-    void *in[TRANSPORT_DEPTH], *out[TRANSPORT_DEPTH]; // (max_bytes)
-    struct comm_req in_req[TRANSPORT_DEPTH], out_req[TRANSPORT_DEPTH];
-    uint64_t n_received, n_released; // message k uses buffer k % TRANSPORT_DEPTH
-    uint64_t n_posted, n_sent;
+    struct hop *in, *out;                     // NULL: none
+    uint64_t n_begun, n_received, n_released; // messages in; at most one has begun and is not there
+    uint64_t n_posted, n_sent;                // and out
 };
 
-static int alloc_buffers(void **buf, size_t n_bytes, struct err *e)
-{
-    for (int i = 0; i < TRANSPORT_DEPTH; i++) {
-        buf[i] = mem_aligned(n_bytes);
-        if (buf[i] == NULL) {
-            return err_set(e, ERR_ENV, "no memory for %zu bytes of hidden states", n_bytes);
-        }
-    }
-    return 0;
-}
-
-int transport_create(struct transport **out, const struct transport_config *cfg, struct err *e)
+struct transport *transport_create(struct hop *in, struct hop *out)
 {
     struct transport *t = xcalloc(1, sizeof *t);
-    t->cfg = *cfg;
-    if ((cfg->prev >= 0 && alloc_buffers(t->in, cfg->max_bytes, e) != 0) ||
-        (cfg->next >= 0 && alloc_buffers(t->out, cfg->max_bytes, e) != 0)) {
-        transport_destroy(t);
-        return -1;
-    }
-    *out = t;
-    return 0;
+    t->in = in;
+    t->out = out;
+    return t;
 }
 
-static int post_receive(struct transport *t, uint64_t k, struct err *e)
+static int buffer_of(uint64_t k)
 {
-    uint64_t i = k % TRANSPORT_DEPTH;
-    return comm_irecv(t->comm, t->in[i], t->cfg.max_bytes, t->cfg.prev, TAG_HIDDEN, &t->in_req[i],
-                      e);
+    return (int)(k % HOP_DEPTH);
 }
 
 int transport_start(struct transport *t, struct comm *comm, struct err *e)
 {
-    t->comm = comm;
-    for (uint64_t k = 0; t->cfg.prev >= 0 && k < TRANSPORT_DEPTH; k++) {
-        if (post_receive(t, k, e) != 0) {
-            return -1;
-        }
-    }
-    return 0;
+    return (t->in && t->in->ops->start(t->in, comm, e) != 0) ||
+                   (t->out && t->out->ops->start(t->out, comm, e) != 0)
+               ? -1
+               : 0;
 }
 
 void transport_stop(struct transport *t)
 {
-    for (int i = 0; i < TRANSPORT_DEPTH; i++) {
-        comm_cancel(t->comm, &t->in_req[i]);
+    if (t->in) {
+        t->in->ops->stop(t->in);
+    }
+    if (t->out) {
+        t->out->ops->stop(t->out);
     }
 }
 
@@ -70,58 +47,66 @@ void transport_destroy(struct transport *t)
     if (t == NULL) {
         return;
     }
-    for (int i = 0; i < TRANSPORT_DEPTH; i++) {
-        free(t->in[i]);
-        free(t->out[i]);
-    }
+    hop_destroy(t->in);
+    hop_destroy(t->out);
     free(t);
 }
 
+/* --- in ------------------------------------------------------------------------------------------ */
+
 int transport_recv(struct transport *t, size_t n_bytes, void **buf, struct err *e)
 {
-    if (t->n_received - t->n_released == TRANSPORT_DEPTH) {
+    size_t came = 0;
+    if (t->n_received - t->n_released == HOP_DEPTH) {
         return 0;
     }
-    uint64_t i = t->n_received % TRANSPORT_DEPTH;
-    struct comm_req *req = &t->in_req[i];
-    int got = comm_test(t->comm, req, e);
-    if (got != 1) {
-        return got;
+    const int i = buffer_of(t->n_received);
+    if (t->n_begun == t->n_received) {
+        if (t->in->ops->move(t->in, i, n_bytes, e) != 0) {
+            return -1;
+        }
+        t->n_begun++;
     }
-    if (req->n_bytes != n_bytes) {
+    const int rc = t->in->ops->done(t->in, i, &came, e);
+    if (rc != 1) {
+        return rc;
+    }
+    if (came != n_bytes) {
         return err_set(e, ERR_ENV, "rank %d sent %zu bytes of hidden states, its batch has %zu",
-                       t->cfg.prev, req->n_bytes, n_bytes);
+                       t->in->cfg.peer, came, n_bytes);
     }
     t->n_received++;
-    *buf = t->in[i];
+    *buf = t->in->buffers[i];
     return 1;
 }
 
 int transport_release(struct transport *t, struct err *e)
 {
     CHECK(t->n_released < t->n_received);
-    return post_receive(t, t->n_released++, e);
+    const int i = buffer_of(t->n_released++);
+    return t->in->ops->release ? t->in->ops->release(t->in, i, e) : 0;
 }
+
+/* --- out ----------------------------------------------------------------------------------------- */
 
 void *transport_send_buffer(struct transport *t)
 {
-    return t->n_posted - t->n_sent == TRANSPORT_DEPTH ? NULL
-                                                      : t->out[t->n_posted % TRANSPORT_DEPTH];
+    return t->n_posted - t->n_sent == HOP_DEPTH ? NULL : t->out->buffers[buffer_of(t->n_posted)];
 }
 
 int transport_send(struct transport *t, size_t n_bytes, struct err *e)
 {
-    CHECK(n_bytes <= t->cfg.max_bytes && t->n_posted - t->n_sent < TRANSPORT_DEPTH);
-    uint64_t i = t->n_posted++ % TRANSPORT_DEPTH;
-    return comm_isend(t->comm, t->out[i], n_bytes, t->cfg.next, TAG_HIDDEN, &t->out_req[i], e);
+    CHECK(n_bytes <= t->out->cfg.max_bytes && t->n_posted - t->n_sent < HOP_DEPTH);
+    return t->out->ops->move(t->out, buffer_of(t->n_posted++), n_bytes, e);
 }
 
 int transport_sent(struct transport *t, struct err *e)
 {
+    size_t n_bytes;
     if (t->n_sent == t->n_posted) {
         return 0;
     }
-    int done = comm_test(t->comm, &t->out_req[t->n_sent % TRANSPORT_DEPTH], e);
+    int done = t->out->ops->done(t->out, buffer_of(t->n_sent), &n_bytes, e);
     t->n_sent += done == 1;
     return done;
 }
@@ -129,4 +114,12 @@ int transport_sent(struct transport *t, struct err *e)
 bool transport_is_quiet(const struct transport *t)
 {
     return t->n_sent == t->n_posted;
+}
+
+/* --- about --------------------------------------------------------------------------------------- */
+
+const char *transport_name(const struct transport *t)
+{
+    const struct hop *h = t->out ? t->out : t->in;
+    return h ? h->ops->name : "";
 }

@@ -1,8 +1,8 @@
 /*
- * Hidden states from a stage to the next, through host memory and comm's bulk plane: the transport
- * that works everywhere. Messages arrive in the order in which they were sent; the batch they belong
+ * Hidden states from a stage to the next: the order of messages over the hops to and from a rank's
+ * neighbours (workers/hop.h). Messages arrive in the order in which they were sent; the batch they belong
  * to travels ahead on the message plane. Two buffers each way: the next message is received while this one
- * is computed on, and written while the last one is still leaving. Buffers belong to the transport,
+ * is computed on, and written while the last one is still leaving. Buffers belong to the hops,
  * on loan to the stage between recv and release, send_buffer and send. Main thread of the rank.
  */
 #pragma once
@@ -12,22 +12,12 @@
 
 #include "core/comm.h"
 #include "core/err.h"
-
-enum {
-    TRANSPORT_DEPTH = 2,
-};
+#include "workers/hop.h"
 
 struct transport;
 
-struct transport_config {
-    int prev, next;   // ranks; -1: none
-    size_t max_bytes; // of a message
-};
-
-/* Buffers. */
-int transport_create(struct transport **out, const struct transport_config *cfg,
-                     struct err *e) ERR_CHECKED;
-/* Start receiving. */
+/* Takes the hops over; NULL: there is no stage before, or behind. */
+struct transport *transport_create(struct hop *in, struct hop *out);
 int transport_start(struct transport *t, struct comm *comm, struct err *e) ERR_CHECKED;
 /* Give up what is still to be received; the comm is not touched afterwards. */
 void transport_stop(struct transport *t);
@@ -35,7 +25,7 @@ void transport_destroy(struct transport *t);
 
 /*
  * 1 and the next message when it is there: exactly n_bytes, else an error that names the sender.
- * 0 while it is not, or while TRANSPORT_DEPTH messages are on loan.
+ * 0 while it is not, or while all buffers are on loan. Asked for early, it is on its way into its buffer.
  */
 int transport_recv(struct transport *t, size_t n_bytes, void **buf, struct err *e) ERR_CHECKED;
 /* The oldest message on loan has been read. */
@@ -48,3 +38,6 @@ int transport_send(struct transport *t, size_t n_bytes, struct err *e) ERR_CHECK
 int transport_sent(struct transport *t, struct err *e) ERR_CHECKED;
 /* Nothing is leaving. */
 bool transport_is_quiet(const struct transport *t);
+
+/* What the hop to the next stage is called, or that from the stage before: "mpi"; "" where there is neither. */
+const char *transport_name(const struct transport *t);

@@ -39,6 +39,7 @@ struct worker {
     struct arch arch;
     struct tp_group *tp; // NULL where a stage is one rank
     struct backend *backend;
+    struct hop *in, *out; // the backend's own, until the stage has them
     struct stage *stage;
     struct sched *sched;       // leader only
     struct load_teller teller; // same
@@ -173,9 +174,37 @@ static int create_backend(struct worker *w, const struct target_config *t,
     return backend_create(&w->backend, &cfg, e);
 }
 
+static int create_hop(struct worker *w, const struct target_config *t, bool sends, struct hop **out,
+                      struct err *e)
+{
+    const int stage = w->place.stage + (sends ? 1 : -1);
+    const struct hop_config cfg = {
+        .sends = sends,
+        .rank = w->rank,
+        .peer = layout_rank(&w->layout, w->place.replica, stage, w->place.tensor),
+        .max_bytes = arch_carried_bytes(&w->arch, limits_of(t, &w->arch).max_tokens),
+    };
+    return backend_hop(w->backend, "ipc", &cfg, out, e);
+}
+
+/* GPUs of one host hand hidden states on among themselves. Both ends find the same. */
+static int create_hops(struct worker *w, const struct target_config *t,
+                       const struct worker_cores *cores, struct err *e)
+{
+    if (target_backend(t) != TARGET_BACKEND_CUDA || t->transport == TARGET_TRANSPORT_MPI) {
+        return 0;
+    }
+    return (cores->prev_is_here && create_hop(w, t, false, &w->in, e)) ||
+                   (cores->next_is_here && create_hop(w, t, true, &w->out, e))
+               ? -1
+               : 0;
+}
+
 static int create_stage(struct worker *w, const struct target_config *t, struct err *e)
 {
     struct stage_config cfg = {
+        .in = w->in,
+        .out = w->out,
         .layout = &w->layout,
         .rank = w->rank,
         .arch = &w->arch,
@@ -184,6 +213,7 @@ static int create_stage(struct worker *w, const struct target_config *t, struct 
         .limits = limits_of(t, &w->arch),
     };
     cfg.limits.n_load_ranks = (uint32_t)w->layout.load_ranks;
+    w->in = w->out = NULL; // they are the stage's, whatever comes of it
     return stage_create(&w->stage, &cfg, e);
 }
 
@@ -216,6 +246,7 @@ int worker_create(struct worker **out, const struct layout *layout, int rank,
         load_teller_init(&w->teller, layout, w->place.replica);
     }
     if (create_group(w, t, e) != 0 || create_backend(w, t, cores, e) != 0 ||
+        create_hops(w, t, cores, e) != 0 ||
         (backend_room(w->backend) < 0 && create_rest(w, t, e) != 0)) {
         worker_destroy(w);
         return -1;
@@ -245,6 +276,8 @@ void worker_destroy(struct worker *w)
     sched_destroy(w->sched);
     load_teller_free(&w->teller);
     stage_destroy(w->stage);
+    hop_destroy(w->in);
+    hop_destroy(w->out);
     if (w->backend != NULL) {
         backend_destroy(w->backend);
     }
@@ -265,11 +298,15 @@ void worker_about(const struct worker *w, struct engine *out)
              out->n_threads == 0 ? "none"
              : refused           ? "not permitted"
                                  : w->placement);
-    const bool has_next = w->place.stage + 1 < w->layout.pipeline, has_peers = w->layout.tensor > 1;
-    snprintf(out->to_next, sizeof out->to_next, "%s", has_next ? "mpi" : "");
-    snprintf(out->in_group, sizeof out->in_group, "%s", has_peers ? "mpi" : "");
-    const bool alone = w->layout.pipeline == 1 && w->layout.tensor == 1;
-    snprintf(out->transport, sizeof out->transport, "%s", alone ? "none" : "mpi");
+    const bool has_peers = w->layout.tensor > 1, on_gpus = strcmp(out->backend, "cuda") == 0;
+    const bool has_next = w->place.stage + 1 < w->layout.pipeline;
+    snprintf(out->to_next, sizeof out->to_next, "%s", has_next ? stage_hop_name(w->stage) : "");
+    snprintf(out->in_group, sizeof out->in_group, "%s", !has_peers ? "" : on_gpus ? "ipc" : "mpi");
+    const bool alone = w->layout.pipeline == 1 && !has_peers;
+    snprintf(out->transport, sizeof out->transport, "%s",
+             alone                    ? "none"
+             : w->layout.pipeline > 1 ? stage_hop_name(w->stage)
+                                      : out->in_group);
 }
 
 void worker_set_deadline(struct worker *w, int64_t batch_ns)

@@ -32,6 +32,13 @@ class Cuda(cli.TestCase):
             texts = {k: [v.decode().rstrip("\0") for v in table[k][()]] for k in ("backend", "device", "pci")}
             return texts, table["kv_blocks"][()].tolist()
 
+    def hops(self):
+        """What carries hidden states from each worker to the next."""
+        with h5py.File(self.file, "r") as f:
+            edges = f["meta/edges"]
+            return [name.decode().rstrip("\0") for name, kind in zip(edges["transport"][()], edges["kind"][()])
+                    if kind == 0]
+
     def test_text_is_the_cpus(self):
         model = cli.shared("models/stories260K")
         ask = ["generate", "--model", model, "--prompt", "Once upon a time", "--max-tokens", "12", "--pipeline", "2"]
@@ -53,10 +60,13 @@ class Cuda(cli.TestCase):
         self.assertEqual(texts["backend"], ["cuda"] * 4)
         self.assertEqual(blocks, [4 * 2048 // 16] * 4)  # a context for each request that runs
         self.assertEqual(texts["pci"], ["0000:00:00"] * 2 + ["0000:01:00"] * 2)
+        self.assertEqual(self.hops(), ["ipc"] * 2)
 
     def test_memory_decides_the_pool(self):
-        self.good("run", self.config(target__memory_fraction=0.6, target__max_running=64, load__step="2s"),
+        self.good("run", self.config(target__memory_fraction=0.6, target__max_running=64, load__step="2s",
+                                     target__transport="mpi"),
                   "--quiet", env={"GPU_ON_CPU_BYTES": str(1290 << 20)}, timeout=2 * cli.DEADLINE_S)
+        self.assertEqual(self.hops(), ["mpi"])
         _, blocks = self.engines()
         self.assertEqual(blocks[0], blocks[1])  # of the stage that has less room
         self.assertTrue(2048 // 16 <= blocks[0] < 64 * 2048 // 16, blocks)

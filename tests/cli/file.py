@@ -49,6 +49,25 @@ class Kernels(cli.TestCase):
                             "target.kernels", "avx2", "sim")
 
 
+class Hops(cli.TestCase):
+    """What goes from stage to stage is hidden states, once, in the model's own type."""
+
+    def test_bytes(self):
+        import h5py
+
+        hidden, send = 128, 4
+        for model, each in (("preset:tiny-qwen2", 2), ("preset:tiny", 4)):
+            self.good("run", cli.small_run(self.folder, target__model=model, target__pipeline=3, load__step="500ms"),
+                      "--force", "--quiet")
+            with h5py.File(self.folder / "run.h5", "r") as f:
+                spans = {k: v[()] for k, v in f["steps/0000/workers"].items()}
+            for stage in (1, 2):  # the last one sends ids
+                mine = (spans["rank"] == stage) & (spans["op"] == send)
+                self.assertGreater(mine.sum(), 0)
+                self.assertEqual((spans["n_bytes"][mine] / spans["n_tokens"][mine]).tolist(),
+                                 [hidden * each] * int(mine.sum()))
+
+
 class OneRun(cli.TestCase):
     """What can be asked of one finished run, made once."""
 

@@ -5,7 +5,11 @@ extern "C" {
 #include "workers/cuda/edge_ipc.h"
 }
 
-enum { DEPTH = 3, MOST = 300001, MESSAGES = 60 };
+enum {
+    DEPTH = 3,
+    MOST = 300001,
+    MESSAGES = 60
+};
 
 /* What the message plane says: how many were sent, how many slots are free again. */
 static void tell_done(const several &s, int64_t n)
@@ -28,17 +32,17 @@ static size_t length_of(const several &s, int i)
     return i == 0 ? (size_t)MOST : i == 1 ? 1 : 1 + std::mt19937_64(s.seed + (uint64_t)i)() % MOST;
 }
 
-/* One buffer for all messages: what is queued behind a copy writes it again. */
+/* A buffer per slot: it is written again when its copy is done. */
 static void send_all(several &s, const struct edge_ipc_room &room)
 {
     struct err e = {};
     struct edge_ipc *edge = nullptr;
-    void *hidden, *host[DEPTH];
+    void *hidden[DEPTH], *host[DEPTH];
     int n_told = 0;
     expect_ok(s, edge_ipc_open(&edge, s.gpu, &room, &e), e);
-    expect_ok(s, gpu_take(s.gpu, MOST, "a test", &hidden, &e), e);
-    for (auto &h : host) {
-        expect_ok(s, gpu_take_host(s.gpu, MOST, "a test", &h, &e), e);
+    for (int i = 0; i < DEPTH; i++) {
+        expect_ok(s, gpu_take(s.gpu, MOST, "a test", &hidden[i], &e), e);
+        expect_ok(s, gpu_take_host(s.gpu, MOST, "a test", &host[i], &e), e);
     }
     for (int i = 0; i < MESSAGES; i++) {
         const size_t n = length_of(s, i);
@@ -51,9 +55,9 @@ static void send_all(several &s, const struct edge_ipc_room &room)
         await_done(s, 1, i - DEPTH + 1); // it has been read
         const auto bytes = several_bytes(s, n, (uint64_t)i);
         memcpy(host[i % DEPTH], bytes.data(), n);
-        expect_ok(s, gpu_copy_in(s.gpu, hidden, host[i % DEPTH], n, &e), e);
-        expect_ok(s, edge_ipc_copy(edge, i % DEPTH, hidden, n, &e), e);
-        expect_ok(s, gpu_clear(s.gpu, hidden, n, &e), e);
+        expect_ok(s, gpu_copy_in(s.gpu, hidden[i % DEPTH], host[i % DEPTH], n, &e), e);
+        several_wait(s);
+        expect_ok(s, edge_ipc_copy(edge, i % DEPTH, hidden[i % DEPTH], n, &e), e);
         for (int done = 1; done == 1 && n_told <= i;) {
             done = edge_ipc_poll(edge, n_told % DEPTH, &e);
             expect_ok(s, done < 0, e);
@@ -76,7 +80,8 @@ static void receive_all(several &s, const struct edge_ipc_room &room, char *slot
     for (int i = 0; i < MESSAGES; i++) {
         const size_t n = length_of(s, i);
         await_done(s, 0, i + 1);
-        expect_ok(s, gpu_copy_out(s.gpu, host, slots + (int64_t)(i % DEPTH) * room.slot_bytes, n, &e), e);
+        expect_ok(
+            s, gpu_copy_out(s.gpu, host, slots + (int64_t)(i % DEPTH) * room.slot_bytes, n, &e), e);
         several_wait(s);
         expect(s, memcmp(host, several_bytes(s, n, (uint64_t)i).data(), n) == 0);
         tell_done(s, i + 1);
@@ -137,7 +142,8 @@ static void gpus_of_their_own(void **state)
 
 static bool says(const struct err &e, const char *what)
 {
-    const bool yes = strstr(e.msg, what) != nullptr && strchr(e.msg, '\n') == nullptr && e.code == ERR_ENV;
+    const bool yes =
+        strstr(e.msg, what) != nullptr && strchr(e.msg, '\n') == nullptr && e.code == ERR_ENV;
     if (!yes) {
         fprintf(stderr, "said: %s\n", e.msg);
     }
@@ -155,7 +161,8 @@ static void calls_that_fail(void **state)
         void *slots = nullptr, *hidden;
         if (s.index == 1) {
             gpu_on_cpu_fail("cudaMalloc", 0, cudaErrorMemoryAllocation);
-            expect(s, edge_ipc_take(s.gpu, DEPTH, MOST, &slots, &room, &e) == -1 && says(e, "for hidden states"));
+            expect(s, edge_ipc_take(s.gpu, DEPTH, MOST, &slots, &room, &e) == -1 &&
+                          says(e, "for hidden states"));
             expect_ok(s, edge_ipc_take(s.gpu, DEPTH, MOST, &slots, &room, &e), e);
             several_tell(s, room);
             several_meet(s);
@@ -166,17 +173,24 @@ static void calls_that_fail(void **state)
         room = several_told<struct edge_ipc_room>(s, 1);
         expect_ok(s, gpu_take(s.gpu, 64, "a test", &hidden, &e), e);
         for (int skip : {0, 1}) {
-            gpu_on_cpu_fail(skip ? "cudaEventCreateWithFlags" : "cudaIpcOpenMemHandle", skip, cudaErrorInvalidValue);
+            gpu_on_cpu_fail(skip ? "cudaEventCreateWithFlags" : "cudaIpcOpenMemHandle", skip,
+                            cudaErrorInvalidValue);
             expect(s, edge_ipc_open(&edge, s.gpu, &room, &e) == -1 && edge == nullptr);
-            expect(s, says(e, "rank 10, GPU 0 (GPU on CPU): cuda") && says(e, "rank 11") && gpu_on_cpu_opened() == 0);
+            expect(s, says(e, "rank 10, GPU 0 (GPU on CPU): cuda") && says(e, "rank 11") &&
+                          gpu_on_cpu_opened() == 0);
         }
         expect_ok(s, edge_ipc_open(&edge, s.gpu, &room, &e), e);
         gpu_on_cpu_fail("cudaMemcpyAsync", 0, cudaErrorInvalidValue);
         expect(s, edge_ipc_copy(edge, 0, hidden, 64, &e) == -1);
-        expect(s, says(e, "rank 10, GPU 0 (GPU on CPU): cudaMemcpyAsync of 64 bytes for hidden states to rank 11, on "
-                          "its GPU 0: some error"));
+        expect(
+            s,
+            says(
+                e,
+                "rank 10, GPU 0 (GPU on CPU): cudaMemcpyAsync of 64 bytes for hidden states to rank 11, on "
+                "its GPU 0: some error"));
         gpu_on_cpu_fail("cudaEventRecord", 0, cudaErrorInvalidValue);
-        expect(s, edge_ipc_copy(edge, 0, hidden, 64, &e) == -1 && says(e, "cudaEventRecord of 64 bytes"));
+        expect(s, edge_ipc_copy(edge, 0, hidden, 64, &e) == -1 &&
+                      says(e, "cudaEventRecord of 64 bytes"));
         expect_ok(s, edge_ipc_copy(edge, 0, hidden, 64, &e), e);
         gpu_on_cpu_fail("cudaEventQuery", 0, cudaErrorLaunchFailure);
         expect(s, edge_ipc_poll(edge, 0, &e) == -1 && says(e, "waiting for a copy of "));

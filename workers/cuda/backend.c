@@ -12,6 +12,7 @@
 #include "workers/cuda/forward.h"
 #include "workers/cuda/gemm.h"
 #include "workers/cuda/gpu_ceilings.h"
+#include "workers/cuda/hop_ipc.h"
 
 #define BATCH_DEADLINE_NS (100 * NS_PER_S)
 
@@ -32,7 +33,8 @@ struct cuda {
     struct moe_routing routing;
     uint32_t n_blocks;
     double memory_fraction;
-    float *logits; // (rows, vocab) or NULL; the caller's
+    bool in_on_device, out_on_device; // hidden states, once hops are there
+    float *logits;                    // (rows, vocab) or NULL; the caller's
     // of the batch at hand; written by the thread, read after pool_poll
     struct forward_io io;
     int64_t t_begin_ns, t_end_ns;
@@ -106,6 +108,18 @@ static int take_cache(struct backend *base, uint32_t n_blocks, struct err *e)
     return gpu_use(b->gpu, e) || forward_take_cache(b->forward, n_blocks, e) ? -1 : 0;
 }
 
+static int make_hop(struct backend *base, const char *kind, const struct hop_config *cfg,
+                    struct hop **out, struct err *e)
+{
+    struct cuda *b = cuda_of(base);
+    CHECK(strcmp(kind, "ipc") == 0);
+    if (gpu_use(b->gpu, e) || hop_ipc_create(out, b->gpu, cfg, e)) {
+        return -1;
+    }
+    *(cfg->sends ? &b->out_on_device : &b->in_on_device) = true;
+    return 0;
+}
+
 /* A GPU for each worker, or neighbours together where there are fewer. */
 static int device_of(const struct backend_config *cfg)
 {
@@ -164,6 +178,8 @@ static void submit(struct backend *base, const struct batch *batch, const struct
         .tables = tables,
         .in = in,
         .out = out,
+        .in_on_device = b->in_on_device,
+        .out_on_device = b->out_on_device,
         .ids = ids,
         .jobs = jobs,
         .logits = b->logits,
@@ -283,6 +299,7 @@ const struct backend_ops backend_cuda = {
     .logits = logits,
     .room = room,
     .take_cache = take_cache,
+    .hop = make_hop,
     .ceilings = ceilings,
     .peak = peak,
     .keeps = keeps,

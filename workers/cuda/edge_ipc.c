@@ -13,6 +13,7 @@ struct edge_ipc {
     struct gpu *gpu;
     struct edge_ipc_room room;
     char *slots;
+    cudaStream_t stream; // beside what computes
     cudaEvent_t *copied; // (depth)
 };
 
@@ -52,6 +53,12 @@ int edge_ipc_open(struct edge_ipc **out, struct gpu *g, const struct edge_ipc_ro
         return -1;
     }
     edge->slots = slots;
+    const cudaError_t made = cudaStreamCreateWithFlags(&edge->stream, cudaStreamNonBlocking);
+    if (made != cudaSuccess) {
+        failed(edge, "cudaStreamCreate for copies", (size_t)room->slot_bytes, made, e);
+        edge_ipc_close(edge);
+        return -1;
+    }
     for (int i = 0; i < room->depth; i++) {
         const cudaError_t code = cudaEventCreateWithFlags(&edge->copied[i], cudaEventDisableTiming);
         if (code != cudaSuccess) {
@@ -73,6 +80,9 @@ void edge_ipc_close(struct edge_ipc *edge)
     for (int i = 0; i < edge->room.depth && edge->copied[i]; i++) {
         cudaEventDestroy(edge->copied[i]);
     }
+    if (edge->stream) {
+        cudaStreamDestroy(edge->stream);
+    }
     free(edge->copied);
     free(edge);
 }
@@ -81,16 +91,15 @@ int edge_ipc_copy(struct edge_ipc *edge, int slot, const void *device, size_t n_
                   struct err *e)
 {
     CHECK(slot >= 0 && slot < edge->room.depth && (int64_t)n_bytes <= edge->room.slot_bytes);
-    cudaStream_t stream = gpu_stream(edge->gpu);
     char *to = edge->slots + slot * edge->room.slot_bytes;
     if (gpu_use(edge->gpu, e) != 0) {
         return -1;
     }
-    cudaError_t code = cudaMemcpyAsync(to, device, n_bytes, cudaMemcpyDefault, stream);
+    cudaError_t code = cudaMemcpyAsync(to, device, n_bytes, cudaMemcpyDefault, edge->stream);
     if (code != cudaSuccess) {
         return failed(edge, "cudaMemcpyAsync", n_bytes, code, e);
     }
-    code = cudaEventRecord(edge->copied[slot], stream);
+    code = cudaEventRecord(edge->copied[slot], edge->stream);
     return code == cudaSuccess ? 0 : failed(edge, "cudaEventRecord", n_bytes, code, e);
 }
 

@@ -5,8 +5,8 @@
  * that message reads what was copied. When that reading is done the receiver says that the slot is free again. Both
  * messages are the caller's, and so is whose slot it is: which of them hold what is known from those alone.
  *
- * Copies are queued in order with what computes, so what they read may be written again by what is queued
- * after them. The sender closes before the receiver gives back (gpu_ipc.h).
+ * Copies have a stream of their own, beside what computes: what they read is there by then, and stays until they are
+ * done. The sender closes before the receiver gives back (gpu_ipc.h).
  */
 #pragma once
 
@@ -39,7 +39,7 @@ int edge_ipc_open(struct edge_ipc **out, struct gpu *g, const struct edge_ipc_ro
 /* When no copy is under way. NULL is allowed. */
 void edge_ipc_close(struct edge_ipc *edge);
 
-/* Queue a copy of n_bytes of this GPU's memory into a slot, whose last one is done. */
+/* Begin to copy n_bytes of this GPU's memory into a slot, whose last copy is done. */
 int edge_ipc_copy(struct edge_ipc *edge, int slot, const void *device, size_t n_bytes,
                   struct err *e) ERR_CHECKED;
 /* 1: what was last copied into the slot is there; 0: not yet; -1: it failed. */

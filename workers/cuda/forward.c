@@ -158,10 +158,22 @@ static uint32_t rows_of_graph(const struct forward *f)
     return b->n_tokens == b->n_rows ? forward_graphs_rows(f, b->n_rows) : 0;
 }
 
-/* Where hidden states are as they travel. */
+/* Where hidden states are as they travel, when they come from the host, or go there. */
 static void *carried(struct forward *f)
 {
     return f->room.carried ? (void *)f->room.carried : (void *)f->room.x;
+}
+
+/* Where they are on the device as they came. */
+static int arrive(struct forward *f, size_t n_bytes, const void **at, struct err *e)
+{
+    *at = f->io->in;
+    if (f->io->in_on_device) {
+        return 0;
+    }
+    memcpy(f->staged.hidden, f->io->in, n_bytes);
+    *at = carried(f);
+    return gpu_copy_in(f->gpu, carried(f), f->staged.hidden, n_bytes, e);
 }
 
 /* Hidden states of the stage before; zeros for rows that fill up. */
@@ -169,38 +181,42 @@ static int hidden_in(struct forward *f, struct err *e)
 {
     const size_t hidden = (size_t)f->arch->hidden, n = f->io->batch->n_tokens;
     const size_t bytes = arch_carried_bytes(f->arch, n);
+    const void *at;
     if (f->cfg.part.has_embed) {
         return 0;
     }
-    memcpy(f->staged.hidden, f->io->in, bytes);
-    if (gpu_copy_in(f->gpu, carried(f), f->staged.hidden, bytes, e)) {
+    if (arrive(f, bytes, &at, e)) {
         return -1;
     }
     if (f->room.carried) {
-        const struct narrow_back v = {
-            .n = (int64_t)(n * hidden), .x = f->room.carried, .out = f->room.x};
+        const struct narrow_back v = {.n = (int64_t)(n * hidden), .x = at, .out = f->room.x};
         narrow_back_queue(&v, gpu_stream(f->gpu));
         forward_ops_check(f, "hidden states from bfloat16");
+    } else if (at != f->room.x && gpu_copy_on(f->gpu, f->room.x, at, bytes, e)) {
+        return -1;
     }
     float *fill = f->room.x + n * hidden;
     return gpu_clear(f->gpu, fill, ((size_t)f->n - n) * hidden * sizeof *fill, e) || f->failed ? -1
                                                                                                : 0;
 }
 
-/* Hidden states to where the host can have them. */
+/* Hidden states to where the next stage, or the host, can have them. */
 static int hidden_out(struct forward *f, struct err *e)
 {
-    const size_t n = f->io->batch->n_tokens;
+    const size_t n = f->io->batch->n_tokens, bytes = arch_carried_bytes(f->arch, n);
+    void *to = f->io->out_on_device ? f->io->out : carried(f);
     if (f->room.carried) {
         const struct narrow_values v = {
-            .n = (int64_t)(n * (size_t)f->arch->hidden), .x = f->room.x, .out = f->room.carried};
+            .n = (int64_t)(n * (size_t)f->arch->hidden), .x = f->room.x, .out = to};
         narrow_queue(&v, gpu_stream(f->gpu));
         forward_ops_check(f, "hidden states to bfloat16");
+    } else if (to != f->room.x && gpu_copy_on(f->gpu, to, f->room.x, bytes, e)) {
+        return -1;
     }
-    return f->failed || gpu_copy_out(f->gpu, f->staged.hidden, carried(f),
-                                     arch_carried_bytes(f->arch, n), e)
-               ? -1
-               : 0;
+    if (f->failed) {
+        return -1;
+    }
+    return f->io->out_on_device ? 0 : gpu_copy_out(f->gpu, f->staged.hidden, to, bytes, e);
 }
 
 static int queue_layers(struct forward *f, struct err *e)
@@ -244,7 +260,7 @@ int forward_run(struct forward *f, const struct forward_io *io, int64_t deadline
     }
     if (f->cfg.part.has_head) {
         forward_head_finish(f);
-    } else {
+    } else if (!io->out_on_device) {
         memcpy(io->out, f->staged.hidden, arch_carried_bytes(f->arch, b->n_tokens));
     }
     return 0;

@@ -43,12 +43,13 @@ struct forward_config {
 /* As backend_submit. */
 struct forward_io {
     const struct batch *batch;
-    const struct kv_tables *tables;  // of n_slots, slot_blocks
-    const void *in;                  // (n_tokens, hidden) unless has_embed
-    void *out;                       // (n_tokens, hidden) unless has_head
-    int32_t *ids;                    // (n_rows) when has_head
-    const struct sampler_jobs *jobs; // or NULL
-    float *logits;                   // (rows with BATCH_SAMPLE in order, vocab) or NULL
+    const struct kv_tables *tables;   // of n_slots, slot_blocks
+    const void *in;                   // (n_tokens, hidden) unless has_embed
+    void *out;                        // (n_tokens, hidden) unless has_head
+    bool in_on_device, out_on_device; // else the host's memory
+    int32_t *ids;                     // (n_rows) when has_head
+    const struct sampler_jobs *jobs;  // or NULL
+    float *logits;                    // (rows with BATCH_SAMPLE in order, vocab) or NULL
 };
 
 /* Everything but the cache. `cfg`'s pointers stay valid. ERR_INPUT: dimensions that kernels do not take. */

@@ -377,6 +377,11 @@ int gpu_copy_out(struct gpu *g, void *host, const void *device, size_t n_bytes, 
     return copy(g, host, device, n_bytes, cudaMemcpyDeviceToHost, e);
 }
 
+int gpu_copy_on(struct gpu *g, void *to, const void *from, size_t n_bytes, struct err *e)
+{
+    return copy(g, to, from, n_bytes, cudaMemcpyDeviceToDevice, e);
+}
+
 int gpu_clear(struct gpu *g, void *device, size_t n_bytes, struct err *e)
 {
     if (n_bytes == 0) {

@@ -76,6 +76,8 @@ int gpu_copy_in(struct gpu *g, void *device, const void *host, size_t n_bytes,
                 struct err *e) ERR_CHECKED;
 int gpu_copy_out(struct gpu *g, void *host, const void *device, size_t n_bytes,
                  struct err *e) ERR_CHECKED;
+int gpu_copy_on(struct gpu *g, void *to, const void *from, size_t n_bytes,
+                struct err *e) ERR_CHECKED; // from its memory to its memory
 int gpu_clear(struct gpu *g, void *device, size_t n_bytes, struct err *e) ERR_CHECKED;
 
 /* Put rank and device before an error that someone else has set; -1. */
