@@ -16,7 +16,7 @@ class Cuda(cli.TestCase):
     def config(self, **keys):
         return cli.small_run(self.folder, **dict(
             dict(target__backend="cuda", target__max_running=4, target__max_batch_tokens=32, load__input_tokens=8,
-                 load__output_tokens=3, load__rates=[2.0], load__step="3s", load__drain="20s",
+                 load__output_tokens=3, load__rates=[2.0], load__step="3s", load__drain="60s",
                  load__arrival="constant"), **keys))
 
     @property
