@@ -247,16 +247,22 @@ struct load_job {
     struct err e;
 };
 
-/* Whether the same tensor rank of that stage is on this host. */
-static bool stage_is_here(const struct world *w, int away)
+/* What hidden states take to or from the same tensor rank of a stage beside; both ends find the same. NULL: mpi. */
+static const char *hop_kind(const struct world *w, int away)
 {
+    const struct target_config *t = &w->config.target;
     const struct layout_worker p = layout_worker(&w->layout, w->rank);
     const int stage = p.stage + away;
-    if (stage < 0 || stage >= w->layout.pipeline) {
-        return false;
+    if (stage < 0 || stage >= w->layout.pipeline || target_backend(t) != TARGET_BACKEND_CUDA ||
+        t->transport == TARGET_TRANSPORT_MPI) {
+        return NULL;
+    }
+    if (t->transport != TARGET_TRANSPORT_AUTO) {
+        return t->transport == TARGET_TRANSPORT_IPC ? "ipc" : "nccl";
     }
     const int rank = layout_rank(&w->layout, p.replica, stage, p.tensor);
-    return strcmp(comm_host(w->comm, rank), comm_host(w->comm, w->rank)) == 0;
+    const bool is_here = strcmp(comm_host(w->comm, rank), comm_host(w->comm, w->rank)) == 0;
+    return is_here ? "ipc" : t->chosen.has_nccl ? "nccl" : NULL;
 }
 
 static int create_worker(struct world *w, struct placement *p, struct err *e)
@@ -270,8 +276,8 @@ static int create_worker(struct world *w, struct placement *p, struct err *e)
         .placement = cores_placement_text(p->part.placement),
         .index = p->index,
         .n_neighbours = p->n_neighbours,
-        .prev_is_here = stage_is_here(w, -1),
-        .next_is_here = stage_is_here(w, 1),
+        .hop_in = hop_kind(w, -1),
+        .hop_out = hop_kind(w, 1),
     };
     if (worker_create(&w->worker, &w->layout, w->rank, &cores, &w->config.target, &w->arch, e)) {
         return -1;
@@ -349,6 +355,49 @@ static int choose_backend(struct world *w, struct err *e)
     return rc;
 }
 
+static void nccl_job_run(void *arg)
+{
+    *(int32_t *)arg = backend_has_nccl();
+}
+
+static bool is_one_host(const struct world *w)
+{
+    int r = w->layout.load_ranks + 1;
+    while (r < comm_size(w->comm) &&
+           strcmp(comm_host(w->comm, r), comm_host(w->comm, w->layout.load_ranks)) == 0) {
+        r++;
+    }
+    return r == comm_size(w->comm);
+}
+
+/* Whether hops between hosts, if there are any, can take NCCL: all workers have it. Collective. */
+static int look_for_nccl(struct world *w, struct err *e)
+{
+    struct target_config *t = &w->config.target;
+    const bool forced =
+        t->transport == TARGET_TRANSPORT_IPC || t->transport == TARGET_TRANSPORT_NCCL;
+    if (t->kind != TARGET_STAGES || target_backend(t) != TARGET_BACKEND_CUDA) {
+        return forced ? err_set(e, ERR_INPUT,
+                                "target.transport: ipc and nccl go between GPUs, but the backend "
+                                "is not cuda; auto or mpi")
+                      : 0;
+    }
+    if (t->transport != TARGET_TRANSPORT_AUTO || is_one_host(w)) {
+        return 0;
+    }
+    const size_t n = (size_t)comm_size(w->comm);
+    int32_t has = w->is_load, *all = w->rank == 0 ? xcalloc(n, sizeof *all) : NULL;
+    int rc = !w->is_load ? world_wait(w, nccl_job_run, &has, e) : 0;
+    rc = rc || comm_gather(w->comm, &has, sizeof has, all, e) ? -1 : 0;
+    for (size_t r = 0; rc == 0 && all && r < n; r++) {
+        has = has && all[r];
+    }
+    free(all);
+    rc = rc || comm_bcast(w->comm, &has, sizeof has, 0, e) ? -1 : 0;
+    t->chosen.has_nccl = has != 0;
+    return rc;
+}
+
 struct settle_job {
     struct world *w;
     int rc;
@@ -393,7 +442,7 @@ int world_load(struct world *w, bool with_dataset, struct err *e)
 {
     struct load_job job = {.w = w, .with_dataset = with_dataset};
     const struct target_config *t = &w->config.target;
-    if (choose_backend(w, e) ||
+    if (choose_backend(w, e) || look_for_nccl(w, e) ||
         placement_share(&job.placement, w->comm, &w->layout, (int)t->threads, t->pin, e) ||
         world_wait(w, load_job_run, &job, e)) {
         return -1;

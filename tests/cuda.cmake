@@ -151,5 +151,6 @@ endif()
 if(NOT TIDEMARK_ASAN)
   tm_cli_test(cuda TIMEOUT 300)
   tm_cli_test(bench_cuda TIMEOUT 300 PROCESSORS 1)
-  set_property(TEST cli.cuda cli.bench_cuda APPEND PROPERTY ENVIRONMENT "TIDEMARK_CUDA_PLUGIN=${tm_cuda_on_cpu}")
+  set_property(TEST cli.cuda cli.bench_cuda APPEND PROPERTY ENVIRONMENT "TIDEMARK_CUDA_PLUGIN=${tm_cuda_on_cpu}"
+    "TIDEMARK_NCCL=$<TARGET_FILE:nccl-stand-in>")
 endif()

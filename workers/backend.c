@@ -35,6 +35,13 @@ const char *backend_auto(char *why, size_t cap)
     return cuda->is_there(why, cap) ? "cuda" : "cpu";
 }
 
+bool backend_has_nccl(void)
+{
+    const struct cuda_plugin *cuda;
+    struct err e = {0};
+    return cuda_plugin_open(&cuda, &e) == 0 && cuda->has_nccl();
+}
+
 void backend_submit(struct backend *b, const struct batch *batch, const struct kv_tables *tables,
                     const void *in, void *out, int32_t *ids, const struct sampler_jobs *jobs)
 {

@@ -111,7 +111,7 @@ int64_t backend_room(const struct backend *b);
 int backend_take_cache(struct backend *b, uint32_t n_blocks, struct err *e) ERR_CHECKED;
 
 /*
- * One end of a hop between devices (workers/hop.h): "ipc". From then on backend_submit's `in`, or `out` of one that
+ * One end of a hop between devices (workers/hop.h): "ipc", "nccl". From then on backend_submit's `in`, or `out` of one that
  * sends, is one of its buffers. Before the backend takes its cache. The caller destroys it before the backend.
  */
 int backend_hop(struct backend *b, const char *kind, const struct hop_config *cfg, struct hop **out,
@@ -140,6 +140,9 @@ void backend_destroy(struct backend *b);
 /* For a backend's `about`: the cache's format and room, and who chooses experts. */
 void backend_about_model(struct engine *out, const struct arch *a, enum arch_dtype kv_dtype,
                          uint32_t n_blocks, const struct moe_routing *routing);
+
+/* Whether "cuda" has hops over NCCL here. */
+bool backend_has_nccl(void);
 
 /* What "auto" is here: "cuda" where there is a GPU, else "cpu" and in a few words why (cap). */
 const char *backend_auto(char *why, size_t cap);

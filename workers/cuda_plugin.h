@@ -20,6 +20,7 @@ struct cuda_plugin {
     const struct backend_ops *ops;
     bool (*is_there)(char *why, size_t cap); // a GPU that can be used, or a few words why not
     int (*n_devices)(void);                  // that this process sees
+    bool (*has_nccl)(void);                  // a library of it can be used
 };
 
 /* ERR_INPUT: there is none, or it does not fit this program. */

@@ -79,9 +79,9 @@ static const struct opt rows[] = {
          "compute threads run SCHED_IDLE where ranks share cores", idle_class)},
     {ROW("target.transport", OPT_CHOICE, "auto", 0, 0,
          "what hidden states take from a stage to the next; auto: between GPUs of one host their memory "
-         "(CUDA IPC), else mpi, which goes through the host's",
+         "(ipc), of several hosts nccl where all have it, else mpi, through the hosts' memory",
          transport),
-     .choices = "auto|mpi"},
+     .choices = "auto|mpi|ipc|nccl"},
     {ROW("target.telemetry", OPT_CHOICE, "auto", 0, 0,
          "power and clocks of GPUs, at 10 Hz; auto: those that stages compute with, or of an endpoint on "
          "this host; on: those that this job sees, whatever computes",

@@ -28,6 +28,8 @@ enum target_backend {
 enum target_transport {
     TARGET_TRANSPORT_AUTO, // what the ranks at both ends have
     TARGET_TRANSPORT_MPI,
+    TARGET_TRANSPORT_IPC,
+    TARGET_TRANSPORT_NCCL,
 };
 
 enum target_telemetry {
@@ -89,6 +91,7 @@ struct target_config {
     struct { // no settings: what was found out before the first step; zeros: nothing, as asked
         int backend;
         int64_t kv_tokens;
+        bool has_nccl; // every worker
     } chosen;
 };
 

@@ -174,9 +174,12 @@ static int create_backend(struct worker *w, const struct target_config *t,
     return backend_create(&w->backend, &cfg, e);
 }
 
-static int create_hop(struct worker *w, const struct target_config *t, bool sends, struct hop **out,
-                      struct err *e)
+static int create_hop(struct worker *w, const struct target_config *t, bool sends, const char *kind,
+                      struct hop **out, struct err *e)
 {
+    if (!kind) {
+        return 0;
+    }
     const int stage = w->place.stage + (sends ? 1 : -1);
     const struct hop_config cfg = {
         .sends = sends,
@@ -184,18 +187,14 @@ static int create_hop(struct worker *w, const struct target_config *t, bool send
         .peer = layout_rank(&w->layout, w->place.replica, stage, w->place.tensor),
         .max_bytes = arch_carried_bytes(&w->arch, limits_of(t, &w->arch).max_tokens),
     };
-    return backend_hop(w->backend, "ipc", &cfg, out, e);
+    return backend_hop(w->backend, kind, &cfg, out, e);
 }
 
-/* GPUs of one host hand hidden states on among themselves. Both ends find the same. */
 static int create_hops(struct worker *w, const struct target_config *t,
                        const struct worker_cores *cores, struct err *e)
 {
-    if (target_backend(t) != TARGET_BACKEND_CUDA || t->transport == TARGET_TRANSPORT_MPI) {
-        return 0;
-    }
-    return (cores->prev_is_here && create_hop(w, t, false, &w->in, e)) ||
-                   (cores->next_is_here && create_hop(w, t, true, &w->out, e))
+    return create_hop(w, t, false, cores->hop_in, &w->in, e) ||
+                   create_hop(w, t, true, cores->hop_out, &w->out, e)
                ? -1
                : 0;
 }

@@ -28,7 +28,8 @@ struct worker_cores {
     const char *placement; // why so, for the results; static
     int index,
         n_neighbours; // among the workers of this host, who share its GPUs: neighbours together
-    bool prev_is_here, next_is_here; // ranks that hidden states come from and go to, on this host
+    const char *hop_in,
+        *hop_out; // kinds of backend_hop from the stage before, to the next; NULL: mpi
 };
 
 /*

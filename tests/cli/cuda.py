@@ -62,6 +62,19 @@ class Cuda(cli.TestCase):
         self.assertEqual(texts["pci"], ["0000:00:00"] * 2 + ["0000:01:00"] * 2)
         self.assertEqual(self.hops(), ["ipc"] * 2)
 
+    def test_hops_over_nccl(self):
+        """On the stand-in for NCCL, which moves the bytes; two ranks on one GPU it is not even asked about."""
+        keys = dict(target__pipeline=3, target__model="preset:tiny-qwen2", target__transport="nccl",
+                    target__telemetry="off")
+        self.good("run", self.config(**keys), "--quiet", env={"GPU_ON_CPU_DEVICES": "3"}, timeout=2 * cli.DEADLINE_S)
+        self.assertEqual(self.report()["steps"][0]["requests"]["failed"], 0)
+        self.assertEqual(self.hops(), ["nccl"] * 2)
+        result = cli.run("run", self.config(**keys), "--quiet", "--force", env={"GPU_ON_CPU_DEVICES": "1"},
+                         timeout=2 * cli.DEADLINE_S)
+        self.one_clear_line(result, "GPU", "NCCL", code=2)
+        result = self.good("run", self.config(**keys, target__backend="cpu"), "--quiet", "--force", code=2)
+        self.one_clear_line(result, "target.transport", "GPUs", "not cuda")
+
     def test_memory_decides_the_pool(self):
         self.good("run", self.config(target__memory_fraction=0.6, target__max_running=64, load__step="2s",
                                      target__transport="mpi"),

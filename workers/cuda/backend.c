@@ -13,6 +13,8 @@
 #include "workers/cuda/gemm.h"
 #include "workers/cuda/gpu_ceilings.h"
 #include "workers/cuda/hop_ipc.h"
+#include "workers/cuda/hop_nccl.h"
+#include "workers/cuda/nccl_library.h"
 
 #define BATCH_DEADLINE_NS (100 * NS_PER_S)
 
@@ -34,6 +36,7 @@ struct cuda {
     uint32_t n_blocks;
     double memory_fraction;
     bool in_on_device, out_on_device; // hidden states, once hops are there
+    struct nccl_library nccl;         // version 0: not opened
     float *logits;                    // (rows, vocab) or NULL; the caller's
     // of the batch at hand; written by the thread, read after pool_poll
     struct forward_io io;
@@ -108,12 +111,21 @@ static int take_cache(struct backend *base, uint32_t n_blocks, struct err *e)
     return gpu_use(b->gpu, e) || forward_take_cache(b->forward, n_blocks, e) ? -1 : 0;
 }
 
+/* Once; it stays for the process. */
+static int open_nccl(struct cuda *b, struct err *e)
+{
+    return b->nccl.version > 0 ? 0 : nccl_library_open(&b->nccl, e);
+}
+
 static int make_hop(struct backend *base, const char *kind, const struct hop_config *cfg,
                     struct hop **out, struct err *e)
 {
     struct cuda *b = cuda_of(base);
-    CHECK(strcmp(kind, "ipc") == 0);
-    if (gpu_use(b->gpu, e) || hop_ipc_create(out, b->gpu, cfg, e)) {
+    const bool is_nccl = strcmp(kind, "nccl") == 0;
+    CHECK(is_nccl || strcmp(kind, "ipc") == 0);
+    if (gpu_use(b->gpu, e) || (is_nccl && open_nccl(b, e)) ||
+        (is_nccl ? hop_nccl_create(out, b->gpu, &b->nccl, cfg, e)
+                 : hop_ipc_create(out, b->gpu, cfg, e))) {
         return -1;
     }
     *(cfg->sends ? &b->out_on_device : &b->in_on_device) = true;

@@ -2,7 +2,15 @@
 #include "version.h"
 #include "workers/cuda/backend.h"
 #include "workers/cuda/gpu.h"
+#include "workers/cuda/nccl_library.h"
 #include "workers/cuda_plugin.h"
+
+static bool has_nccl(void)
+{
+    struct nccl_library library = {0};
+    struct err e;
+    return nccl_library_open(&library, &e) == 0;
+}
 
 extern const struct cuda_plugin tidemark_cuda_plugin;
 
@@ -11,4 +19,5 @@ const struct cuda_plugin tidemark_cuda_plugin = {
     .ops = &backend_cuda,
     .is_there = gpu_is_there,
     .n_devices = gpu_count,
+    .has_nccl = has_nccl,
 };
