@@ -69,11 +69,13 @@ static int late(const struct job *j, struct err *e)
                    j->rank, WAIT_NS / NS_PER_S);
 }
 
-static int wait_wire(struct job *j, int (*done)(struct edges_wire *, struct err *), struct err *e)
+/* Until the wire says that it is done, or, without `of_wire`, the request is. */
+static int wait_for(struct job *j, int (*of_wire)(struct edges_wire *, struct err *),
+                    struct comm_req *req, struct err *e)
 {
     const int64_t until_ns = clock_local_ns() + WAIT_NS;
     for (int idle = 0;; idle++) {
-        const int rc = done(&j->wire, e);
+        const int rc = of_wire ? of_wire(&j->wire, e) : comm_test(j->comm, req, e);
         if (rc != 0) {
             return rc < 0 ? -1 : 0;
         }
@@ -86,21 +88,14 @@ static int wait_wire(struct job *j, int (*done)(struct edges_wire *, struct err 
     }
 }
 
+static int wait_wire(struct job *j, int (*done)(struct edges_wire *, struct err *), struct err *e)
+{
+    return wait_for(j, done, NULL, e);
+}
+
 static int wait_req(struct job *j, struct comm_req *req, struct err *e)
 {
-    const int64_t until_ns = clock_local_ns() + WAIT_NS;
-    for (int idle = 0;; idle++) {
-        const int rc = comm_test(j->comm, req, e);
-        if (rc != 0) {
-            return rc < 0 ? -1 : 0;
-        }
-        if (comm_pause(j->comm, idle, e)) {
-            return -1;
-        }
-        if (clock_local_ns() > until_ns) {
-            return late(j, e);
-        }
-    }
+    return wait_for(j, NULL, req, e);
 }
 
 static int tell(struct job *j, const struct say *s, struct err *e)

@@ -4,6 +4,9 @@
  * the operations. On the CPU each compute thread walks the list and does its share of every operation;
  * a device backend walks it once and queues work.
  *
+ * At the end of a layer hidden states are rounded to arch_carried, by whichever operation the backend likes: so the
+ * cut between two stages changes no bit.
+ *
  *   attention   attn_in, attend, attn_out
  *   dense MLP   mlp_in, mlp_out
  *   experts     route, [mlp_in of the shared expert,] experts, [mlp_out of the shared expert]

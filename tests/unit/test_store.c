@@ -539,30 +539,31 @@ static void validate_knows_each_sampled_gpu(void **state)
     free(text);
 }
 
-/* A file of one load rank and two stages, with these two rows. */
-static char *engine_findings(const char *path, const struct engine *engines, size_t n, int wanted)
+/* Of a file with these ranks, engines and edges, and nothing else. */
+static char *run_findings(const char *path, const struct store_run *part, int wanted)
 {
     struct err e;
     struct store *s;
     json_t *none = json_object();
+    struct store_run run = *part;
+    run.config = run.provenance = run.dataset = run.target = none;
+    snprintf(run.uuid, sizeof run.uuid, "6ba7b810-9dad-41d1-80b4-00c04fd430c8");
+    ok(store_create(&s, path, true, &run, &e), &e);
+    store_close(s);
+    json_decref(none);
+    return findings(path, wanted);
+}
+
+/* A file of one load rank and two stages, with these two rows. */
+static char *engine_findings(const char *path, const struct engine *engines, size_t n, int wanted)
+{
     const struct store_rank ranks[3] = {
         {.rank = 0, .replica = -1, .stage = -1, .tensor = -1},
         {.rank = 1, .role = 1, .stage = 0},
         {.rank = 2, .role = 1, .stage = 1},
     };
-    const struct store_run run = {.uuid = "6ba7b810-9dad-41d1-80b4-00c04fd430c8",
-                                  .config = none,
-                                  .provenance = none,
-                                  .dataset = none,
-                                  .target = none,
-                                  .ranks = ranks,
-                                  .n_ranks = 3,
-                                  .engines = engines,
-                                  .n_engines = n};
-    ok(store_create(&s, path, true, &run, &e), &e);
-    store_close(s);
-    json_decref(none);
-    return findings(path, wanted);
+    const struct store_run run = {.ranks = ranks, .n_ranks = 3, .engines = engines, .n_engines = n};
+    return run_findings(path, &run, wanted);
 }
 
 static void engines_fit_the_ranks(void **state)
@@ -598,9 +599,6 @@ static void engines_fit_the_ranks(void **state)
 /* A file of one load rank and a 2 x 2 replica on two hosts, with these edges. */
 static char *edge_findings(const char *path, const struct edge *edges, size_t n, int wanted)
 {
-    struct err e;
-    struct store *s;
-    json_t *none = json_object();
     struct store_rank ranks[5];
     struct engine engines[4];
     for (int i = 0; i < 5; i++) {
@@ -623,21 +621,13 @@ static char *edge_findings(const char *path, const struct edge *edges, size_t n,
                                      .kv_cache = "bf16",
                                      .numa = i - 1};
     }
-    const struct store_run run = {.uuid = "6ba7b810-9dad-41d1-80b4-00c04fd430c8",
-                                  .config = none,
-                                  .provenance = none,
-                                  .dataset = none,
-                                  .target = none,
-                                  .ranks = ranks,
+    const struct store_run run = {.ranks = ranks,
                                   .n_ranks = 5,
                                   .engines = engines,
                                   .n_engines = 4,
                                   .edges = edges,
                                   .n_edges = n};
-    ok(store_create(&s, path, true, &run, &e), &e);
-    store_close(s);
-    json_decref(none);
-    return findings(path, wanted);
+    return run_findings(path, &run, wanted);
 }
 
 static void edges_are_between_workers(void **state)
