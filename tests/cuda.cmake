@@ -22,6 +22,7 @@ add_library(tm_gpu_on_cpu STATIC EXCLUDE_FROM_ALL support/gpu_on_cpu/gpu_on_cpu.
 target_include_directories(tm_gpu_on_cpu BEFORE PUBLIC support/gpu_on_cpu ${PROJECT_SOURCE_DIR})
 target_compile_options(tm_gpu_on_cpu PUBLIC -Wall -Wextra -O2 -g1 -ffp-contract=off
                        -ftls-model=initial-exec)
+target_compile_options(tm_gpu_on_cpu PRIVATE -fvisibility=hidden) # calls within the shared object cost no table
 target_compile_definitions(tm_gpu_on_cpu PRIVATE _GNU_SOURCE)
 set_target_properties(tm_gpu_on_cpu PROPERTIES POSITION_INDEPENDENT_CODE ON)
 if(TIDEMARK_WERROR)

@@ -72,8 +72,8 @@ static void check(enum arch_dtype dtype, const shape &s)
             continue;
         }
         const product_sum want = product_of_row(w, row, x.row(token) + row / s.n_rows * x_step);
-        const double more = (s.bias ? bias.host[(size_t)row] : 0) + (s.add ? before[i] : 0.0);
-        expect_near(y.host[i], want.sum + more, bound_of(dtype, s.m) * (want.size + fabs(more)) + 1e-12);
+        const double b = s.bias ? bias.host[(size_t)row] : 0, y0 = s.add ? before[i] : 0;
+        expect_near(y.host[i], want.sum + b + y0, bound_of(dtype, s.m) * (want.size + fabs(b) + fabs(y0)) + 1e-12);
     }
 }
 

@@ -54,8 +54,9 @@ static void check(enum arch_dtype dtype, const shape &s)
             continue;
         }
         const product_sum want = product_of_row(w, batch * s.n_rows + row, x.row(token) + batch * x_step);
-        const double more = (s.bias ? bias.host[(size_t)(batch * s.n_rows + row)] : 0) + (s.add ? before[i] : 0.0);
-        expect_near(y.host[i], want.sum + more, OF_SIZE * (want.size + fabs(more)) + 1e-12);
+        const double b = s.bias ? bias.host[(size_t)(batch * s.n_rows + row)] : 0, y0 = s.add ? before[i] : 0;
+        // rounded once per addend, so to the size of each, also where they cancel
+        expect_near(y.host[i], want.sum + b + y0, OF_SIZE * (want.size + fabs(b) + fabs(y0)) + 1e-12);
     }
 }
 

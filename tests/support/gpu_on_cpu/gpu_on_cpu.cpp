@@ -61,6 +61,10 @@ struct machine {
     std::vector<unsigned char> shared;
     const std::function<void()> *body = nullptr;
     fiber *now = nullptr;
+    struct { // the warp that runs: its lanes take turns in the order from, from + step, ... modulo n
+        fiber *lanes;
+        unsigned n, next, step, left, at_warp; // left: lanes whose turn is still to come
+    } turn = {};
     unsigned paused = 0;       // threads of the block that wait for another process, since the last look
     unsigned turns_paused = 0; // how often in a row some did
     int said = 0, said_last = 0; // __syncthreads_or: until the barrier, and of the last one
@@ -104,17 +108,73 @@ gpu_on_cpu_switch:
 .text
 )");
 
-void go_home(state why)
+unsigned draw(unsigned n)
+{
+    m.draws ^= m.draws << 13;
+    m.draws ^= m.draws >> 7;
+    m.draws ^= m.draws << 17;
+    return static_cast<unsigned>(m.draws % n);
+}
+
+/* Turns for all lanes once more, in another order. */
+void begin_turns()
+{
+    m.turn.next = draw(m.turn.n);
+    m.turn.step = draw(2) ? 1 : m.turn.n - 1;
+    m.turn.left = m.turn.n;
+    m.turn.at_warp = 0;
+}
+
+/* The next lane that can go on, or null: all have had their turn. */
+fiber *next_lane()
+{
+    while (m.turn.left > 0) {
+        fiber *f = m.turn.lanes + m.turn.next;
+        m.turn.next += m.turn.step;
+        m.turn.next -= m.turn.next >= m.turn.n ? m.turn.n : 0;
+        m.turn.left--;
+        if (f->at == READY) {
+            m.now = f;
+            threadIdx = f->index;
+            return f;
+        }
+    }
+    return nullptr;
+}
+
+/* All lanes wait at the same operation of the warp: it is done. */
+bool pass_warp()
+{
+    if (m.turn.left > 0 || m.turn.at_warp != m.turn.n) {
+        return false;
+    }
+    for (unsigned i = 0; i < m.turn.n; i++) {
+        m.turn.lanes[i].at = READY;
+    }
+    begin_turns();
+    return true;
+}
+
+/* This thread has had its turn: the next lane's, or the scheduler's where no lane can go on. From lane to lane
+   saves half of the switches, and returns where the processor foresees it: lanes mostly wait at the same place. */
+void give_turn(state why)
 {
     fiber *me = m.now;
     me->at = why;
+    m.turn.at_warp += why == AT_WARP;
 #if defined(__SANITIZE_ADDRESS__)
     void *fake = nullptr;
     __sanitizer_start_switch_fiber(why == DONE ? nullptr : &fake, m.home_bottom, m.home_size);
-#endif
     gpu_on_cpu_switch(&me->sp, m.home);
-#if defined(__SANITIZE_ADDRESS__)
     __sanitizer_finish_switch_fiber(fake, &m.home_bottom, &m.home_size);
+#else
+    fiber *next = next_lane();
+    if (next == nullptr && pass_warp()) {
+        next = next_lane();
+    }
+    if (next != me) {
+        gpu_on_cpu_switch(&me->sp, next ? next->sp : m.home);
+    }
 #endif
 }
 
@@ -129,7 +189,7 @@ void fiber_main()
             fail("copies that were not waited for");
         }
     }
-    go_home(DONE);
+    give_turn(DONE);
     abort();
 }
 
@@ -160,8 +220,6 @@ void fiber_start(fiber *f)
 
 void fiber_run(fiber *f)
 {
-    m.now = f;
-    threadIdx = f->index;
 #if defined(__SANITIZE_ADDRESS__)
     __sanitizer_start_switch_fiber(&m.home_fake, f->stack, STACK_BYTES);
 #endif
@@ -169,14 +227,6 @@ void fiber_run(fiber *f)
 #if defined(__SANITIZE_ADDRESS__)
     __sanitizer_finish_switch_fiber(m.home_fake, nullptr, nullptr);
 #endif
-}
-
-unsigned draw(unsigned n)
-{
-    m.draws ^= m.draws << 13;
-    m.draws ^= m.draws >> 7;
-    m.draws ^= m.draws << 17;
-    return static_cast<unsigned>(m.draws % n);
 }
 
 /* Another process is waited for: let it run, the longer the more. */
@@ -194,28 +244,20 @@ void let_others_run()
 /* Lanes of a warp until each waits for the block or has ended, or one has paused. */
 void run_warp(unsigned first, unsigned n)
 {
-    for (;;) {
-        const unsigned begin = draw(n), step = draw(2) ? 1 : n - 1;
-        const unsigned paused = m.paused;
-        unsigned at_warp = 0;
-        for (unsigned i = 0, k = begin; i < n; i++, k = (k + step) % n) {
-            fiber *f = &m.fibers[first + k];
-            if (f->at == READY) {
-                fiber_run(f);
-            }
+    const unsigned paused = m.paused;
+    m.turn.lanes = &m.fibers[first];
+    m.turn.n = n;
+    begin_turns();
+    for (unsigned i = 0; i < n; i++) { // since the warp was left for one that paused
+        m.turn.at_warp += m.turn.lanes[i].at == AT_WARP;
+    }
+    do {
+        for (fiber *f = next_lane(); f != nullptr; f = next_lane()) {
+            fiber_run(f);
         }
-        for (unsigned i = 0; i < n; i++) {
-            at_warp += m.fibers[first + i].at == AT_WARP;
-        }
-        if (at_warp == 0 || m.paused != paused) {
-            return;
-        }
-        if (at_warp != n) {
-            fail("a warp's operation that not all its lanes reach");
-        }
-        for (unsigned i = 0; i < n; i++) {
-            m.fibers[first + i].at = READY;
-        }
+    } while (pass_warp());
+    if (m.turn.at_warp > 0 && m.paused == paused) {
+        fail("a warp's operation that not all its lanes reach");
     }
 }
 
@@ -296,20 +338,20 @@ __thread dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 void __syncthreads()
 {
-    go_home(AT_BLOCK);
+    give_turn(AT_BLOCK);
 }
 
 int __syncthreads_or(int predicate)
 {
     m.said |= predicate != 0;
-    go_home(AT_BLOCK);
+    give_turn(AT_BLOCK);
     return m.said_last;
 }
 
 void gpu_on_cpu_pause()
 {
     m.paused++;
-    go_home(READY);
+    give_turn(READY);
 }
 
 unsigned long long gpu_on_cpu_timer_ns()
@@ -340,7 +382,7 @@ const gpu_on_cpu_lanes *gpu_on_cpu_exchange(unsigned mask, const void *mine, siz
     }
     gpu_on_cpu_lanes *board = &m.warps[i / 32].boards[m.fibers[i].turn++ % 2];
     memcpy(board->bytes[i % 32], mine, n);
-    go_home(AT_WARP);
+    give_turn(AT_WARP);
     return board;
 }
 
