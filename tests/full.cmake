@@ -15,6 +15,13 @@ foreach(place "1 1 2" "1 2 3" "2 1 3" "3 1 4" "2 2 5")
   tm_full_test(families.p${p}t${t} 3600 "TIDEMARK_FULL=1;${TM_MPI_ENVIRONMENT}"
     ${TM_MPIRUN} -np ${n} $<TARGET_FILE:mpi_families> ${p} ${t})
 endforeach()
+tm_full_test(determinism 600 "TIDEMARK_FULL=1;TIDEMARK=$<TARGET_FILE:tidemark>;${TM_MPI_ENVIRONMENT}"
+  ${TM_PYTHON} ${CMAKE_CURRENT_SOURCE_DIR}/cli/determinism.py)
+if(TARGET device_tests AND NOT TIDEMARK_ASAN)
+  foreach(name families tensor)
+    tm_full_test(cuda_${name} 7200 "TIDEMARK_FULL=1;TIDEMARK_CUDA_PLUGIN=${tm_cuda_on_cpu}" test_cuda_${name})
+  endforeach()
+endif()
 tm_full_test(fit 3600 "TIDEMARK_SOAK=1" test_fit)
 tm_full_test(search_queues 3600 "TIDEMARK_SOAK=1" test_search_queues)
 # An hour of requests that come and go at random, with preemptions, cancellations and two replicas.
