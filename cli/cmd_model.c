@@ -285,10 +285,10 @@ static const struct command_flag flags[] = {
     {"--read-share", NULL, "SHARE", "0.8", "of the hardware's bandwidth that is reached",
      FLAG(read_share)},
     {"--compute-share", NULL, "SHARE", "0.6", "of its bf16 peak", FLAG(compute_share)},
-    {"--costs", NULL, "FILE", NULL, "measured costs of the model's parts instead of a roofline",
+    {"--costs", NULL, "FILE,..", NULL, "measured costs of the model's parts instead of a roofline",
      FLAG(costs)},
     {"--measure", NULL, NULL, NULL,
-     "measure those costs on this host's cores: a layer of each kind, embedding and head",
+     "measure those costs on this host's cores; with --tensor T of one of T ranks, without sums",
      FLAG(measure)},
     {"--save-costs", NULL, "FILE", NULL, "write the parts' costs, for target.sim.costs",
      FLAG(save_costs)},
@@ -312,7 +312,7 @@ const struct command cmd_model = {
         "what a model weighs, holds and could do: splits, rooflines, traffic on a virtual clock",
     .usage =
         "model inspect M [--gpus N] [--hardware NAME] [--context LIST] [--format text|json]\n"
-        "model inspect M --edges FILE [--hardware NAME | --costs FILE] [--input-tokens N]\n"
+        "model inspect M --edges FILE [--hardware NAME | --costs FILE,..] [--input-tokens N]\n"
         "    [--output-tokens N] [--requests N] [cost.instance=NAME ...] [--format text|json]\n"
         "model plan [CONFIG] [key=value ...] [--format text|json]\n"
         "model make --preset NAME --out DIR [--arch A] [--seed N]",
@@ -321,7 +321,8 @@ const struct command cmd_model = {
         "Parameters, bytes, KV cache per token and what each kind of layer takes; the best split over\n"
         "P stages x T devices; how many requests the memory holds. Bounds, not promises.\n"
         "inspect --edges: each rank of the file is one such device (without --hardware, the ranks of a\n"
-        "host share this machine; --costs FILE are those of one rank). Ranked by output tokens/s at\n"
+        "host share this machine; --costs FILE,.. are those of one rank, then those that --measure\n"
+        "--tensor T saved of one of T ranks; where there are none, of all divided by T). Ranked by output tokens/s at\n"
         "saturation, with TTFT, TPOT and, where cost.instance is given, USD per million tokens: T ranks\n"
         "of one host share each stage and add up by a ring over their slowest edge, P stages pass\n"
         "tokens x hidden x 2 bytes over the edges between them, R replicas as there are ranks.\n"

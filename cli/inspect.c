@@ -43,7 +43,8 @@ struct inspect {
     struct arch arch;
     struct hardware device;
     struct costs_shares shares;
-    struct costs costs; // of one device
+    struct costs costs[INSPECT_MAX_COSTS]; // of one device, then of those that share a stage
+    int n_costs;
     int n_devices;
     struct kind kinds[COSTS_N_KINDS]; // by costs_kind; n 0: the model has none
     double decode_ns, prompt_ns;      // of the whole model on one device
@@ -88,27 +89,48 @@ static int costs_at(const struct inspect *in, int tensor, struct costs *out, str
         costs_of_hardware(&in->device, &in->shares, tensor, &in->arch, out);
         return 0;
     }
-    if (tensor != 1) {
-        return err_set(e, ERR_INPUT, "--tensor %d: measured costs are of one device a stage",
-                       tensor);
+    if (tensor != in->costs[0].tensor) {
+        return err_set(e, ERR_INPUT, "--tensor %d: measured costs are of %d device%s a stage",
+                       tensor, in->costs[0].tensor, in->costs[0].tensor == 1 ? "" : "s");
     }
-    *out = in->costs;
+    *out = in->costs[0];
     return 0;
+}
+
+/* FILE,.. : the first one's are of one device to itself wherever edges are asked for. */
+static int read_costs(struct inspect *in, struct err *e)
+{
+    char *names = xstrdup(in->o->costs), *rest = names;
+    int rc = 0;
+    in->n_costs = 0;
+    for (char *name; rc == 0 && (name = strsep(&rest, ","));) {
+        if (in->n_costs == INSPECT_MAX_COSTS) {
+            rc = err_set(e, ERR_INPUT, "--costs: at most %d files", INSPECT_MAX_COSTS);
+            break;
+        }
+        rc = costs_read(name, &in->arch, &in->costs[in->n_costs++], e);
+    }
+    if (rc == 0 && (in->o->edges || in->n_costs > 1) && in->costs[0].tensor > 1) {
+        rc = err_set(e, ERR_INPUT, "--costs: the first file's must be of one device, not of %d",
+                     in->costs[0].tensor);
+    }
+    free(names);
+    return rc;
 }
 
 static int find_costs(struct inspect *in, struct err *e)
 {
-    const struct timing_config timing = {in->o->model, &in->arch, machine_cores()};
+    const struct timing_config timing = {in->o->model, &in->arch, machine_cores(), in->o->tensor};
+    in->n_costs = 1;
     if (in->o->measure) {
-        return timing_measure(&timing, &in->costs, e);
+        return timing_measure(&timing, in->costs, e);
     }
-    return in->o->costs ? costs_read(in->o->costs, &in->arch, &in->costs, e)
-                        : costs_at(in, 1, &in->costs, e);
+    return in->o->costs ? read_costs(in, e) : costs_at(in, 1, in->costs, e);
 }
 
 static int save_costs(const struct inspect *in, struct err *e)
 {
-    json_t *root = costs_json(&in->costs, &in->arch);
+    json_t *root = costs_json(in->costs, &in->arch);
     int rc = json_dump_file(root, in->o->save, JSON_INDENT(1) | JSON_REAL_PRECISION(17));
     json_decref(root);
     return rc == 0 ? 0 : err_set(e, ERR_ENV, "--save-costs: cannot write %s", in->o->save);
@@ -138,12 +160,12 @@ static void weigh(struct inspect *in)
         if (k->n++ == 0) {
             k->first = i;
             k->size = sizes_layer(a, i);
-            k->decode_ns = costs_layer_ns(&in->costs, a, i, &one);
-            k->prompt_ns = costs_layer_ns(&in->costs, a, i, &prompt);
+            k->decode_ns = costs_layer_ns(in->costs, a, i, &one);
+            k->prompt_ns = costs_layer_ns(in->costs, a, i, &prompt);
         }
     }
-    in->decode_ns = costs_stage_ns(&in->costs, a, 0, a->n_layers, true, true, &one);
-    in->prompt_ns = costs_stage_ns(&in->costs, a, 0, a->n_layers, true, true, &prompt);
+    in->decode_ns = costs_stage_ns(in->costs, a, 0, a->n_layers, true, true, &one);
+    in->prompt_ns = costs_stage_ns(in->costs, a, 0, a->n_layers, true, true, &prompt);
 }
 
 static struct capacity_machine machine_of(const struct inspect *in, double share)
@@ -197,7 +219,7 @@ static int find_splits(struct inspect *in, struct err *e)
         if (pipeline * tensor != in->n_devices || !may_split(in, pipeline, tensor)) {
             continue;
         }
-        if (is_measured(in) && tensor > 1 && in->o->tensor == 0) {
+        if (is_measured(in) && tensor != in->costs[0].tensor && in->o->tensor == 0) {
             continue; // measured costs have nothing to say of it
         }
         if (add_split(in, pipeline, tensor, e)) {
@@ -242,7 +264,8 @@ static int find_edges(struct inspect *in, struct err *e)
     ask = (struct inspect_edges_ask){
         .file = o->edges,
         .arch = &in->arch,
-        .costs = &in->costs,
+        .costs = in->costs,
+        .n_costs = in->n_costs,
         .shares_costs = !o->hardware && !o->costs,
         .shares_memory = !o->hardware && o->memory_bytes <= 0,
         .memory_bytes = in->device.memory_bytes,
@@ -295,14 +318,14 @@ static void print_kinds(const struct inspect *in)
         }
     }
     printf("  %-17s %4d %9.1f M %9.1f %9s %11.1f\n", "head", 1, (double)sizes_head_params(a) / 1e6,
-           sizes_head_bytes(a) / 1e6, "", costs_head_ns(&in->costs, &one) / 1e3);
+           sizes_head_bytes(a) / 1e6, "", costs_head_ns(in->costs, &one) / 1e3);
 }
 
 static void print_machine(const struct inspect *in)
 {
     const struct hardware *h = &in->device;
     if (is_measured(in)) {
-        printf("\non %s: costs of %s\n", h->name, in->costs.source);
+        printf("\non %s: costs of %s\n", h->name, in->costs[0].source);
     } else if (in->o->hardware) {
         printf(
             "\non %s: a roofline of %.0f %% of %.0f GB/s and %.0f %% of %.1f bf16 TFLOP/s, 5 us a "
@@ -444,7 +467,7 @@ static json_t *machine_json(const struct inspect *in)
 {
     const struct hardware *h = &in->device;
     return json_pack("{s:s, s:s, s:i, s:f, s:f, s:f, s:f, s:f}", "name", h->name, "costs",
-                     in->costs.source, "devices", in->n_devices, "memory_bytes", h->memory_bytes,
+                     in->costs[0].source, "devices", in->n_devices, "memory_bytes", h->memory_bytes,
                      "read_bytes_per_s", h->read_bytes_per_s, "bf16_flops_per_s", h->bf16_flops,
                      "read_share", in->shares.read, "compute_share", in->shares.compute);
 }

@@ -21,7 +21,7 @@ struct inspect_list {
 struct inspect_options {
     const char *model;
     const char *hardware; // by name; NULL: this machine
-    const char *costs;    // file of measured costs instead, or NULL
+    const char *costs;    // files of measured costs instead, or NULL
     bool measure;         // costs measured on this host's cores instead
     const char *save;     // write the costs there, or NULL
     int pipeline, tensor; // 0: all that fill the devices

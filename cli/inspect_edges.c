@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "analysis/prices.h"
 #include "core/mem.h"
@@ -15,7 +16,7 @@
 struct inspect_edges {
     const struct inspect_edges_ask *ask;
     struct fabric fabric;
-    struct costs costs; // of one rank
+    struct costs costs[INSPECT_MAX_COSTS]; // of one rank, of those that share a stage
     double memory_bytes;
     struct fabric_split *splits; // (n)
     int n;
@@ -72,9 +73,9 @@ static void find_rank(struct inspect_edges *x)
 {
     const struct inspect_edges_ask *q = x->ask;
     const int n = most_ranks_on_a_host(&x->fabric);
-    x->costs = *q->costs;
-    if (q->shares_costs) {
-        costs_scale(&x->costs, n);
+    memcpy(x->costs, q->costs, (size_t)q->n_costs * sizeof *x->costs);
+    for (int i = 0; i < q->n_costs && q->shares_costs; i++) {
+        costs_scale(&x->costs[i], n);
     }
     x->memory_bytes = q->shares_memory ? q->memory_bytes / n : q->memory_bytes;
 }
@@ -90,7 +91,8 @@ int inspect_edges_open(struct inspect_edges **out, const struct inspect_edges_as
     struct fabric_splits_ask ask = {
         .arch = q->arch,
         .fabric = &x->fabric,
-        .costs = &x->costs,
+        .costs = x->costs,
+        .n_costs = q->n_costs,
         .sum_bytes = value_bytes,
         .kv_bytes = value_bytes,
         .hands_sums = q->is_cpu,

@@ -13,10 +13,16 @@
 #include "workers/sim/costs.h"
 #include "workers/sim/hardware.h"
 
+enum {
+    INSPECT_MAX_COSTS = 8
+};
+
 struct inspect_edges_ask {
     const char *file;
     const struct arch *arch;
-    const struct costs *costs; // of one rank, or of a host whose ranks share it
+    const struct costs *
+        costs; // (n_costs) of one rank, or of a host whose ranks share it; of those that share a stage
+    int n_costs; // at most INSPECT_MAX_COSTS
     bool shares_costs, shares_memory;
     double memory_bytes, memory_share; // what of it weights and cache may take
     bool is_cpu;                       // sums and caches are float32 there

@@ -79,12 +79,23 @@ static struct turn turn_of(const struct fabric_splits_ask *q, double n_rows)
     return t;
 }
 
+/* As measured of one of `tensor` ranks, or of one that has all to itself. */
+static struct costs costs_of(const struct fabric_splits_ask *q, int tensor)
+{
+    for (int i = 1; i < q->n_costs; i++) {
+        if (q->costs[i].tensor == tensor) {
+            return q->costs[i];
+        }
+    }
+    return q->costs[0];
+}
+
 static struct costs sums_of(const struct fabric_splits_ask *q, const struct groups *g, int i,
                             struct costs_sums *sums)
 {
     const struct fabric_edge slowest = fabric_slowest(q->fabric, group(g, i), g->tensor);
     const double handing_ns = q->hands_sums ? q->fabric->look_ns[group(g, i)[0]] / 2 : 0;
-    struct costs c = *q->costs;
+    struct costs c = costs_of(q, g->tensor);
     *sums = costs_ring(g->tensor, slowest.latency_ns + handing_ns, slowest.byte_ns);
     costs_share(&c, q->arch, g->tensor, q->sum_bytes, sums);
     return c;

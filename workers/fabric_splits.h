@@ -30,7 +30,9 @@
 struct fabric_splits_ask {
     const struct arch *arch;
     const struct fabric *fabric;
-    const struct costs *costs; // of one rank with a stage to itself
+    const struct costs
+        *costs; // (n_costs) of one rank with a stage to itself, then of those that share one
+    int n_costs;
     struct capacity_machine machine;
     double sum_bytes, kv_bytes; // of a value in a sum, and in the cache
     bool hands_sums;            // to the thread that waits, as the CPU's compute threads do

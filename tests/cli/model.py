@@ -78,6 +78,10 @@ class Inspect(cli.TestCase):
         again = self.inspect("preset:tiny", "--costs", costs)
         self.assertEqual(again["model"]["layer_kinds"], said["model"]["layer_kinds"])
         self.assertIn("threads", again["machine"]["costs"])
+        shard = self.folder / "shard.json"
+        self.inspect("preset:tiny", "--measure", "--tensor", 2, "--pipeline", 1, "--save-costs", shard)
+        self.assertEqual(json.loads(shard.read_text())["tensor"], 2)
+        self.refused(["model", "inspect", "preset:tiny", "--costs", f"{shard},{costs}"], "--costs", "one device, not of 2")
 
     def test_refusals(self):
         model = self.model()

@@ -27,6 +27,7 @@ static void check_splits(const struct fabric *f)
         .arch = &arch,
         .fabric = f,
         .costs = &costs,
+        .n_costs = 1,
         .machine = {1e9, 1},
         .sum_bytes = 4,
         .kv_bytes = 4,

@@ -39,20 +39,22 @@ class Machine:
             sys.exit(f"{' '.join(command)}: exit code {done.returncode}")
         return done.stdout
 
-    def costs(self, model):
-        path = self.folder / f"{model.split(':')[-1]}.costs.json"
+    def costs(self, model, tensor):
+        """Of a rank alone, or of one of those that share the layers."""
+        path = self.folder / f"{model.split(':')[-1]}.{tensor}.costs.json"
         if not path.exists():
-            self.tidemark("model", "inspect", model, "--measure", "--save-costs", path, one_core=True)
+            self.tidemark("model", "inspect", model, "--measure", "--tensor", tensor, "--pipeline", 1, "--save-costs",
+                          path, one_core=True)
         return path
 
-    def shared_costs(self, model, n_workers):
+    def shared_costs(self, model, tensor, n_workers):
         """Each rank has a share of a core."""
-        costs = json.loads(self.costs(model).read_text())
+        costs = json.loads(self.costs(model, tensor).read_text())
         by = max(n_workers / self.cores, 1)
         for part in [*costs["layers"].values(), costs["embed"], costs["head"]]:
-            for key in part:
-                part[key] *= by
-        path = self.folder / "shared.json"
+            part.update({key: [[n, by * ns] for n, ns in cost] if key == "points" else by * cost
+                         for key, cost in part.items()})
+        path = self.folder / f"shared.{tensor}.json"
         path.write_text(json.dumps(costs))
         return path
 
@@ -65,9 +67,9 @@ class Machine:
     def predict(self, model, pipeline, tensor, load):
         n_in, n_out, users = load
         n_workers = pipeline * tensor
+        costs = [str(self.shared_costs(model, t, n_workers)) for t in sorted({1, tensor})]
         said = json.loads(self.tidemark(
-            "model", "inspect", model, "--edges", self.edges(1 + n_workers), "--costs",
-            self.shared_costs(model, n_workers), "--pipeline", pipeline, "--tensor", tensor, "--input-tokens", n_in,
+            "model", "inspect", model, "--edges", self.edges(1 + n_workers), "--costs", ",".join(costs), "--pipeline", pipeline, "--tensor", tensor, "--input-tokens", n_in,
             "--output-tokens", n_out, "--requests", users, "--format", "json"))
         split, = said["edges"]["splits"]
         return split["output_tokens_per_s"] / split["replicas"], split["ttft_ns"] / 1e6, split["layers"]

@@ -180,6 +180,7 @@ static struct fabric_splits_ask ask_all(void)
         .arch = &arch,
         .fabric = &fabric,
         .costs = &costs,
+        .n_costs = 1,
         .machine = {80e9, 0.9},
         .sum_bytes = 2,
         .kv_bytes = 2,

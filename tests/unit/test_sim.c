@@ -119,6 +119,60 @@ static void experts_are_read_once(void **state)
     assert_true(costs_layer_ns(&c, &a, 0, &one) == 0);
 }
 
+static struct costs measured(void)
+{
+    return (struct costs){
+        .tensor = 1,
+        .kinds[COSTS_DENSE] = {.kv_ns = 2,
+                               .pair_ns = 3,
+                               .n_points = 3,
+                               .points = {{1, 100}, {8, 170}, {64, 1290}}},
+        .head = {.n_points = 1, .points = {{1, 50}}},
+    };
+}
+
+static void points_are_joined_by_lines(void **state)
+{
+    (void)state;
+    static struct arch a;
+    a = llama(2);
+    struct costs c = measured();
+    const struct costs_part *p = &c.kinds[COSTS_DENSE];
+    static const double at[][2] = {{0.5, 100}, {1, 100},   {4.5, 135},  {8, 170},
+                                   {36, 730},  {64, 1290}, {128, 2570}, {0, 100}};
+    for (size_t i = 0; i < sizeof at / sizeof *at; i++) {
+        assert_true(near(costs_at_points(p, at[i][0]), at[i][1]));
+    }
+    // attention is not hidden behind the products: 4 rows that each see 11 positions
+    const struct costs_load l = costs_load_decode(&a, 4, 10);
+    assert_true(near(costs_layer_ns(&c, &a, 0, &l), 130 + 44 * (2 + 3)));
+    assert_true(near(costs_head_ns(&c, &l), 50));
+    // a line that falls is not followed below 0
+    c.kinds[COSTS_DENSE].points[2].ns = 0;
+    assert_true(costs_at_points(p, 1000) == 0);
+}
+
+/* Measured of one of two ranks: only the sums come in. Of all on one: each does half. */
+static void shards_are_taken_as_measured(void **state)
+{
+    (void)state;
+    static struct arch a;
+    a = llama(2);
+    const struct costs_sums sums = {7, 0};
+    struct costs whole = measured(), shard = measured();
+    shard.tensor = 2;
+    costs_share(&whole, &a, 2, 4, &sums);
+    costs_share(&shard, &a, 2, 4, &sums);
+    assert_true(near(whole.kinds[COSTS_DENSE].points[1].ns, 85));
+    assert_true(near(shard.kinds[COSTS_DENSE].points[1].ns, 170));
+    assert_true(near(whole.kinds[COSTS_DENSE].pair_ns, 1.5));
+    assert_true(near(shard.kinds[COSTS_DENSE].pair_ns, 3));
+    assert_true(near(whole.kinds[COSTS_DENSE].fixed_ns, 14));
+    assert_true(near(shard.kinds[COSTS_DENSE].fixed_ns, 14));
+    costs_scale(&shard, 2);
+    assert_true(near(shard.kinds[COSTS_DENSE].points[1].ns, 340));
+}
+
 static int parse(const char *json, const struct arch *a, struct costs *c, struct err *e)
 {
     *e = (struct err){0};
@@ -137,10 +191,12 @@ static void what_is_written_is_read(void **state)
     struct costs c, again;
     assert_int_equal(hardware_find("mi300x", &h, &e), 0);
     costs_of_hardware(&h, &shares, 4, &a, &c);
+    c.kinds[COSTS_DENSE] = measured().kinds[COSTS_DENSE];
     json_t *root = costs_json(&c, &a);
     char *text = json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(17));
     assert_int_equal(parse(text, &a, &again, &e), 0);
     assert_string_equal(again.source, c.source);
+    assert_int_equal(again.tensor, 4);
     assert_memory_equal(&again.kinds, &c.kinds, sizeof c.kinds);
     assert_memory_equal(&again.embed, &c.embed, sizeof c.embed);
     assert_memory_equal(&again.head, &c.head, sizeof c.head);
@@ -150,6 +206,8 @@ static void what_is_written_is_read(void **state)
 }
 
 #define SIZES "\"schema\": \"tidemark.costs/1\", \"hidden\": 4096, \"vocab\": 128256"
+
+#define DENSE(cost) "{" SIZES ", \"layers\": {\"dense\": {" cost "}}}"
 
 static void bad_files_say_what_is_wrong(void **state)
 {
@@ -169,6 +227,14 @@ static void bad_files_say_what_is_wrong(void **state)
         {"{" SIZES ", \"layers\": {\"dense\": {\"read_ns\": -1}}}", "dense.read_ns must be"},
         {"{" SIZES ", \"layers\": {\"dense\": {\"read_ns\": 1e16}}}", "dense.read_ns must be"},
         {"{" SIZES ", \"layers\": {\"dense\": {\"read_ns\": \"1\"}}}", "dense.read_ns must be"},
+        {DENSE("\"points\": 3"), "dense.points must be a list of 1 to 16"},
+        {DENSE("\"points\": []"), "dense.points must be a list of 1 to 16"},
+        {DENSE("\"points\": [[1, 2], [1, 3]]"), "dense.points[1] must be [tokens, ns]"},
+        {DENSE("\"points\": [[1, 2], [2]]"), "dense.points[1] must be [tokens, ns]"},
+        {DENSE("\"points\": [[0, 2]]"), "dense.points[0] must be [tokens, ns]"},
+        {DENSE("\"points\": [[1, -2]]"), "dense.points must be a number"},
+        {"{" SIZES ", \"tensor\": 0}", "tensor must be a whole number from 1 to 64"},
+        {"{" SIZES ", \"tensor\": 1.5}", "tensor must be a whole number from 1 to 64"},
         {"{" SIZES ", \"layers\": {\"dense\": {}}}", "embed is missing"},
         {"{" SIZES ", \"layers\": {\"dense\": {}}, \"embed\": {}}", "head is missing"},
         {"{" SIZES ", \"layers\": {\"dense\": {}}, \"embed\": {}, \"head\": {}, \"hop_ns\": null}",
@@ -409,6 +475,8 @@ int main(void)
         cmocka_unit_test(a_roofline_by_hand),
         cmocka_unit_test(windows_bound_what_is_read),
         cmocka_unit_test(experts_are_read_once),
+        cmocka_unit_test(points_are_joined_by_lines),
+        cmocka_unit_test(shards_are_taken_as_measured),
         cmocka_unit_test(what_is_written_is_read),
         cmocka_unit_test(bad_files_say_what_is_wrong),
         cmocka_unit_test(ids_are_the_requests_own),

@@ -14,6 +14,8 @@
 #define ALLREDUCE_NS   10000.0 // start of one within a host
 #define HOP_NS         10000.0 // start of a message to the next stage
 #define MAX_COST_NS    1e15
+#define MAX_TOKENS     1e9
+#define MAX_TENSOR     64
 #define VALUE_BYTES    2.0 // of activations and cache on an accelerator: bf16
 
 enum costs_kind costs_kind_of(const struct arch *a, int layer)
@@ -74,9 +76,27 @@ struct costs_load costs_load_prompt(const struct arch *a, double n_tokens)
 
 /* --- times --------------------------------------------------------------------------------------- */
 
+double costs_at_points(const struct costs_part *p, double n_tokens)
+{
+    const struct costs_point *at = p->points;
+    int i = 1;
+    if (p->n_points < 2 || n_tokens <= at[0].n_tokens) {
+        return at[0].ns;
+    }
+    while (i < p->n_points - 1 && n_tokens > at[i].n_tokens) {
+        i++;
+    }
+    const double slope = (at[i].ns - at[i - 1].ns) / (at[i].n_tokens - at[i - 1].n_tokens);
+    return fmax(at[i].ns + slope * (n_tokens - at[i].n_tokens), 0);
+}
+
 static double part_ns(const struct costs_part *p, double n_tokens, double n_experts,
                       double n_cached, double n_seen)
 {
+    if (p->n_points > 0) {
+        return p->fixed_ns + p->move_ns * n_tokens + costs_at_points(p, n_tokens) +
+               p->kv_ns * n_cached + p->pair_ns * n_seen;
+    }
     double bytes = p->read_ns + p->expert_ns * n_experts + p->kv_ns * n_cached;
     double arithmetic = p->token_ns * n_tokens + p->pair_ns * n_seen;
     return p->fixed_ns + p->move_ns * n_tokens + fmax(bytes, arithmetic);
@@ -132,6 +152,13 @@ struct split_costs costs_split(const struct costs *c, const struct arch *a,
     };
 }
 
+static void scale_points(struct costs_part *p, double by)
+{
+    for (int i = 0; i < p->n_points; i++) {
+        p->points[i].ns *= by;
+    }
+}
+
 static void scale_part(struct costs_part *p, double by)
 {
     double *v[] = {&p->fixed_ns, &p->read_ns, &p->expert_ns, &p->kv_ns,
@@ -139,6 +166,7 @@ static void scale_part(struct costs_part *p, double by)
     for (size_t i = 0; i < sizeof v / sizeof *v; i++) {
         *v[i] *= by;
     }
+    scale_points(p, by);
 }
 
 void costs_scale(struct costs *c, double by)
@@ -167,6 +195,7 @@ static void share_part(struct costs_part *p, int tensor, int kv_parts)
     p->kv_ns /= kv_parts;
     p->token_ns /= tensor;
     p->pair_ns /= tensor;
+    scale_points(p, 1.0 / tensor);
 }
 
 int costs_kv_parts(const struct arch *a, int tensor)
@@ -179,6 +208,7 @@ void costs_share(struct costs *c, const struct arch *a, int tensor, double value
                  const struct costs_sums *sums)
 {
     const int kv_parts = costs_kv_parts(a, tensor);
+    const bool is_whole = c->tensor != tensor;
     if (tensor == 1) {
         return;
     }
@@ -190,12 +220,17 @@ void costs_share(struct costs *c, const struct arch *a, int tensor, double value
             continue;
         }
         done[k] = true;
-        share_part(p, tensor, kv_parts);
+        if (is_whole) {
+            share_part(p, tensor, kv_parts);
+        }
         p->fixed_ns += 2 * sums->sum_ns;
         p->move_ns += 2 * sums->sum_byte_ns * a->hidden * value_bytes;
     }
-    share_part(&c->embed, tensor, tensor);
-    share_part(&c->head, tensor, tensor);
+    if (is_whole) {
+        share_part(&c->embed, tensor, tensor);
+        share_part(&c->head, tensor, tensor);
+    }
+    c->tensor = tensor;
     c->head.fixed_ns += sums->sum_ns / 2; // who has the largest logit: one way round
 }
 
@@ -217,7 +252,7 @@ void costs_of_hardware(const struct hardware *h, const struct costs_shares *shar
     const double flop_ns = 1e9 / (h->bf16_flops * shares->compute);
     const double link_ns = 1e9 / h->link_bytes_per_s;
     const struct costs_sums sums = {ALLREDUCE_NS, costs_ring(tensor, 0, link_ns).sum_byte_ns};
-    *out = (struct costs){.hop_ns = HOP_NS, .hop_byte_ns = link_ns};
+    *out = (struct costs){.tensor = 1, .hop_ns = HOP_NS, .hop_byte_ns = link_ns};
     put_name(h, tensor, out);
     for (int i = 0; i < a->n_layers; i++) {
         struct sizes_layer l = sizes_layer(a, i);
@@ -284,6 +319,34 @@ static int read_cost(const char *where, const char *part, const char *key, const
     return 0;
 }
 
+/* [[tokens, ns], ..] */
+static int read_points(const char *where, const char *name, const json_t *list,
+                       struct costs_part *p, struct err *e)
+{
+    const size_t n = json_array_size(list);
+    double before = 0;
+    if (!json_is_array(list) || n < 1 || n > COSTS_MAX_POINTS) {
+        return err_set(e, ERR_INPUT, "%s: %s.points must be a list of 1 to %d pairs", where, name,
+                       COSTS_MAX_POINTS);
+    }
+    for (size_t i = 0; i < n; i++) {
+        const json_t *pair = json_array_get(list, i), *tokens = json_array_get(pair, 0);
+        const double n_tokens = json_number_value(tokens);
+        if (json_array_size(pair) != 2 || !(n_tokens > before) || n_tokens > MAX_TOKENS) {
+            return err_set(e, ERR_INPUT,
+                           "%s: %s.points[%zu] must be [tokens, ns], with tokens above those of "
+                           "the point before and at most %g",
+                           where, name, i, MAX_TOKENS);
+        }
+        if (read_cost(where, name, "points", json_array_get(pair, 1), &p->points[i].ns, e)) {
+            return -1;
+        }
+        before = p->points[i].n_tokens = n_tokens;
+    }
+    p->n_points = (int)n;
+    return 0;
+}
+
 static int part_key(const char *key)
 {
     for (int i = 0; i < N_PART_KEYS; i++) {
@@ -306,10 +369,16 @@ static int read_part(const char *where, const char *name, json_t *object, struct
     json_object_foreach(object, key, v)
     {
         int i = part_key(key);
+        if (strcmp(key, "points") == 0) {
+            if (read_points(where, name, v, p, e)) {
+                return -1;
+            }
+            continue;
+        }
         if (i < 0) {
             return err_set(e, ERR_INPUT,
                            "%s: %s has no cost '%.40s'; there are fixed_ns, read_ns, expert_ns, "
-                           "kv_ns, token_ns, pair_ns, move_ns",
+                           "kv_ns, token_ns, pair_ns, move_ns, points",
                            where, name, key);
         }
         if (read_cost(where, name, key, v, part_value(p, i), e)) {
@@ -374,7 +443,14 @@ static int read_root(const char *where, const json_t *root, const struct arch *a
         return err_set(e, ERR_INPUT, "%s: schema is not \"" SCHEMA "\"", where);
     }
     const char *source = json_string_value(json_object_get(root, "source"));
+    const json_t *tensor = json_object_get(root, "tensor");
     keep_source(c, source ? source : "a file");
+    c->tensor = tensor ? (int)json_integer_value(tensor) : 1;
+    if (tensor && (!json_is_integer(tensor) || json_integer_value(tensor) < 1 ||
+                   json_integer_value(tensor) > MAX_TENSOR)) {
+        return err_set(e, ERR_INPUT, "%s: tensor must be a whole number from 1 to %d", where,
+                       MAX_TENSOR);
+    }
     return check_size(where, root, "hidden", a->hidden, e) ||
                    check_size(where, root, "vocab", a->vocab, e) ||
                    read_layers(where, root, a, c, e) ||
@@ -423,6 +499,14 @@ static json_t *part_json(const struct costs_part *p)
             json_object_set_new(o, part_keys[i].key, json_real(v));
         }
     }
+    if (p->n_points > 0) {
+        json_t *points = json_array();
+        for (int i = 0; i < p->n_points; i++) {
+            json_array_append_new(points,
+                                  json_pack("[f, f]", p->points[i].n_tokens, p->points[i].ns));
+        }
+        json_object_set_new(o, "points", points);
+    }
     return o;
 }
 
@@ -435,8 +519,9 @@ struct json_t *costs_json(const struct costs *c, const struct arch *a)
             json_object_set_new(layers, kind_names[k], part_json(&c->kinds[k]));
         }
     }
-    return json_pack("{s:s, s:s, s:i, s:i, s:o, s:o, s:o, s:f, s:f}", "schema", SCHEMA, "source",
-                     c->source, "hidden", a->hidden, "vocab", a->vocab, "layers", layers, "embed",
-                     part_json(&c->embed), "head", part_json(&c->head), "hop_ns", c->hop_ns,
-                     "hop_byte_ns", c->hop_byte_ns);
+    return json_pack("{s:s, s:s, s:i, s:i, s:i, s:o, s:o, s:o, s:f, s:f}", "schema", SCHEMA,
+                     "source", c->source, "tensor", c->tensor > 1 ? c->tensor : 1, "hidden",
+                     a->hidden, "vocab", a->vocab, "layers", layers, "embed", part_json(&c->embed),
+                     "head", part_json(&c->head), "hop_ns", c->hop_ns, "hop_byte_ns",
+                     c->hop_byte_ns);
 }

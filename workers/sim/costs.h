@@ -9,13 +9,20 @@
  * in the window). move is communication between devices that share a layer. In the head, tokens are
  * the rows that are sampled. All coefficients are ns and at least 0.
  *
+ * What was measured at some numbers of tokens is kept as points, and a line leads from each to the next, since
+ * products of few rows are neither bound by reading nor as fast as those of many. Then attention comes on top:
+ *
+ *   t = fixed + move * tokens + points(tokens) + kv * cached + pair * seen
+ *
  * A file of costs is JSON, a part's keys are those coefficients and may be left out when 0:
  *
  *   {"schema": "tidemark.costs/1", "source": "words", "hidden": 3584, "vocab": 256000,
  *    "layers": {"dense": {"fixed_ns": 5000, "read_ns": 148000, "kv_ns": 1.5, "token_ns": 700,
- *               "pair_ns": 0.03}, "dense_sliding": {..}, "moe": {..}, "moe_sliding": {..}},
+ *               "pair_ns": 0.03}, "dense_sliding": {"points": [[1, 151000], [8, 160000]], ..},
+ *               "moe": {..}, "moe_sliding": {..}},
  *    "embed": {..}, "head": {..}, "hop_ns": 10000, "hop_byte_ns": 0.02}
  *
+ * Costs measured of one of T ranks that share the layers, without their sums, have "tensor": T beside.
  * Layers of one kind cost alike, so that costs measured on a model cut to a few layers serve the
  * whole; hidden and vocab must be the model's. Transparent, pure but for costs_read and costs_write.
  */
@@ -37,12 +44,21 @@ enum costs_kind {
     COSTS_N_KINDS,
 };
 
+enum {
+    COSTS_MAX_POINTS = 16
+};
+
 struct costs_part {
     double fixed_ns, read_ns, expert_ns, kv_ns, token_ns, pair_ns, move_ns;
+    int n_points; // 0: read, expert and token say it
+    struct costs_point {
+        double n_tokens, ns; // n_tokens grows from point to point
+    } points[COSTS_MAX_POINTS];
 };
 
 struct costs {
     char source[96];
+    int tensor; // devices that share a stage, of one of which these are; 1: it has all to itself
     struct costs_part kinds[COSTS_N_KINDS];
     struct costs_part embed, head;
     double hop_ns, hop_byte_ns; // from a stage to the next: t = hop + hop_byte * bytes
@@ -78,8 +94,8 @@ struct costs_sums costs_ring(int tensor, double latency_ns, double byte_ns);
 int costs_kv_parts(const struct arch *a, int tensor);
 
 /*
- * The costs of one device become those of `tensor` that share its work: each reads and computes its part,
- * and all sum values of value_bytes.
+ * The costs of one device become those of `tensor` that share its work: each reads and computes its part (as it
+ * is where the costs are already of one of so many), and all sum values of value_bytes.
  */
 void costs_share(struct costs *c, const struct arch *a, int tensor, double value_bytes,
                  const struct costs_sums *sums);
@@ -99,6 +115,9 @@ enum costs_kind costs_kind_of(const struct arch *a, int layer);
 struct costs_load costs_load_batch(const struct arch *a, const struct batch *b);
 struct costs_load costs_load_decode(const struct arch *a, double n_rows, double context);
 struct costs_load costs_load_prompt(const struct arch *a, double n_tokens);
+
+/* Between points along a line, before the first as there, behind the last one along the last line; >= 0. */
+double costs_at_points(const struct costs_part *p, double n_tokens);
 
 double costs_layer_ns(const struct costs *c, const struct arch *a, int layer,
                       const struct costs_load *l);

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/clock.h"
 #include "core/mem.h"
@@ -14,10 +15,17 @@ enum {
     PROMPT = 256,   // tokens of a batch that is bound by arithmetic
     CONTEXT = 1024, // positions before it, where the model has so many
     ROWS = 64,      // sampled at once
+    APART = 16,     // slots with blocks of their own; others share theirs
     ROUNDS = 7,     // of which the median counts
 };
+#define STACK_BYTES 5e8 // of layers timed together: more than caches hold
 
-/* A layer in a backend of its own, with or without the ends of the model. */
+static const int points[] = {1, 2, 4, 8, 16, 32, 64, 128, PROMPT}; // tokens of a batch
+enum {
+    N_POINTS = sizeof points / sizeof *points,
+};
+
+/* Layers in a backend of their own, with or without the ends of the model. */
 struct part {
     const struct timing_config *cfg;
     struct backend *backend;
@@ -42,7 +50,7 @@ static void close_part(struct part *p)
     free(p->out);
 }
 
-/* All slots share blocks: what they hold does not matter. */
+/* What blocks hold does not matter, but whether they come from memory does. */
 static int fill_tables(struct part *p, struct err *e)
 {
     if (kv_tables_init(&p->tables, ROWS, slot_blocks(p), e) != 0) {
@@ -51,14 +59,28 @@ static int fill_tables(struct part *p, struct err *e)
     for (uint32_t s = 0; s < ROWS; s++) {
         p->tables.n[s] = slot_blocks(p);
         for (uint32_t i = 0; i < slot_blocks(p); i++) {
-            p->tables.blocks[(size_t)s * slot_blocks(p) + i] = i;
+            p->tables.blocks[(size_t)s * slot_blocks(p) + i] = s % APART * slot_blocks(p) + i;
         }
     }
     return 0;
 }
 
-static int open_part(struct part *p, const struct timing_config *cfg, int layer, bool has_embed,
-                     bool has_head, struct err *e)
+/* One of cfg->tensor ranks computes its part; that nobody adds the others' changes no time. */
+static void sum_nothing(void *ctx, float *x, size_t n)
+{
+    (void)ctx, (void)x, (void)n;
+}
+
+static void gather_own(void *ctx, const void *mine, size_t n_bytes, void *all)
+{
+    const struct part *p = ctx;
+    for (int i = 0; i < p->cfg->tensor; i++) {
+        memcpy((char *)all + (size_t)i * n_bytes, mine, n_bytes);
+    }
+}
+
+static int open_part(struct part *p, const struct timing_config *cfg, int first, int n_layers,
+                     bool has_embed, bool has_head, struct err *e)
 {
     const struct arch *a = cfg->arch;
     uint32_t room = (uint32_t)a->max_context;
@@ -68,15 +90,21 @@ static int open_part(struct part *p, const struct timing_config *cfg, int layer,
         .backend = "cpu",
         .model = cfg->model,
         .arch = a,
-        .first_layer = layer,
-        .n_layers = 1,
+        .first_layer = first,
+        .n_layers = n_layers,
         .has_embed = has_embed,
         .has_head = has_head,
         .max_tokens = PROMPT,
         .max_rows = ROWS,
-        .n_blocks = slot_blocks(p),
+        .n_blocks = APART * slot_blocks(p),
         .n_threads = cfg->n_threads,
         .kernels = "auto",
+        .kv_dtype =
+            a->dtype == ARCH_F32 ? ARCH_F32 : ARCH_BF16, // as a run has it unless told otherwise
+        .group = {.size = cfg->tensor > 1 ? cfg->tensor : 0,
+                  .ctx = p,
+                  .sum = sum_nothing,
+                  .gather = gather_own},
     };
     const struct batch_limits limits = {.max_rows = ROWS, .max_tokens = PROMPT, .n_stages = 1};
     const size_t n = (size_t)PROMPT * (size_t)a->hidden;
@@ -134,38 +162,77 @@ static double time_ns(struct part *p, uint32_t n_rows, uint32_t n_tokens, uint32
     return took[ROUNDS / 2];
 }
 
+/* n tokens that see next to nothing but themselves, in as many rows as can be. */
+static double point_ns(struct part *p, int n)
+{
+    const int n_rows = n < ROWS ? n : ROWS;
+    return time_ns(p, (uint32_t)n_rows, (uint32_t)(n / n_rows), 0);
+}
+
 /* What is left of `whole`, per unit; never below 0, as noise can make it. */
 static double per(double whole, double n)
 {
     return n > 0 && whole > 0 ? whole / n : 0;
 }
 
-/* One token reads the weights, and top_k experts beside: shared out by their bytes. */
-static void share_reading(const struct arch *a, int layer, double ns, struct costs_part *out)
-{
-    struct sizes_layer l = sizes_layer(a, layer);
-    double experts = l.expert_bytes > 0 ? a->moe.top_k * l.expert_bytes : 0;
-    out->read_ns = ns * l.common_bytes / (l.common_bytes + experts);
-    out->expert_ns = l.expert_bytes > 0 ? (ns - out->read_ns) / a->moe.top_k : 0;
-}
-
+/* Of a layer alone; its weights may stay in caches. */
 static int measure_layer(const struct timing_config *cfg, int layer, struct costs_part *out,
                          struct err *e)
 {
     const struct arch *a = cfg->arch;
     struct part p;
-    if (open_part(&p, cfg, layer, false, false, e) != 0) {
+    if (open_part(&p, cfg, layer, 1, false, false, e) != 0) {
         return -1;
     }
-    double window = arch_window(a, layer), far = p.context, prompt = PROMPT;
-    double seen = window > 0 && far + 1 > window ? window : far + 1; // by a token behind `far`
-    double one = time_ns(&p, 1, 1, 0), behind = time_ns(&p, 1, 1, p.context);
-    double many = time_ns(&p, 1, PROMPT, 0), far_many = time_ns(&p, 1, PROMPT, p.context);
-    *out = (struct costs_part){.kv_ns = per(behind - one, seen - 1)};
-    share_reading(a, layer, one - out->kv_ns, out);
-    // Pairs: a token behind `far` sees `far` more, or what the window leaves of them.
+    const double window = arch_window(a, layer), far = p.context, prompt = PROMPT;
+    const double seen =
+        window > 0 && far + 1 > window ? window : far + 1; // by a token behind `far`
+    *out = (struct costs_part){.n_points = N_POINTS};
+    for (int i = 0; i < N_POINTS; i++) {
+        out->points[i] = (struct costs_point){points[i], point_ns(&p, points[i])};
+    }
+    // A token behind `far` sees `far` more, or what the window leaves of them.
+    const double few = time_ns(&p, APART, 1, 0), far_few = time_ns(&p, APART, 1, p.context);
+    const double many = time_ns(&p, 1, PROMPT, 0), far_many = time_ns(&p, 1, PROMPT, p.context);
     out->pair_ns = per(far_many - many, prompt * (window > 0 ? fmax(seen - prompt / 2, 1) : far));
-    out->token_ns = per(many - out->pair_ns * prompt * (prompt + 1) / 2, prompt);
+    // A decoding row reads as many positions as it sees: what its pairs do not explain.
+    out->kv_ns = fmax(per(far_few - few, APART * (seen - 1)) - out->pair_ns, 0);
+    close_part(&p);
+    return 0;
+}
+
+static int stack_layers(const struct arch *a)
+{
+    double bytes = 0;
+    int n = 0;
+    while (n < a->n_layers && (n == 0 || bytes + sizes_layer(a, n).bytes <= STACK_BYTES)) {
+        bytes += sizes_layer(a, n++).bytes;
+    }
+    return n;
+}
+
+/* Layers behind each other displace each other's weights, and start together: each kind's points become what they
+   are among others. */
+static int measure_stack(const struct timing_config *cfg, struct costs *out, struct err *e)
+{
+    const int n = stack_layers(cfg->arch);
+    double by[N_POINTS];
+    struct part p;
+    if (open_part(&p, cfg, 0, n, false, false, e) != 0) {
+        return -1;
+    }
+    for (int i = 0; i < N_POINTS; i++) {
+        double alone_ns = 0;
+        for (int l = 0; l < n; l++) {
+            alone_ns += out->kinds[costs_kind_of(cfg->arch, l)].points[i].ns;
+        }
+        by[i] = alone_ns > 0 ? point_ns(&p, points[i]) / alone_ns : 1;
+    }
+    for (int k = 0; k < COSTS_N_KINDS; k++) {
+        for (int i = 0; i < out->kinds[k].n_points; i++) {
+            out->kinds[k].points[i].ns *= by[i];
+        }
+    }
     close_part(&p);
     return 0;
 }
@@ -173,33 +240,36 @@ static int measure_layer(const struct timing_config *cfg, int layer, struct cost
 /* The first layer with an end of the model, less the layer alone. */
 static int measure_ends(const struct timing_config *cfg, struct costs *out, struct err *e)
 {
-    struct part layer, embed, head;
-    if (open_part(&layer, cfg, 0, false, false, e) != 0) {
+    struct part layer, end;
+    struct costs_part *head = &out->head;
+    if (open_part(&layer, cfg, 0, 1, false, false, e) != 0) {
         return -1;
     }
-    double one = time_ns(&layer, 1, 1, 0), rows = time_ns(&layer, ROWS, 1, 0);
-    double many = time_ns(&layer, 1, PROMPT, 0);
+    *head = (struct costs_part){.n_points = 0};
+    for (int i = 0; points[i] <= ROWS; i++, head->n_points++) {
+        head->points[i] = (struct costs_point){points[i], -point_ns(&layer, points[i])};
+    }
+    const double many = point_ns(&layer, PROMPT);
     close_part(&layer);
-    if (open_part(&embed, cfg, 0, true, false, e) != 0) {
+    if (open_part(&end, cfg, 0, 1, true, false, e) != 0) {
         return -1;
     }
-    out->embed = (struct costs_part){.token_ns = per(time_ns(&embed, 1, PROMPT, 0) - many, PROMPT)};
-    close_part(&embed);
-    if (open_part(&head, cfg, 0, false, true, e) != 0) {
+    out->embed = (struct costs_part){.token_ns = per(point_ns(&end, PROMPT) - many, PROMPT)};
+    close_part(&end);
+    if (open_part(&end, cfg, 0, 1, false, true, e) != 0) {
         return -1;
     }
-    out->head = (struct costs_part){
-        .read_ns = per(time_ns(&head, 1, 1, 0) - one, 1),
-        .token_ns = per(time_ns(&head, ROWS, 1, 0) - rows, ROWS),
-    };
-    close_part(&head);
+    for (int i = 0; i < head->n_points; i++) {
+        head->points[i].ns = fmax(head->points[i].ns + point_ns(&end, points[i]), 0);
+    }
+    close_part(&end);
     return 0;
 }
 
 int timing_measure(const struct timing_config *cfg, struct costs *out, struct err *e)
 {
     bool done[COSTS_N_KINDS] = {false};
-    *out = (struct costs){.hop_ns = 0};
+    *out = (struct costs){.tensor = cfg->tensor > 1 ? cfg->tensor : 1};
     for (int i = 0; i < cfg->arch->n_layers; i++) {
         enum costs_kind k = costs_kind_of(cfg->arch, i);
         if (!done[k] && measure_layer(cfg, i, &out->kinds[k], e) != 0) {
@@ -207,6 +277,11 @@ int timing_measure(const struct timing_config *cfg, struct costs *out, struct er
         }
         done[k] = true;
     }
-    snprintf(out->source, sizeof out->source, "the cores of this host, %d threads", cfg->n_threads);
-    return measure_ends(cfg, out, e);
+    const int n = snprintf(out->source, sizeof out->source, "the cores of this host, %d threads",
+                           cfg->n_threads);
+    if (out->tensor > 1) {
+        snprintf(out->source + n, sizeof out->source - (size_t)n, ", one of %d ranks without sums",
+                 out->tensor);
+    }
+    return measure_stack(cfg, out, e) != 0 || measure_ends(cfg, out, e) != 0 ? -1 : 0;
 }
