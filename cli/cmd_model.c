@@ -11,6 +11,7 @@
 
 #include "cli/command.h"
 #include "cli/inspect.h"
+#include "cli/inspect_run.h"
 #include "cli/make_model.h"
 #include "cli/plan_traffic.h"
 #include "cli/run_config.h"
@@ -169,9 +170,41 @@ static int parse_inspect(const struct model_args *a, struct inspect_options *o, 
                : 0;
 }
 
+/* "inspect CONFIG.yaml key=value ...": the config says how the model is split. */
+static int run_inspect_config(const struct command_args *args, const struct model_args *a,
+                              struct err *e)
+{
+    const struct {
+        const char *flag, *value, *instead;
+    } refused[] = {
+        {"--pipeline", a->pipeline, "target.pipeline=P"},
+        {"--tensor", a->tensor, "target.tensor=T"},
+        {"--gpus", a->gpus, "target.pipeline, target.tensor and target.replicas"},
+        {"--edges", a->edges, "the model's name in the config's place"},
+        {"--costs", a->costs, "the model's name in the config's place"},
+    };
+    struct inspect_run_options o = {
+        .config = args->positional[1],
+        .assignments = (const char *const *)args->positional + 2,
+        .n_assignments = args->n - 2,
+        .hardware = a->hardware,
+        .json = strcmp(a->format, "json") == 0,
+    };
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        if (refused[i].value) {
+            return err_set(e, ERR_INPUT, "%s: does not go with a run's config; %s", refused[i].flag,
+                           refused[i].instead);
+        }
+    }
+    return parse_memory(a->gpu_memory, &o.memory_bytes, e) || inspect_run_print(&o, e) ? -1 : 0;
+}
+
 static int run_inspect(const struct command_args *args, const struct model_args *a, struct err *e)
 {
     struct cost_config cost = {0};
+    if (args->n >= 2 && inspect_run_is_config(args->positional[1])) {
+        return run_inspect_config(args, a, e);
+    }
     if (args->n < 2 || (args->n > 2 && !strchr(args->positional[2], '='))) {
         return err_set(e, ERR_INPUT, "model inspect: the form is `model inspect M`");
     }
@@ -313,6 +346,7 @@ const struct command cmd_model = {
     .usage =
         "model inspect M [--gpus N] [--hardware NAME] [--context LIST] [--format text|json]\n"
         "model inspect M --edges FILE [--hardware NAME | --costs FILE,..] [--input-tokens N]\n"
+        "model inspect CONFIG.yaml [key=value ...] --hardware NAME | --gpu-memory BYTES\n"
         "    [--output-tokens N] [--requests N] [cost.instance=NAME ...] [--format text|json]\n"
         "model plan [CONFIG] [key=value ...] [--format text|json]\n"
         "model make --preset NAME --out DIR [--arch A] [--seed N]",
@@ -320,6 +354,8 @@ const struct command cmd_model = {
         "inspect: M is a folder in Hugging Face layout or preset:NAME; its weights are not read.\n"
         "Parameters, bytes, KV cache per token and what each kind of layer takes; the best split over\n"
         "P stages x T devices; how many requests the memory holds. Bounds, not promises.\n"
+        "inspect CONFIG.yaml: whether a run's workers fit their GPUs: by stage what weights, the largest\n"
+        "batch and a token in the KV cache take of a rank's memory, and the pool that is left.\n"
         "inspect --edges: each rank of the file is one such device (without --hardware, the ranks of a\n"
         "host share this machine; --costs FILE,.. are those of one rank, then those that --measure\n"
         "--tensor T saved of one of T ranks; where there are none, of all divided by T). Ranked by output tokens/s at\n"
@@ -334,7 +370,8 @@ const struct command cmd_model = {
     .flags = flags,
     .n_flags = sizeof flags / sizeof flags[0],
     .config_parts = RUN_CONFIG_TARGET | RUN_CONFIG_LOAD | RUN_CONFIG_DATASET | RUN_CONFIG_COST,
-    .example = "model inspect preset:tiny --gpus 16 --hardware h100-sxm --context 4096,131072\n"
+    .example = "model inspect configs/gpu-16.yaml --hardware h100-sxm\n"
+               "model inspect preset:tiny --gpus 16 --hardware h100-sxm --context 4096,131072\n"
                "model inspect preset:llama-3.1-405b --edges edges.json --hardware h100-sxm\n"
                "model plan target.model=preset:tiny target.pipeline=4 load.rates=1,2,4\n"
                "model make --preset llama-1b --out llama-1b",

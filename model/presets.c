@@ -79,6 +79,15 @@ static const struct preset {
                          "high_freq_factor": 4.0, "original_max_position_embeddings": 8192},
         "torch_dtype": "bfloat16", "bos_token_id": 128000,
         "eos_token_id": [128001, 128008, 128009]})},
+    {"llama-3.1-70b", JSON({
+        "model_type": "llama", "num_hidden_layers": 80, "hidden_size": 8192,
+        "intermediate_size": 28672, "num_attention_heads": 64, "num_key_value_heads": 8,
+        "vocab_size": 128256, "max_position_embeddings": 131072, "rms_norm_eps": 1e-5,
+        "rope_theta": 500000,
+        "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+                         "high_freq_factor": 4.0, "original_max_position_embeddings": 8192},
+        "torch_dtype": "bfloat16", "bos_token_id": 128000,
+        "eos_token_id": [128001, 128008, 128009]})},
     {"llama-3.1-405b", JSON({
         "model_type": "llama", "num_hidden_layers": 126, "hidden_size": 16384,
         "intermediate_size": 53248, "num_attention_heads": 128, "num_key_value_heads": 8,

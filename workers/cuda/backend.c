@@ -10,17 +10,16 @@
 #include "core/pool.h"
 #include "workers/backend.h"
 #include "workers/cuda/forward.h"
-#include "workers/cuda/gemm.h"
 #include "workers/cuda/gpu_ceilings.h"
 #include "workers/cuda/hop_ipc.h"
 #include "workers/cuda/hop_nccl.h"
 #include "workers/cuda/nccl_library.h"
+#include "workers/rank_memory.h"
 
 #define BATCH_DEADLINE_NS (100 * NS_PER_S)
 
-/* What a process has of the device beside what it takes by gpu_take: CUDA's context, kernels, products' room. */
-#define CONTEXT_BYTES                                                                              \
-    (((int64_t)600 << 20) + (int64_t)GEMM_WORKSPACE_BYTES + (int64_t)GEMM_SCRATCH_BYTES)
+/* What a process has of the device beside what it takes by gpu_take. */
+#define CONTEXT_BYTES (RANK_MEMORY_CONTEXT_BYTES + RANK_MEMORY_PRODUCT_BYTES)
 
 struct cuda {
     struct backend base;
