@@ -50,6 +50,7 @@ tm_cli_test(telemetry TIMEOUT 180)
 set_property(TEST cli.telemetry APPEND PROPERTY ENVIRONMENT
   "FAKE_NVML_PATH=$<TARGET_FILE:fake_nvml>")
 tm_cli_test(model TIMEOUT 180 PROCESSORS 1)
+tm_cli_test(gpu_configs TIMEOUT 180 PROCESSORS 2)
 tm_cli_test(signals TIMEOUT 180 PROCESSORS 2 LABELS no_asan)
 tm_cli_test(crash TIMEOUT 300 PROCESSORS 2 LABELS crash no_asan)
 

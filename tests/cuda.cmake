@@ -113,6 +113,7 @@ tm_device_test(gpu_ceilings)
 tm_device_test(gpu_ipc)
 tm_device_test(group)
 tm_device_test(edge_ipc)
+tm_device_test(rank_memory)
 
 # NCCL, or what stands in for it; its own header, where there is one, against what we say of it.
 if(TIDEMARK_CUDA)

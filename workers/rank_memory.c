@@ -2,10 +2,10 @@
 
 #include <math.h>
 
-#include "model/sizes.h"
 #include "workers/cuda/device_matrix.h"
 #include "workers/hop.h"
 
+#define VALUE       4.0 // bytes of what is no matrix, the router included
 #define HEAD_ROWS   256 // of logits at once
 #define CACHE_ALIGN 128 // bytes of a head's part of a block
 
@@ -37,9 +37,12 @@ static enum arch_dtype kept_in_columns(const struct rank_memory_config *c, enum 
     return c->shard.size == 1 || n_cols % unit == 0 ? dtype : ARCH_BF16;
 }
 
-static double bytes_of(double n, enum arch_dtype dtype)
+/* Rows are padded to whole chunks. FP8: 128 rows share factors, as nearly all do. */
+static double matrix_bytes(double n_rows, int n_cols, enum arch_dtype dtype)
 {
-    return n * sizes_value_bytes(dtype);
+    const double each = dtype == ARCH_FP8 ? DEVICE_MATRIX_FP8_BLOCK : 1;
+    return n_rows * ((double)device_matrix_row_bytes(dtype, n_cols) +
+                     (double)device_matrix_factor_bytes(dtype, n_cols) / each);
 }
 
 static bool is_wide(const struct rank_memory_config *c)
@@ -59,14 +62,15 @@ static double qkv_rows(const struct rank_memory_config *c)
 static double latent_bytes(const struct rank_memory_config *c)
 {
     const struct arch *a = c->arch;
-    const double heads = c->shard.heads.n, rank = a->latent.kv_rank, q_rank = a->latent.q_rank;
+    const int rank = a->latent.kv_rank, q_rank = a->latent.q_rank;
+    const double heads = c->shard.heads.n;
     const enum arch_dtype narrow = kept_in_layer(c, a->linear_dtype);
     const enum arch_dtype floats =
         kept(c, a->linear_dtype) == ARCH_F32 ? ARCH_F32 : ARCH_BF16; // single heads' products
-    return bytes_of((q_rank + rank + a->rope_dim) * a->hidden, narrow) +
-           bytes_of(heads * a->head_dim * (q_rank > 0 ? q_rank : a->hidden), narrow) +
-           bytes_of(heads * rank * (a->latent.nope_dim + a->v_dim), floats) +
-           bytes_of(q_rank + rank, ARCH_F32);
+    return matrix_bytes(q_rank + rank + a->rope_dim, a->hidden, narrow) +
+           matrix_bytes(heads * a->head_dim, q_rank > 0 ? q_rank : a->hidden, narrow) +
+           matrix_bytes(heads * rank, a->latent.nope_dim, floats) +
+           matrix_bytes(heads * a->v_dim, rank, floats) + VALUE * (q_rank + rank);
 }
 
 static double attention_bytes(const struct rank_memory_config *c)
@@ -79,18 +83,19 @@ static double attention_bytes(const struct rank_memory_config *c)
                            (a->post_norms ? 4.0 : 2.0) * a->hidden; // the MLP's norms, too
     const double in = arch_is_latent(a)
                           ? latent_bytes(c)
-                          : bytes_of(qkv_rows(c) * a->hidden, kept_in_layer(c, a->linear_dtype));
-    return in + bytes_of(vectors, ARCH_F32) +
-           bytes_of((double)cols * a->hidden, kept_in_columns(c, a->linear_dtype, cols));
+                          : matrix_bytes(qkv_rows(c), a->hidden, kept_in_layer(c, a->linear_dtype));
+    return in + matrix_bytes(a->hidden, cols, kept_in_columns(c, a->linear_dtype, cols)) +
+           VALUE * vectors;
 }
 
 /* n MLPs of `inner` dimensions each. */
 static double mlp_bytes(const struct rank_memory_config *c, double n, int inner,
                         enum arch_dtype stored)
 {
-    const double values = n * inner * c->arch->hidden;
-    return bytes_of(2 * values, kept_in_layer(c, stored)) +
-           bytes_of(values, kept_in_columns(c, stored, inner));
+    const int h = c->arch->hidden;
+    return inner > 0 ? matrix_bytes(n * 2 * inner, h, kept_in_layer(c, stored)) +
+                           matrix_bytes(n * h, inner, kept_in_columns(c, stored, inner))
+                     : 0;
 }
 
 static double layer_bytes(const struct rank_memory_config *c, int layer)
@@ -100,21 +105,31 @@ static double layer_bytes(const struct rank_memory_config *c, int layer)
     if (!arch_is_moe(a, layer)) {
         return attention_bytes(c) + mlp_bytes(c, 1, c->shard.mlp.n, a->linear_dtype);
     }
-    const double biases = a->moe.bias ? n * (1 + 2 * c->shard.expert.n + h) : 0;
+    const double sums = c->shard.rank == 0 ? h : 0; // biases of partial sums are with one rank
+    const double biases = a->moe.bias ? n * (1 + 2 * c->shard.expert.n + sums) : 0;
     const double corrections = a->moe.router == ARCH_ROUTER_GROUPS ? n : 0;
     return attention_bytes(c) + mlp_bytes(c, n, c->shard.expert.n, a->expert_dtype) +
            mlp_bytes(c, 1, c->shard.shared.n, a->linear_dtype) +
-           bytes_of(n * h + biases + corrections, ARCH_F32);
+           VALUE * (n * h + biases + corrections);
+}
+
+/* Embedding and head; a table that they share is as the head's. */
+static double vocab_bytes(const struct rank_memory_config *c)
+{
+    const struct layers_part *p = &c->part;
+    const bool tied = c->arch->tied_embedding;
+    const double n = c->shard.vocab.n;
+    const int h = c->arch->hidden;
+    const enum arch_dtype plain = kept(c, c->arch->dtype);
+    const enum arch_dtype head = makes_integers(c) ? ARCH_INT8 : plain;
+    return (p->has_embed ? matrix_bytes(n, h, tied ? head : plain) : 0) +
+           (p->has_head && !(tied && p->has_embed) ? matrix_bytes(n, h, head) : 0);
 }
 
 static double weight_bytes(const struct rank_memory_config *c)
 {
     const struct layers_part *p = &c->part;
-    const int n_tables =
-        c->arch->tied_embedding ? p->has_embed || p->has_head : p->has_embed + p->has_head;
-    const enum arch_dtype dtype = makes_integers(c) ? ARCH_INT8 : kept(c, c->arch->dtype);
-    double n = n_tables * bytes_of((double)c->shard.vocab.n * c->arch->hidden, dtype) +
-               (p->has_head ? bytes_of(c->arch->hidden, ARCH_F32) : 0);
+    double n = vocab_bytes(c) + (p->has_head ? VALUE * c->arch->hidden : 0);
     for (int i = 0; i < p->n_layers; i++) {
         n += layer_bytes(c, p->first_layer + i);
     }

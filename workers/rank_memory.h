@@ -2,7 +2,7 @@
  * What a worker on a GPU takes of its memory, worked out from the model's shape alone: its weights in the forms in which
  * workers/cuda/device_weights.h keeps them, the buffers of its largest batch, and its part of a token in the KV
  * cache. The worker itself counts what it has taken (backend_room); this is what can be said without a GPU. Left
- * out are pads, and what attention keeps between two kernels, a few MB. Pure.
+ * out is what depends on the GPU: what attention keeps between two kernels, tens of MB. Pure.
  */
 #pragma once
 

@@ -516,6 +516,7 @@ static void presets_weigh_what_the_models_weigh(void **state)
     } known[] = {
         {"preset:llama-1b", 1235814400, 0, 32768},
         {"preset:llama-3.1-8b", 8030261248, 0, 131072},
+        {"preset:llama-3.1-70b", 70553706496, 0, 327680},
         {"preset:llama-3.1-405b", 405853388800, 0, 516096},
         {"preset:deepseek-r1-distill-qwen-7b", 7615616512, 0, 57344},
         {"preset:gemma-2-9b", 9241705984, 0, 344064},
