@@ -71,26 +71,34 @@ function(tm_device_test name)
   endif()
 endfunction()
 
-# What runs on the backend: unit.cuda_NAME on the stand-in, gpu.NAME with the real one.
+# What runs on the backend: unit.cuda_NAME on the stand-in, gpu.NAME with the real one; as so many ranks of a job.
 function(tm_backend_test name)
+  cmake_parse_arguments(arg "" "RANKS" "" ${ARGN})
+  set(launch "")
+  if(arg_RANKS)
+    set(launch ${TM_MPIRUN} -np ${arg_RANKS})
+  endif()
   add_executable(test_cuda_${name} EXCLUDE_FROM_ALL cuda/test_${name}.c)
   add_dependencies(device_tests test_cuda_${name})
   target_link_libraries(test_cuda_${name} PRIVATE tm_test_oracle)
   set_target_properties(test_cuda_${name} PROPERTIES ENABLE_EXPORTS ON)
   target_link_options(test_cuda_${name} PRIVATE -Wl,--undefined=comm_irecv) # the backend's hops want the comm
-  add_test(NAME unit.cuda_${name} ${tm_device_usual} COMMAND test_cuda_${name})
+  add_test(NAME unit.cuda_${name} ${tm_device_usual} COMMAND ${launch} $<TARGET_FILE:test_cuda_${name}>)
   set_tests_properties(unit.cuda_${name} PROPERTIES TIMEOUT 900
-    ENVIRONMENT "TIDEMARK_CUDA_PLUGIN=${tm_cuda_on_cpu};TIDEMARK_SOURCE=${PROJECT_SOURCE_DIR}")
+    ENVIRONMENT "TIDEMARK_CUDA_PLUGIN=${tm_cuda_on_cpu};${TM_MPI_ENVIRONMENT}")
   if(TIDEMARK_CUDA)
     add_dependencies(gpu_tests test_cuda_${name} tidemark_cuda)
-    add_test(NAME gpu.${name} CONFIGURATIONS gpu COMMAND test_cuda_${name})
+    add_test(NAME gpu.${name} CONFIGURATIONS gpu COMMAND ${launch} $<TARGET_FILE:test_cuda_${name}>)
     set_tests_properties(gpu.${name} PROPERTIES TIMEOUT 900 SKIP_RETURN_CODE 77 LABELS gpu
-      ENVIRONMENT "TIDEMARK_CUDA_PLUGIN=$<TARGET_FILE:tidemark_cuda>;TIDEMARK_SOURCE=${PROJECT_SOURCE_DIR}")
+      ENVIRONMENT "TIDEMARK_CUDA_PLUGIN=$<TARGET_FILE:tidemark_cuda>;${TM_MPI_ENVIRONMENT}")
   endif()
 endfunction()
 
 tm_backend_test(families)
 tm_backend_test(tensor)
+tm_backend_test(splits RANKS 4)
+tm_full_test(cuda_splits 1800 "TIDEMARK_FULL=1;TIDEMARK_CUDA_PLUGIN=${tm_cuda_on_cpu};${TM_MPI_ENVIRONMENT}"
+  ${TM_MPIRUN} -np 4 $<TARGET_FILE:test_cuda_splits>)
 
 tm_device_test(device)
 tm_device_test(gemm)

@@ -150,10 +150,12 @@ void chain_open(struct chain *c, const struct chain_config *cfg)
     c->ids = xcalloc(n_ranks * cfg->max_rows, sizeof *c->ids);
     c->logits = xcalloc(n_ranks * cfg->max_rows * (size_t)c->arch.vocab, sizeof *c->logits);
     c->stages = xcalloc((size_t)cfg->n_stages, sizeof *c->stages);
-    for (int s = 0; s < cfg->n_stages; s++) {
+    c->from = cfg->ends ? cfg->ends->stage : 0;
+    c->to = cfg->ends ? c->from + 1 : cfg->n_stages;
+    for (int s = c->from; s < c->to; s++) {
         open_stage(c, s, n_blocks);
     }
-    for (size_t r = 0; r < n_ranks; r++) {
+    for (size_t r = 0; c->to == cfg->n_stages && r < n_ranks; r++) {
         backend_logits(c->stages[cfg->n_stages - 1].ranks[r],
                        c->logits + r * cfg->max_rows * (size_t)c->arch.vocab);
     }
@@ -161,7 +163,7 @@ void chain_open(struct chain *c, const struct chain_config *cfg)
 
 void chain_close(struct chain *c)
 {
-    for (int s = 0; s < c->cfg.n_stages; s++) {
+    for (int s = c->from; s < c->to; s++) {
         for (int r = 0; r < c->cfg.n_tensor; r++) {
             backend_destroy(c->stages[s].ranks[r]);
         }
@@ -182,7 +184,7 @@ void chain_close(struct chain *c)
 static void add_row(struct chain *c, const struct chain_row *row)
 {
     struct batch *b = c->batch;
-    const struct kv_tables *t = &c->stages[0].tables;
+    const struct kv_tables *t = &c->stages[c->from].tables;
     struct batch_row *r = &b->rows[b->n_rows++];
     uint32_t had = t->n[row->slot];
     if (row->pos == 0) {
@@ -208,6 +210,61 @@ static void add_row(struct chain *c, const struct chain_row *row)
     b->n_tokens += row->n;
 }
 
+/* What the backends of a stage read and write; (rank) parts. */
+struct chain_flow {
+    const char *in;
+    char *out;
+    size_t rank_bytes; // from a rank's part to the next one's
+};
+
+static struct chain_flow flow_of(const struct chain *c, int s)
+{
+    const struct chain_ends *ends = c->cfg.ends;
+    const size_t rank_bytes = arch_carried_bytes(&c->arch, c->cfg.max_tokens);
+    const bool is_first = s == 0, is_last = s == c->cfg.n_stages - 1;
+    if (!ends) {
+        return (struct chain_flow){is_first ? NULL : c->stages[s - 1].out, c->stages[s].out,
+                                   rank_bytes};
+    }
+    const void *in = is_first ? NULL : ends->take(ends->ctx, c->batch->n_tokens);
+    return (struct chain_flow){in, is_last ? NULL : ends->room(ends->ctx), 0};
+}
+
+static void wait_for(const struct chain *c, struct backend *b)
+{
+    while (!backend_poll(b)) {
+        if (c->cfg.ends) {
+            c->cfg.ends->turn(c->cfg.ends->ctx);
+        } else {
+            clock_sleep_until_ns(clock_local_ns() + 20 * NS_PER_US);
+        }
+    }
+}
+
+static void run_stage(struct chain *c, int s)
+{
+    struct chain_stage *stage = &c->stages[s];
+    const size_t n = (size_t)c->cfg.n_tensor;
+    const struct chain_flow f = flow_of(c, s);
+    kv_tables_apply(&stage->tables, c->batch);
+    for (size_t r = 0; r < n; r++) {
+        backend_submit(
+            stage->ranks[r], c->batch, &stage->tables, f.in ? f.in + r * f.rank_bytes : NULL,
+            f.out ? f.out + r * f.rank_bytes : NULL, c->ids + r * c->cfg.max_rows, &c->jobs);
+    }
+    for (size_t r = 0; r < n; r++) {
+        wait_for(c, stage->ranks[r]);
+    }
+    struct err e = {0};
+    must(backend_error(stage->ranks[0], &e), &e);
+    int64_t begin_ns, end_ns;
+    backend_times(stage->ranks[0], &begin_ns, &end_ns);
+    c->busy_ns += end_ns - begin_ns;
+    if (c->cfg.ends) {
+        c->cfg.ends->give(c->cfg.ends->ctx, c->batch->n_tokens);
+    }
+}
+
 void chain_step(struct chain *c, const struct chain_row *rows, uint32_t n_rows)
 {
     c->batch->n_rows = c->batch->n_tokens = c->batch->n_blocks = 0;
@@ -215,26 +272,8 @@ void chain_step(struct chain *c, const struct chain_row *rows, uint32_t n_rows)
         add_row(c, &rows[i]);
     }
     c->busy_ns = 0;
-    const size_t n = (size_t)c->cfg.n_tensor;
-    const size_t hidden = arch_carried_bytes(&c->arch, c->cfg.max_tokens); // of one rank
-    for (int s = 0; s < c->cfg.n_stages; s++) {
-        struct chain_stage *stage = &c->stages[s];
-        kv_tables_apply(&stage->tables, c->batch);
-        for (size_t r = 0; r < n; r++) {
-            const void *in = s > 0 ? c->stages[s - 1].out + r * hidden : NULL;
-            backend_submit(stage->ranks[r], c->batch, &stage->tables, in, stage->out + r * hidden,
-                           c->ids + r * c->cfg.max_rows, &c->jobs);
-        }
-        for (size_t r = 0; r < n; r++) {
-            while (!backend_poll(stage->ranks[r])) {
-                clock_sleep_until_ns(clock_local_ns() + 20 * NS_PER_US);
-            }
-        }
-        struct err e = {0};
-        must(backend_error(stage->ranks[0], &e), &e);
-        int64_t begin_ns, end_ns;
-        backend_times(stage->ranks[0], &begin_ns, &end_ns);
-        c->busy_ns += end_ns - begin_ns;
+    for (int s = c->from; s < c->to; s++) {
+        run_stage(c, s);
     }
 }
 

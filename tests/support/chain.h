@@ -14,6 +14,19 @@
 #include "workers/kv.h"
 #include "workers/sampler.h"
 
+/*
+ * This process computes one stage alone; hidden states come from and go to others by what the test says. Called by
+ * chain_step, in this order.
+ */
+struct chain_ends {
+    int stage;
+    void *ctx;
+    const void *(*take)(void *ctx, uint32_t n_tokens); // not of the first stage
+    void *(*room)(void *ctx);                          // to write to; not of the last stage
+    void (*turn)(void *ctx);                           // while it computes
+    void (*give)(void *ctx, uint32_t n_tokens); // what was taken has been read, the room is full
+};
+
 struct chain_config {
     const char *backend; // NULL: "cpu"
     const char *model;   // folder or preset:NAME
@@ -21,6 +34,7 @@ struct chain_config {
     int n_tensor; // ranks that share a stage's layers; 0 counts as 1
     const struct shard_group
         *group; // this process is a rank of a group of processes, instead; or NULL
+    const struct chain_ends *ends; // or NULL: all stages are here
     const char *kernels;
     enum arch_dtype kv_dtype;
     struct moe_routing routing;
@@ -43,6 +57,7 @@ struct chain {
     struct chain_config cfg;
     struct arch arch;
     int *first;                 // (n_stages + 1) layers
+    int from, to;               // stages that are here
     struct chain_stage *stages; // (n_stages)
     struct batch *batch;
     int32_t *ids;   // (n_tensor, max_rows)
@@ -64,7 +79,7 @@ void chain_open(struct chain *c, const struct chain_config *cfg);
 void chain_close(struct chain *c);
 
 /* Run one batch; position 0 begins a request anew. Afterwards c->ids has the greedy id of each row that
- * samples and c->logits what they were the largest of. */
+ * samples and c->logits what they were the largest of, where the last stage is. */
 void chain_step(struct chain *c, const struct chain_row *rows, uint32_t n_rows);
 
 /* Greedy generation alone in slot 0: `prompt` in chunks of at most `chunk` tokens, then one by one. */

@@ -40,9 +40,11 @@ struct oracle_way {
     const char *backend, *kernels;
     enum arch_dtype kv_dtype;
     int n_stages, n_threads, n_tensor;
-    const struct shard_group *group; // as in struct chain_config
+    const struct shard_group *group; // as in struct chain_config, as are
+    const struct chain_ends *ends;   // these
     uint32_t chunk;                  // tokens of a batch at most
     bool strangers;                  // other requests in every batch
+    uint32_t max_tokens;             // of a batch with all; 0: 256
     bool again;                      // half of it computed before, then dropped
 };
 
