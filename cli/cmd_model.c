@@ -345,8 +345,8 @@ const struct command cmd_model = {
         "what a model weighs, holds and could do: splits, rooflines, traffic on a virtual clock",
     .usage =
         "model inspect M [--gpus N] [--hardware NAME] [--context LIST] [--format text|json]\n"
-        "model inspect M --edges FILE [--hardware NAME | --costs FILE,..] [--input-tokens N]\n"
         "model inspect CONFIG.yaml [key=value ...] --hardware NAME | --gpu-memory BYTES\n"
+        "model inspect M --edges FILE [--hardware NAME | --costs FILE,..] [--input-tokens N]\n"
         "    [--output-tokens N] [--requests N] [cost.instance=NAME ...] [--format text|json]\n"
         "model plan [CONFIG] [key=value ...] [--format text|json]\n"
         "model make --preset NAME --out DIR [--arch A] [--seed N]",

@@ -273,7 +273,7 @@ static const struct store_field worker_fields[] = {
     SPAN(batch_seq, FIELD_U64, "1", "number of the batch at its leader, from 1 in each step"),
     SPAN(n_rows, FIELD_U16, "1", "requests in the batch"),
     SPAN(n_tokens, FIELD_U32, "1", "tokens in the batch"),
-    SPAN(n_bytes, FIELD_U32, "byte", "bytes moved, for send"),
+    SPAN(n_bytes, FIELD_U32, "byte", "bytes that this rank moved, for send"),
 };
 
 #define SERIES(name, type, units, text, may_miss)                                                  \

@@ -1,6 +1,7 @@
 # Worker ranks: scheduler, batches, KV book-keeping, stage loop.
 tm_unit_test(kv LIBS tm_workers)
 tm_unit_test(batch LIBS tm_workers)
+tm_unit_test(shard LIBS tm_workers)
 tm_unit_test(tickets LIBS tm_workers)
 tm_unit_test(age_list LIBS tm_workers)
 tm_unit_test(patience LIBS tm_workers)

@@ -90,13 +90,18 @@ static struct costs costs_of(const struct fabric_splits_ask *q, int tensor)
     return q->costs[0];
 }
 
-static struct costs sums_of(const struct fabric_splits_ask *q, const struct groups *g, int i,
-                            struct costs_sums *sums)
+static struct costs_sums ring_of(const struct fabric_splits_ask *q, const struct groups *g, int i)
 {
     const struct fabric_edge slowest = fabric_slowest(q->fabric, group(g, i), g->tensor);
     const double handing_ns = q->hands_sums ? q->fabric->look_ns[group(g, i)[0]] / 2 : 0;
+    return costs_ring(g->tensor, slowest.latency_ns + handing_ns, slowest.byte_ns);
+}
+
+static struct costs sums_of(const struct fabric_splits_ask *q, const struct groups *g, int i,
+                            struct costs_sums *sums)
+{
     struct costs c = costs_of(q, g->tensor);
-    *sums = costs_ring(g->tensor, slowest.latency_ns + handing_ns, slowest.byte_ns);
+    *sums = ring_of(q, g, i);
     costs_share(&c, q->arch, g->tensor, q->sum_bytes, sums);
     return c;
 }
@@ -118,6 +123,14 @@ static struct fabric_edge edge_behind(const struct replica *r, int s)
     return worst;
 }
 
+/* Each rank's part of hidden states to the next stage, whose ranks gather them: the second half of a sum. */
+static void add_hidden(const struct replica *r, int s, struct costs *c)
+{
+    const struct costs_sums next = ring_of(r->ask, r->groups, r->first_group + s + 1);
+    c->hop_ns += next.sum_ns / 2;
+    c->hop_byte_ns = c->hop_byte_ns / r->groups->tensor + next.sum_byte_ns / 2;
+}
+
 /* What stage s takes: its group's sums, a look, and the edge behind it. */
 static struct costs stage_costs(const struct replica *r, int s, struct costs_sums *sums)
 {
@@ -130,6 +143,9 @@ static struct costs stage_costs(const struct replica *r, int s, struct costs_sum
     }
     c.hop_ns = edge.latency_ns;
     c.hop_byte_ns = edge.byte_ns;
+    if (s + 1 < r->pipeline) {
+        add_hidden(r, s, &c);
+    }
     return c;
 }
 

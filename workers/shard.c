@@ -2,6 +2,7 @@
 
 #define UNIT       32 // dimensions whose weights may share a factor
 #define SMALL_UNIT 8  // what the kernels of a GPU take at once
+#define SLICE_UNIT 8  // values of hidden states: 16 bytes or 32
 
 /* 0 .. n - 1 in whole units, but for the last one's end. */
 static struct shard_span share(int n, int rank, int size, int unit)
@@ -26,6 +27,23 @@ struct shard_span shard_vocab(const struct arch *a, int rank, int size)
 int shard_most_vocab(const struct arch *a, int size)
 {
     return (a->vocab + size - 1) / size;
+}
+
+static size_t least(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+struct shard_slice shard_hidden(const struct arch *a, size_t n_tokens, int rank, int size)
+{
+    const size_t n_ranks = size > 0 ? (size_t)size : 1;
+    const size_t all = n_tokens * (size_t)a->hidden;
+    const size_t value_bytes = arch_carried(a) == ARCH_F32 ? sizeof(float) : sizeof(uint16_t);
+    const size_t units = (all + SLICE_UNIT - 1) / SLICE_UNIT;
+    const size_t each = least((units + n_ranks - 1) / n_ranks * SLICE_UNIT, all);
+    const size_t first = least((size_t)rank * each, all);
+    const size_t n = least(each, all - first);
+    return (struct shard_slice){first, n, n * value_bytes, each * value_bytes};
 }
 
 int shard_init(struct shard *s, const struct arch *a, int rank, int size, struct err *e)

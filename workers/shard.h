@@ -27,6 +27,16 @@ struct shard_span {
     int first, n;
 };
 
+/*
+ * What a rank sends to its like in the next stage: a part of all hidden states (n_tokens, hidden) of a batch, one value
+ * behind the other. Parts are of one length, but for the last ones, which have what is left.
+ */
+struct shard_slice {
+    size_t first, n; // values
+    size_t n_bytes;
+    size_t each_bytes; // of the longest part, which all are gathered as
+};
+
 struct shard {
     int rank, size;
     struct shard_span heads, kv_heads;
@@ -41,3 +51,6 @@ int shard_init(struct shard *s, const struct arch *a, int rank, int size,
 /* A rank's part of the vocabulary, and the most that any rank has. */
 struct shard_span shard_vocab(const struct arch *a, int rank, int size);
 int shard_most_vocab(const struct arch *a, int size);
+
+/* A size of 0 counts as 1. */
+struct shard_slice shard_hidden(const struct arch *a, size_t n_tokens, int rank, int size);

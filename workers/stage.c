@@ -9,12 +9,13 @@
 #include "workers/hop_mpi.h"
 #include "workers/kv.h"
 #include "workers/patience.h"
+#include "workers/shard.h"
 #include "workers/transport.h"
 
 /* A batch on its way through the stage. */
 struct passing {
     struct batch *batch;
-    void *in; // (n_tokens, hidden) of arch_carried, on loan from the transport; NULL at stage 0
+    void *in; // this rank's part of (n_tokens, hidden), on loan from the transport; NULL at stage 0
 };
 
 struct stage {
@@ -62,9 +63,10 @@ size_t stage_max_message_bytes(const struct batch_limits *lim)
     return ids_bytes(lim->max_rows) > most ? ids_bytes(lim->max_rows) : most;
 }
 
-static size_t hidden_bytes(const struct stage *st, uint32_t n_tokens)
+/* This rank's part of a batch's hidden states. */
+static struct shard_slice slice_of(const struct stage *st, uint32_t n_tokens)
 {
-    return arch_carried_bytes(st->cfg.arch, n_tokens);
+    return shard_hidden(st->cfg.arch, n_tokens, st->place.tensor, st->cfg.layout->tensor);
 }
 
 static void place_stage(struct stage *st)
@@ -101,7 +103,7 @@ static int create_hop(struct stage *st, bool sends, int peer, struct hop **hop, 
         .sends = sends,
         .rank = st->cfg.rank,
         .peer = peer,
-        .max_bytes = hidden_bytes(st, st->cfg.limits.max_tokens),
+        .max_bytes = slice_of(st, st->cfg.limits.max_tokens).each_bytes,
     };
     return peer < 0 || *hop ? 0 : hop_mpi_create(hop, &cfg, e);
 }
@@ -313,7 +315,7 @@ static int receive(struct stage *st, struct err *e)
         return 0;
     }
     struct passing *p = passing(st, st->n_arrived);
-    int got = transport_recv(st->transport, hidden_bytes(st, p->batch->n_tokens), &p->in, e);
+    int got = transport_recv(st->transport, slice_of(st, p->batch->n_tokens).n_bytes, &p->in, e);
     if (got == 1) {
         p->batch->times[st->place.stage].t_recv_ns = clock_now_ns();
         st->n_arrived++;
@@ -394,7 +396,7 @@ static int record_compute(struct stage *st, const struct batch *b, struct err *e
 static int pass_on(struct stage *st, struct batch *b, struct err *e)
 {
     struct batch_stage_times *t = &b->times[st->place.stage];
-    size_t n_bytes = hidden_bytes(st, b->n_tokens);
+    size_t n_bytes = slice_of(st, b->n_tokens).n_bytes;
     t->t_send_ns = clock_now_ns();
     struct span leaving = span_of(st, b, SPAN_SEND, t->t_send_ns);
     leaving.n_bytes = (uint32_t)n_bytes;

@@ -5,7 +5,8 @@
  * to the load ranks. While one batch is computed the next one is received and the last one leaves.
  *
  *   stage s -> s+1     WORKER_BATCH (encoded batch) ahead of its hidden states (transport.h), from
- *                      tensor rank t to tensor rank t
+ *                      tensor rank t to tensor rank t: of T ranks each sends 1/T, which the next
+ *                      stage's ranks gather as the batch begins (shard_hidden)
  *   leader -> stage 0  WORKER_BATCH to the other tensor ranks
  *   last -> leader     WORKER_IDS, from tensor rank 0
  *   leader -> others   WORKER_DRAINED: no batch of this step is under way any more

@@ -185,7 +185,9 @@ static int create_hop(struct worker *w, const struct target_config *t, bool send
         .sends = sends,
         .rank = w->rank,
         .peer = layout_rank(&w->layout, w->place.replica, stage, w->place.tensor),
-        .max_bytes = arch_carried_bytes(&w->arch, limits_of(t, &w->arch).max_tokens),
+        .max_bytes = shard_hidden(&w->arch, limits_of(t, &w->arch).max_tokens, w->place.tensor,
+                                  w->layout.tensor)
+                         .each_bytes,
     };
     return backend_hop(w->backend, kind, &cfg, out, e);
 }

@@ -60,9 +60,14 @@ struct place {
     int stage, tensor;
     struct tp_group *group;
     struct transport *transport;
-    size_t token_bytes; // of hidden states
+    const struct arch *arch;
     bool has_next;
 };
+
+static struct shard_slice slice_of(const struct place *p, uint32_t n_tokens)
+{
+    return shard_hidden(p->arch, n_tokens, p->tensor, p->split->tensor);
+}
 
 static void pause_for(struct place *p, int *idle, int64_t begin_ns)
 {
@@ -81,7 +86,7 @@ static const void *take(void *ctx, uint32_t n_tokens)
     void *in = NULL;
     const int64_t begin_ns = clock_local_ns();
     for (int idle = 0, rc = 0; rc != 1;) {
-        rc = transport_recv(p->transport, n_tokens * p->token_bytes, &in, &e);
+        rc = transport_recv(p->transport, slice_of(p, n_tokens).n_bytes, &in, &e);
         must(rc, &e);
         pause_for(p, &idle, begin_ns);
     }
@@ -128,7 +133,7 @@ static void give(void *ctx, uint32_t n_tokens)
         must(transport_release(p->transport, &e), &e);
     }
     if (p->has_next) {
-        must(transport_send(p->transport, n_tokens * p->token_bytes, &e), &e);
+        must(transport_send(p->transport, slice_of(p, n_tokens).n_bytes, &e), &e);
     }
 }
 
@@ -149,7 +154,7 @@ static struct hop *open_hop(const struct place *p, struct chain *c, int away)
         .sends = away > 0,
         .rank = rank,
         .peer = stage * p->split->tensor + p->tensor,
-        .max_bytes = c->cfg.max_tokens * p->token_bytes,
+        .max_bytes = slice_of(p, c->cfg.max_tokens).each_bytes,
     };
     must(strcmp(p->split->hops, "mpi") == 0
              ? hop_mpi_create(&hop, &cfg, &e)
@@ -184,7 +189,7 @@ static void compute(struct place *p, const struct oracle *o, struct oracle_way w
     way.ends = &ends;
     way.group = &group;
     oracle_chain(&c, o, &way);
-    p->token_bytes = arch_carried_bytes(&c.arch, 1);
+    p->arch = &c.arch;
     p->transport = transport_create(open_hop(p, &c, -1), open_hop(p, &c, 1));
     must(transport_start(p->transport, comm, &e), &e);
     oracle_compute(&c, o, &way, out);

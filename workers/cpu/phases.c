@@ -133,6 +133,14 @@ static int take_routes(struct phases *p, struct err *e)
                : 0;
 }
 
+/* Room for what the ranks of a group have of hidden states on their way. */
+static int take_arrived(struct phases *p, struct err *e)
+{
+    const size_t n = (size_t)p->shard.size;
+    const struct shard_slice s = shard_hidden(p->cfg.arch, p->cfg.max_tokens, 0, p->shard.size);
+    return n > 1 && !p->cfg.part.has_embed ? take(&p->arrived, n, s.each_bytes, e) : 0;
+}
+
 /* Room for what the ranks of a group find in their parts of the vocabulary. */
 static int take_found(struct phases *p, struct err *e)
 {
@@ -212,8 +220,8 @@ int phases_create(struct phases **out, const struct phases_config *cfg, struct e
     p->cfg.arch = a;
     p->ld = widths(a, cfg->weights);
     p->unit_panels = a->head_dim / greatest_divisor(a->head_dim, MATRIX_PANEL);
-    if (take_cache(p, e) || take_activations(p, e) || take_narrowed(p, e) || take_routes(p, e) ||
-        take_members(p, e) || take_found(p, e) ||
+    if (take_cache(p, e) || take_activations(p, e) || take_arrived(p, e) || take_narrowed(p, e) ||
+        take_routes(p, e) || take_members(p, e) || take_found(p, e) ||
         (cfg->part.has_head && phases_head_create(p, e))) {
         phases_destroy(p);
         return -1;
@@ -237,11 +245,13 @@ void phases_destroy(struct phases *p)
         }
     }
     void *buffers[] = {
-        p->x,     p->branch,        p->normed,   p->qkv,           p->latent,      p->absorbed,
-        p->heads, p->attended,      p->gate_up,  p->act,           p->kv,          p->cosines,
-        p->sines, p->router_logits, p->chosen,   p->weights,       p->sorted,      p->expert_first,
-        p->busy,  p->expert_act,    p->narrowed, p->part_logits,   p->all_logits,  p->mine,
-        p->all,   p->members,       p->next,     p->sample_tokens, p->sample_rows, p->groups};
+        p->x,        p->branch,      p->normed,       p->qkv,           p->latent,
+        p->absorbed, p->heads,       p->attended,     p->gate_up,       p->act,
+        p->kv,       p->cosines,     p->sines,        p->router_logits, p->chosen,
+        p->weights,  p->sorted,      p->expert_first, p->busy,          p->expert_act,
+        p->narrowed, p->part_logits, p->all_logits,   p->mine,          p->arrived,
+        p->all,      p->members,     p->next,         p->sample_tokens, p->sample_rows,
+        p->groups};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) {
         free(buffers[i]);
     }
@@ -495,11 +505,27 @@ static void embed(const struct phases *p, int32_t id, float *x)
     }
 }
 
+static struct shard_slice slice_of(const struct phases *p)
+{
+    return shard_hidden(p->cfg.arch, (size_t)p->n_tokens, p->shard.rank, p->shard.size);
+}
+
+/* The ranks' parts of what has arrived are put together by one member, the others wait. */
+static void gather_in(const struct phases_walk *w)
+{
+    const struct phases *p = w->p;
+    if (w->member == 0) {
+        p->cfg.group.gather(p->cfg.group.ctx, p->io.in, slice_of(p).each_bytes, p->arrived);
+    }
+    phases_impl_meet(w);
+}
+
 /* A token's hidden state as it travels: float32 or bfloat16, whose values it has by now. */
 static void take_in(const struct phases *p, size_t token, float *x)
 {
     const size_t hidden = (size_t)p->cfg.arch->hidden;
-    const char *in = (const char *)p->io.in + arch_carried_bytes(p->cfg.arch, token);
+    const char *all = p->arrived ? p->arrived : p->io.in;
+    const char *in = all + arch_carried_bytes(p->cfg.arch, token);
     if (!phases_impl_rounds(p)) {
         memcpy(x, in, hidden * sizeof *x);
         return;
@@ -510,17 +536,21 @@ static void take_in(const struct phases *p, size_t token, float *x)
     }
 }
 
+/* What of a token is in this rank's part. */
 static void give_out(const struct phases *p, size_t token, const float *x)
 {
-    const size_t hidden = (size_t)p->cfg.arch->hidden;
-    char *out = (char *)p->io.out + arch_carried_bytes(p->cfg.arch, token);
-    if (!phases_impl_rounds(p)) {
-        memcpy(out, x, hidden * sizeof *x);
-        return;
-    }
-    uint16_t *halves = (uint16_t *)(void *)out;
-    for (size_t k = 0; k < hidden; k++) {
-        halves[k] = bf16_from_f32(x[k]);
+    const struct shard_slice s = slice_of(p);
+    const size_t hidden = (size_t)p->cfg.arch->hidden, at = token * hidden;
+    const size_t from = most(at, s.first), end = s.first + s.n;
+    const size_t to = at + hidden < end ? at + hidden : end;
+    float *floats = p->io.out;
+    uint16_t *halves = p->io.out;
+    for (size_t k = from; k < to; k++) {
+        if (phases_impl_rounds(p)) {
+            halves[k - s.first] = bf16_from_f32(x[k - at]);
+        } else {
+            floats[k - s.first] = x[k - at];
+        }
     }
 }
 
@@ -530,6 +560,9 @@ static void begin(void *ctx)
     struct phases *p = w->p;
     const size_t hidden = (size_t)p->cfg.arch->hidden;
     const struct phases_range r = phases_impl_share(w, p->n_tokens);
+    if (p->arrived) {
+        gather_in(w);
+    }
     for (int i = r.from; i < r.to; i++) {
         float *x = p->x + (size_t)i * p->ld.hidden;
         if (p->cfg.part.has_embed) {

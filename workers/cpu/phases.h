@@ -48,8 +48,8 @@ double phases_kv_bytes_per_token(const struct phases *p); // factors and pads in
 struct phases_io {
     const struct batch *batch;
     const struct kv_tables *tables;
-    const void *in;                  // (n_tokens, hidden) unless has_embed
-    void *out;                       // (n_tokens, hidden) unless has_head
+    const void *in;                  // this rank's part of (n_tokens, hidden) unless has_embed
+    void *out;                       // likewise unless has_head
     int32_t *ids;                    // (n_rows) when has_head
     const struct sampler_jobs *jobs; // rows whose id is not the greedy one; or NULL
     float

@@ -55,6 +55,7 @@ struct phases {
     size_t kv_bytes;        // of a layer in one block
     int unit_panels;        // of qkv: whole panels that hold whole heads
     float *x;               // (max_tokens, ld.hidden) hidden states
+    char *arrived;          // (size, each_bytes) shard_hidden's parts of several ranks
     float *branch;          // (max_tokens, ld.hidden) what is to be added to them
     float *normed;          // (max_tokens, ld.hidden)
     float *qkv;             // (max_tokens, ld.qkv); latent attention: queries of all heads

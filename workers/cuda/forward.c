@@ -164,35 +164,48 @@ static void *carried(struct forward *f)
     return f->room.carried ? (void *)f->room.carried : (void *)f->room.x;
 }
 
-/* Where they are on the device as they came. */
-static int arrive(struct forward *f, size_t n_bytes, const void **at, struct err *e)
+/* What this rank gets and sends of them. */
+static struct shard_slice slice_of(const struct forward *f)
 {
+    return shard_hidden(f->arch, f->io->batch->n_tokens, f->shard.rank, f->shard.size);
+}
+
+/* Where all of them are on the device as they came. */
+static int arrive(struct forward *f, const void **at, struct err *e)
+{
+    const struct shard_slice s = slice_of(f);
     *at = f->io->in;
-    if (f->io->in_on_device) {
-        return 0;
+    if (!f->io->in_on_device) {
+        memcpy(f->staged.hidden, f->io->in, s.n_bytes);
+        *at = carried(f);
+        if (gpu_copy_in(f->gpu, carried(f), f->staged.hidden, s.n_bytes, e)) {
+            return -1;
+        }
     }
-    memcpy(f->staged.hidden, f->io->in, n_bytes);
-    *at = carried(f);
-    return gpu_copy_in(f->gpu, carried(f), f->staged.hidden, n_bytes, e);
+    if (f->group) {
+        forward_group_hidden(f, *at, s.each_bytes);
+        *at = f->room.arrived;
+    }
+    return 0;
 }
 
 /* Hidden states of the stage before; zeros for rows that fill up. */
 static int hidden_in(struct forward *f, struct err *e)
 {
     const size_t hidden = (size_t)f->arch->hidden, n = f->io->batch->n_tokens;
-    const size_t bytes = arch_carried_bytes(f->arch, n);
     const void *at;
     if (f->cfg.part.has_embed) {
         return 0;
     }
-    if (arrive(f, bytes, &at, e)) {
+    if (arrive(f, &at, e)) {
         return -1;
     }
     if (f->room.carried) {
         const struct narrow_back v = {.n = (int64_t)(n * hidden), .x = at, .out = f->room.x};
         narrow_back_queue(&v, gpu_stream(f->gpu));
         forward_ops_check(f, "hidden states from bfloat16");
-    } else if (at != f->room.x && gpu_copy_on(f->gpu, f->room.x, at, bytes, e)) {
+    } else if (at != f->room.x &&
+               gpu_copy_on(f->gpu, f->room.x, at, arch_carried_bytes(f->arch, n), e)) {
         return -1;
     }
     float *fill = f->room.x + n * hidden;
@@ -200,23 +213,23 @@ static int hidden_in(struct forward *f, struct err *e)
                                                                                                : 0;
 }
 
-/* Hidden states to where the next stage, or the host, can have them. */
+/* This rank's part of hidden states to where the next stage, or the host, can have it. */
 static int hidden_out(struct forward *f, struct err *e)
 {
-    const size_t n = f->io->batch->n_tokens, bytes = arch_carried_bytes(f->arch, n);
-    void *to = f->io->out_on_device ? f->io->out : carried(f);
+    const struct shard_slice s = slice_of(f);
+    float *x = f->room.x + s.first;
+    void *to = f->io->out_on_device ? f->io->out : f->room.carried ? (void *)f->room.carried : x;
     if (f->room.carried) {
-        const struct narrow_values v = {
-            .n = (int64_t)(n * (size_t)f->arch->hidden), .x = f->room.x, .out = to};
+        const struct narrow_values v = {.n = (int64_t)s.n, .x = x, .out = to};
         narrow_queue(&v, gpu_stream(f->gpu));
         forward_ops_check(f, "hidden states to bfloat16");
-    } else if (to != f->room.x && gpu_copy_on(f->gpu, to, f->room.x, bytes, e)) {
+    } else if (to != x && gpu_copy_on(f->gpu, to, x, s.n_bytes, e)) {
         return -1;
     }
     if (f->failed) {
         return -1;
     }
-    return f->io->out_on_device ? 0 : gpu_copy_out(f->gpu, f->staged.hidden, to, bytes, e);
+    return f->io->out_on_device ? 0 : gpu_copy_out(f->gpu, f->staged.hidden, to, s.n_bytes, e);
 }
 
 static int queue_layers(struct forward *f, struct err *e)
@@ -261,7 +274,7 @@ int forward_run(struct forward *f, const struct forward_io *io, int64_t deadline
     if (f->cfg.part.has_head) {
         forward_head_finish(f);
     } else if (!io->out_on_device) {
-        memcpy(io->out, f->staged.hidden, arch_carried_bytes(f->arch, b->n_tokens));
+        memcpy(io->out, f->staged.hidden, slice_of(f).n_bytes);
     }
     return 0;
 }

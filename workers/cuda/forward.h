@@ -44,8 +44,8 @@ struct forward_config {
 struct forward_io {
     const struct batch *batch;
     const struct kv_tables *tables;   // of n_slots, slot_blocks
-    const void *in;                   // (n_tokens, hidden) unless has_embed
-    void *out;                        // (n_tokens, hidden) unless has_head
+    const void *in;                   // this rank's part of (n_tokens, hidden) unless has_embed
+    void *out;                        // likewise unless has_head
     bool in_on_device, out_on_device; // else the host's memory
     int32_t *ids;                     // (n_rows) when has_head
     const struct sampler_jobs *jobs;  // or NULL

@@ -88,6 +88,14 @@ void forward_group_logits(struct forward *f, int n)
     }
 }
 
+void forward_group_hidden(struct forward *f, const void *mine, size_t each_bytes)
+{
+    if (!f->failed) {
+        group_gather(f->group, mine, each_bytes, f->room.arrived);
+        forward_ops_check(f, "hidden states of all ranks");
+    }
+}
+
 void forward_group_found(struct forward *f)
 {
     if (!f->failed) {

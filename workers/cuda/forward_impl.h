@@ -71,6 +71,7 @@ struct forward_room {
     struct tables_entry *entries;     // (max_entries)
     uint32_t *tables;                 // (n_slots, slot_blocks)
     float *cosines, *sines;           // (positions, rope_dim / 2)
+    char *arrived;     // (ranks, each_bytes) shard_hidden's parts; NULL where a stage is one rank
     uint16_t *carried; // (max_tokens, hidden) hidden states as they travel; NULL: as they are
     char *kv;          // (n_layers, n_blocks, layout.block_bytes)
 };
@@ -181,6 +182,8 @@ void forward_group_sum(struct forward *f, float *x);
 /* Of several ranks: whole rows of logits (n) from their parts, and what each found. */
 void forward_group_logits(struct forward *f, int n);
 void forward_group_found(struct forward *f);
+/* Hidden states on their way: all ranks' parts, each_bytes long, from this one's. */
+void forward_group_hidden(struct forward *f, const void *mine, size_t each_bytes);
 
 /* --- graphs ------------------------------------------------------------------------------------- */
 

@@ -173,6 +173,14 @@ static int take_head(struct forward *f, const struct widths *w, struct err *e)
     return TAKE(f, wants, false, e) || TAKE(f, staged, true, e) ? -1 : 0;
 }
 
+/* Of hidden states that several ranks get parts of. */
+static size_t arrived_bytes(const struct forward *f)
+{
+    const int size = f->shard.size;
+    const size_t each = shard_hidden(f->arch, f->cfg.max_tokens, 0, size).each_bytes;
+    return f->group && !f->cfg.part.has_embed ? (size_t)size * each : 0;
+}
+
 /* Block tables, angles, and hidden states' way in and out. */
 static int take_rest(struct forward *f, struct err *e)
 {
@@ -184,6 +192,7 @@ static int take_rest(struct forward *f, struct err *e)
     const size_t carried = travel ? arch_carried_bytes(f->arch, f->cfg.max_tokens) : 0;
     const size_t tables = (size_t)f->cfg.n_slots * f->cfg.slot_blocks;
     const struct want wants[] = {
+        {&r->arrived, arrived_bytes(f), 1, "hidden states"},
         {&r->tables, tables, sizeof *r->tables, "block tables"},
         {&r->entries, f->max_entries, sizeof *r->entries, "block tables"},
         {&r->cosines, angles, sizeof(float), "rotary angles"},
@@ -223,10 +232,11 @@ int forward_room_take(struct forward *f, struct err *e)
         fill_angles(f, e)) {
         return -1;
     }
-    // Rows that fill a graph up read what nobody wrote: it shall be numbers.
+    // Rows that fill a graph up, and a batch before ranks have met, read what nobody wrote: it shall be numbers.
     const struct forward_room *r = &f->room;
     const size_t n = f->cfg.max_tokens;
-    return gpu_clear(f->gpu, r->attended, n * w.attended * w.layer_bytes, e) ||
+    return (r->arrived && gpu_clear(f->gpu, r->arrived, arrived_bytes(f), e)) ||
+                   gpu_clear(f->gpu, r->attended, n * w.attended * w.layer_bytes, e) ||
                    gpu_clear(f->gpu, r->tables,
                              (size_t)f->cfg.n_slots * f->cfg.slot_blocks * sizeof *r->tables, e)
                ? -1

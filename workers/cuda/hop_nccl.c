@@ -131,6 +131,10 @@ static int post(struct nccl *p, struct err *e)
     while (p->n_posted < p->n_moved && nccl_comm_has_room(p->c)) {
         const int i = (int)(p->n_posted % HOP_DEPTH);
         const bool sends = p->base.cfg.sends;
+        if (p->n_bytes[i] == 0) { // which NCCL takes none of
+            p->n_posted++;
+            continue;
+        }
         const struct nccl_comm_part part = {
             .is_send = sends,
             .peer = sends ? RECEIVER : SENDER,
@@ -155,7 +159,8 @@ static int done(struct hop *h, int buffer, size_t *n_bytes, struct err *e)
     if (gpu_use(p->gpu, e) != 0 || post(p, e) != 0) {
         return -1;
     }
-    rc = nccl_comm_turn(p->c, e);
+    const bool is_empty = p->n_posted > p->n_done && p->n_bytes[buffer] == 0;
+    rc = is_empty ? 1 : nccl_comm_turn(p->c, e);
     if (rc == 1) {
         CHECK(buffer == (int)(p->n_done % HOP_DEPTH));
         p->n_done++;
