@@ -51,7 +51,7 @@ class CrashCuda(struck.Struck):
     STRIKE_S = 1.0
     SILENCE_S = 4  # the stand-in takes all cores that there are
     SETTINGS = dict(target__backend="cuda", target__model="preset:tiny-2l", target__max_running=2,
-                    target__max_batch_tokens=8, target__telemetry="off", load__input_tokens=4)
+                    target__max_batch_tokens=8, target__telemetry="off", load__input_tokens=4, load__drain="30s")
     ENV = {"GPU_ON_CPU_DEVICES": "4"}
 
     def into_step(self, process, index, wait_s):
