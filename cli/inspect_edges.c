@@ -95,7 +95,7 @@ int inspect_edges_open(struct inspect_edges **out, const struct inspect_edges_as
         .n_costs = q->n_costs,
         .sum_bytes = value_bytes,
         .kv_bytes = value_bytes,
-        .hands_sums = q->is_cpu,
+        .sums_in_memory = q->is_cpu,
         .n_in = q->n_in,
         .n_out = q->n_out,
         .n_requests = q->n_requests,

@@ -10,8 +10,9 @@
 #include "workers/fabric_traffic.h"
 #include "workers/shard.h"
 
-#define HIDDEN_BYTES 2 // of a value on its way to the next stage: bf16
-#define ID_BYTES     4 // of a token on its way back
+#define MEETING_NS   1e3 // until ranks that spin see each other's part
+#define HIDDEN_BYTES 2   // of a value on its way to the next stage: bf16
+#define ID_BYTES     4   // of a token on its way back
 
 /* Groups of T ranks, host by host. */
 struct groups {
@@ -90,18 +91,20 @@ static struct costs costs_of(const struct fabric_splits_ask *q, int tensor)
     return q->costs[0];
 }
 
-static struct costs_sums ring_of(const struct fabric_splits_ask *q, const struct groups *g, int i)
+/* On CPUs every rank reads all others' parts in memory, once they have met there. */
+static struct costs_sums sums_over(const struct fabric_splits_ask *q, const struct groups *g, int i)
 {
     const struct fabric_edge slowest = fabric_slowest(q->fabric, group(g, i), g->tensor);
-    const double handing_ns = q->hands_sums ? q->fabric->look_ns[group(g, i)[0]] / 2 : 0;
-    return costs_ring(g->tensor, slowest.latency_ns + handing_ns, slowest.byte_ns);
+    return q->sums_in_memory ? (struct costs_sums){g->tensor > 1 ? MEETING_NS : 0,
+                                                   (g->tensor - 1) * slowest.byte_ns}
+                             : costs_ring(g->tensor, slowest.latency_ns, slowest.byte_ns);
 }
 
 static struct costs sums_of(const struct fabric_splits_ask *q, const struct groups *g, int i,
                             struct costs_sums *sums)
 {
     struct costs c = costs_of(q, g->tensor);
-    *sums = ring_of(q, g, i);
+    *sums = sums_over(q, g, i);
     costs_share(&c, q->arch, g->tensor, q->sum_bytes, sums);
     return c;
 }
@@ -126,7 +129,7 @@ static struct fabric_edge edge_behind(const struct replica *r, int s)
 /* Each rank's part of hidden states to the next stage, whose ranks gather them: the second half of a sum. */
 static void add_hidden(const struct replica *r, int s, struct costs *c)
 {
-    const struct costs_sums next = ring_of(r->ask, r->groups, r->first_group + s + 1);
+    const struct costs_sums next = sums_over(r->ask, r->groups, r->first_group + s + 1);
     c->hop_ns += next.sum_ns / 2;
     c->hop_byte_ns = c->hop_byte_ns / r->groups->tensor + next.sum_byte_ns / 2;
 }

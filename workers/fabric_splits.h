@@ -15,7 +15,7 @@
  *   hop           the slowest of T edges from a stage's ranks to the next one's, each tokens x hidden x 2
  *                 bytes: latency + bytes x byte_ns as fitted
  *   look          that a stage's time is over is noticed half a look late (edges.h)
- *   sum           twice a layer, a ring over the group's slowest edge (sim/costs.h)
+ *   sum           twice a layer, a ring over the group's slowest edge (sim/costs.h), or through memory
  */
 #pragma once
 
@@ -35,7 +35,7 @@ struct fabric_splits_ask {
     int n_costs;
     struct capacity_machine machine;
     double sum_bytes, kv_bytes; // of a value in a sum, and in the cache
-    bool hands_sums;            // to the thread that waits, as the CPU's compute threads do
+    bool sums_in_memory;        // that all ranks of a group map, as on CPUs
     double n_in, n_out;         // tokens of a request
     double n_requests;          // of a replica at once, at most
     int tensor, pipeline;       // 0: all

@@ -166,8 +166,8 @@ int stage_start(struct stage *st, struct comm *comm, int64_t batch_ns, struct er
     st->comm = comm;
     patience_init(&st->computing, batch_ns);
     patience_init(&st->arriving, batch_ns);
-    if (st->cfg.tp) {
-        tp_group_start(st->cfg.tp, comm);
+    if (st->cfg.tp && tp_group_start(st->cfg.tp, comm, e) != 0) {
+        return -1;
     }
     return transport_start(st->transport, comm, e);
 }

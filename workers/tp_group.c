@@ -1,9 +1,15 @@
 #include "workers/tp_group.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "core/clock.h"
 #include "core/mem.h"
@@ -13,52 +19,88 @@
 #define SPINS        2000
 #define YIELD_NS     (1 * NS_PER_MS)
 #define NAP_NS       (50 * NS_PER_US)
+#define LEAST_BYTES  ((size_t)64 << 10) // of a board
+#define LINE         64
+#define BLOCK        1024 // values added up at a time
+// A sum of more values times further ranks is done in two steps, of which the second costs another wait.
+#define AT_ONCE 16384
 
-/* Who is to act on the exchange at hand. */
-enum turn_of {
-    NOBODY,
-    MAIN_THREAD,
-    COMPUTE_THREAD,
+/* How many exchanges a rank has brought its part to. */
+struct mark {
+    _Alignas(LINE) atomic_uint n;
 };
 
-/* What goes to and comes from one peer. */
-struct part {
-    const void *out;
-    void *in;
-    size_t out_bytes, in_bytes;
-    struct comm_req sending, receiving;
-};
-
+/*
+ * The memory of the group: marks (size), then boards (size, 2, board_bytes). A rank writes what it brings to exchange
+ * n on its board n % 2, then its mark: whoever has passed exchange n + 1 knows that all have read those of n.
+ */
 struct tp_group {
     int size, index;
-    size_t max_n_values;
+    size_t max_n_values, board_bytes;
     int *ranks; // (size)
     struct comm *comm;
-    struct part *parts; // (size); the own one stays empty
-    float *slices;      // (size, longest slice): the others' shares of what this rank adds up
-    _Alignas(64) atomic_int turn;
-    bool under_way; // main thread: transfers have begun
+    int fd, first_fd;        // of the memory, which rank 0 of the group has made; -1: not known yet
+    struct comm_req *hellos; // (size) that tell first_fd
+    unsigned char *memory;   // set before is_open
+    atomic_bool is_open;     // for the compute thread
+    unsigned n;              // compute thread: exchanges so far
+    atomic_uint awaited;     // for the main thread: the exchange that is waited for; 0: none
 };
+
+static size_t memory_bytes(const struct tp_group *g)
+{
+    return (size_t)g->size * (sizeof(struct mark) + 2 * g->board_bytes);
+}
+
+static struct mark *mark_of(const struct tp_group *g, int i)
+{
+    return (struct mark *)(void *)g->memory + i;
+}
+
+static void *board_of(const struct tp_group *g, int i, unsigned n)
+{
+    return g->memory + (size_t)g->size * sizeof(struct mark) +
+           ((size_t)i * 2 + n % 2) * g->board_bytes;
+}
+
+static int map_memory(struct tp_group *g, struct err *e)
+{
+    void *at = mmap(NULL, memory_bytes(g), PROT_READ | PROT_WRITE, MAP_SHARED, g->fd, 0);
+    if (at == MAP_FAILED) {
+        return err_set(e, ERR_ENV, "no memory for sums of %zu values over %d ranks: %s",
+                       g->max_n_values, g->size, strerror(errno));
+    }
+    g->memory = at;
+    atomic_store_explicit(&g->is_open, true, memory_order_release);
+    return 0;
+}
+
+static int make_memory(struct tp_group *g, struct err *e)
+{
+    g->fd = memfd_create("tidemark-tp-group", MFD_CLOEXEC);
+    if (g->fd < 0 || ftruncate(g->fd, (off_t)memory_bytes(g)) != 0) {
+        return err_set(e, ERR_ENV, "no memory for sums of %zu values over %d ranks: %s",
+                       g->max_n_values, g->size, strerror(errno));
+    }
+    return map_memory(g, e);
+}
 
 int tp_group_create(struct tp_group **out, const struct tp_group_config *cfg, struct err *e)
 {
     CHECK(cfg->size >= 1 && cfg->index >= 0 && cfg->index < cfg->size);
-    struct tp_group *g = mem_aligned(sizeof *g);
-    if (!g) {
-        return err_set(e, ERR_ENV, "no memory for a tensor-parallel group");
-    }
-    size_t size = (size_t)cfg->size;
+    const size_t size = (size_t)cfg->size, least = cfg->max_n_values * sizeof(float);
+    struct tp_group *g = xcalloc(1, sizeof *g);
     g->size = cfg->size;
     g->index = cfg->index;
     g->max_n_values = cfg->max_n_values;
+    g->board_bytes = (least > LEAST_BYTES ? least : LEAST_BYTES) / LINE * LINE + LINE;
     g->ranks = xcalloc(size, sizeof *g->ranks);
     memcpy(g->ranks, cfg->ranks, size * sizeof *g->ranks);
-    g->parts = xcalloc(size, sizeof *g->parts);
-    g->slices = mem_aligned(size * (cfg->max_n_values / size + 1) * sizeof *g->slices);
-    if (!g->slices) {
+    g->hellos = xcalloc(size, sizeof *g->hellos);
+    g->fd = g->first_fd = -1;
+    if (g->size > 1 && g->index == 0 && make_memory(g, e) != 0) {
         tp_group_destroy(g);
-        return err_set(e, ERR_ENV, "no memory for sums of %zu values over %d ranks",
-                       cfg->max_n_values, cfg->size);
+        return -1;
     }
     *out = g;
     return 0;
@@ -69,75 +111,76 @@ void tp_group_destroy(struct tp_group *g)
     if (!g) {
         return;
     }
-    free(g->slices);
-    free(g->parts);
+    for (int i = 0; i < g->size; i++) {
+        if (g->hellos[i].handle) {
+            comm_cancel(g->comm, &g->hellos[i]);
+        }
+    }
+    if (g->memory) {
+        munmap(g->memory, memory_bytes(g));
+    }
+    if (g->fd >= 0) {
+        close(g->fd);
+    }
+    free(g->hellos);
     free(g->ranks);
     free(g);
 }
 
 /* --- main thread ------------------------------------------------------------------------------ */
 
-void tp_group_start(struct tp_group *g, struct comm *comm)
+int tp_group_start(struct tp_group *g, struct comm *comm, struct err *e)
 {
     g->comm = comm;
-}
-
-static int begin(struct tp_group *g, struct err *e)
-{
-    for (int i = 0; i < g->size; i++) {
-        struct part *p = &g->parts[i];
-        if ((p->in_bytes > 0 && comm_irecv(g->comm, p->in, p->in_bytes, g->ranks[i], TAG_TP_GROUP,
-                                           &p->receiving, e) != 0) ||
-            (p->out_bytes > 0 && comm_isend(g->comm, p->out, p->out_bytes, g->ranks[i],
-                                            TAG_TP_GROUP, &p->sending, e) != 0)) {
+    if (g->index > 0) {
+        return comm_irecv(comm, &g->first_fd, sizeof g->first_fd, g->ranks[0], TAG_TP_GROUP,
+                          &g->hellos[0], e);
+    }
+    for (int i = 1; i < g->size; i++) {
+        if (comm_isend(comm, &g->fd, sizeof g->fd, g->ranks[i], TAG_TP_GROUP, &g->hellos[i], e)) {
             return -1;
         }
     }
-    g->under_way = true;
-    return 1;
+    return 0;
 }
 
-/* 1 when the transfer is over, at once where there was none. */
-static int test(struct tp_group *g, struct comm_req *req, struct err *e)
+/* The memory that the group's first rank has made. */
+static int open_memory(struct tp_group *g, struct err *e)
 {
-    return req->handle ? comm_test(g->comm, req, e) : 1;
-}
-
-static int advance(struct tp_group *g, struct err *e)
-{
-    for (int i = 0; i < g->size; i++) {
-        struct part *p = &g->parts[i];
-        int received = test(g, &p->receiving, e),
-            sent = received < 0 ? -1 : test(g, &p->sending, e);
-        if (received < 0 || sent < 0) {
-            return -1;
-        }
-        if (!received || !sent) {
-            return 0;
-        }
-        if (p->in_bytes > 0 && p->receiving.n_bytes != p->in_bytes) {
-            return err_set(e, ERR_ENV,
-                           "rank %d of the tensor-parallel group sent %zu bytes, not %zu",
-                           g->ranks[i], p->receiving.n_bytes, p->in_bytes);
-        }
+    char path[64];
+    struct err cause = {0};
+    snprintf(path, sizeof path, "/proc/%d/fd/%d", comm_pid(g->comm, g->ranks[0]), g->first_fd);
+    g->fd = open(path, O_RDWR | O_CLOEXEC);
+    if (g->fd < 0) {
+        return err_set(e, ERR_ENV,
+                       "target.tensor: this rank cannot open the memory of rank %d, with which it "
+                       "shares a stage (%s: %s): they must see each other's processes",
+                       g->ranks[0], path, strerror(errno));
     }
-    g->under_way = false;
-    atomic_store_explicit(&g->turn, COMPUTE_THREAD, memory_order_release);
-    return 1;
+    return map_memory(g, &cause) == 0 ? 1 : err_set(e, cause.code, "%s", cause.msg);
 }
 
 int tp_group_turn(struct tp_group *g, struct err *e)
 {
-    if (atomic_load_explicit(&g->turn, memory_order_acquire) != MAIN_THREAD) {
-        return 0;
+    for (int i = 0; i < g->size; i++) {
+        if (g->hellos[i].handle && comm_test(g->comm, &g->hellos[i], e) < 0) {
+            return -1;
+        }
     }
-    return g->under_way ? advance(g, e) : begin(g, e);
+    // Only when it is wanted is the first rank sure to live.
+    return !g->memory && g->first_fd >= 0 && atomic_load(&g->awaited) > 0 ? open_memory(g, e) : 0;
+}
+
+static bool has_come(const struct tp_group *g, int i, unsigned n)
+{
+    return (int)(atomic_load_explicit(&mark_of(g, i)->n, memory_order_acquire) - n) >= 0;
 }
 
 int tp_group_waits_for(const struct tp_group *g)
 {
-    for (int i = 0; g->under_way && i < g->size; i++) {
-        if (g->parts[i].receiving.handle || g->parts[i].sending.handle) {
+    const unsigned n = atomic_load(&g->awaited);
+    for (int i = 0; n > 0 && i < g->size; i++) {
+        if (!g->memory || (i != g->index && !has_come(g, i, n))) {
             return g->ranks[i];
         }
     }
@@ -146,25 +189,62 @@ int tp_group_waits_for(const struct tp_group *g)
 
 /* --- compute thread ------------------------------------------------------------------------------ */
 
-/* Have the parts moved: spin, then give the core away, then sleep. */
-static void exchange(struct tp_group *g)
+/* One look more in vain: spin, then give the core away, then sleep. */
+static void wait_a_little(int n_looks, int64_t *yield_since_ns)
 {
-    atomic_store_explicit(&g->turn, MAIN_THREAD, memory_order_release);
+    if (n_looks < SPINS) {
+        spin_pause();
+        return;
+    }
+    const int64_t now_ns = clock_local_ns();
+    *yield_since_ns = *yield_since_ns ? *yield_since_ns : now_ns;
+    if (now_ns - *yield_since_ns < YIELD_NS) {
+        sched_yield();
+    } else {
+        clock_sleep_until_ns(now_ns + NAP_NS);
+    }
+}
+
+/* The next exchange: where this rank puts what it brings. */
+static void *next_board(struct tp_group *g)
+{
     int64_t yield_since_ns = 0;
-    for (int i = 0; atomic_load_explicit(&g->turn, memory_order_acquire) != COMPUTE_THREAD; i++) {
-        if (i < SPINS) {
-            spin_pause();
-            continue;
-        }
-        int64_t now_ns = clock_local_ns();
-        yield_since_ns = yield_since_ns ? yield_since_ns : now_ns;
-        if (now_ns - yield_since_ns < YIELD_NS) {
-            sched_yield();
+    g->n += g->n + 1 == 0 ? 2 : 1; // 0 is none
+    atomic_store(&g->awaited, g->n);
+    for (int i = 0; !atomic_load_explicit(&g->is_open, memory_order_acquire); i++) {
+        wait_a_little(i, &yield_since_ns);
+    }
+    return board_of(g, g->index, g->n);
+}
+
+/* It is there: wait for all others'. */
+static void meet(struct tp_group *g)
+{
+    int64_t yield_since_ns = 0;
+    atomic_store_explicit(&mark_of(g, g->index)->n, g->n, memory_order_release);
+    for (int i = 0, n_looks = 0; i < g->size;) {
+        if (i == g->index || has_come(g, i, g->n)) {
+            i++;
         } else {
-            clock_sleep_until_ns(now_ns + NAP_NS);
+            wait_a_little(n_looks++, &yield_since_ns);
         }
     }
-    atomic_store_explicit(&g->turn, NOBODY, memory_order_relaxed);
+    atomic_store(&g->awaited, 0);
+}
+
+/* x (n) = values from `first` on of rank 0's board + those of rank 1's + ... */
+static void add_up(const struct tp_group *g, float *x, size_t first, size_t n)
+{
+    for (size_t at = 0; at < n; at += BLOCK) {
+        const size_t n_here = n - at < BLOCK ? n - at : BLOCK;
+        memcpy(x + at, (float *)board_of(g, 0, g->n) + first + at, n_here * sizeof *x);
+        for (int i = 1; i < g->size; i++) {
+            const float *more = (const float *)board_of(g, i, g->n) + first + at;
+            for (size_t k = 0; k < n_here; k++) {
+                x[at + k] += more[k];
+            }
+        }
+    }
 }
 
 /* Slice i of n values begins here. */
@@ -173,60 +253,48 @@ static size_t slice_begin(const struct tp_group *g, size_t n, int i)
     return n * (size_t)i / (size_t)g->size;
 }
 
-/* x = x of rank 0 + x of rank 1 + ...; the own one is in x. */
-static void add_up(const struct tp_group *g, float *x, size_t n, size_t ld)
+/* Each rank adds up one slice and hands it round. */
+static void sum_by_slices(struct tp_group *g, float *x, size_t n)
 {
-    for (size_t k = 0; k < n; k++) {
-        float sum = 0;
-        for (int i = 0; i < g->size; i++) {
-            float v = i == g->index ? x[k] : g->slices[(size_t)i * ld + k];
-            sum = i == 0 ? v : sum + v;
+    const size_t begin = slice_begin(g, n, g->index), end = slice_begin(g, n, g->index + 1);
+    add_up(g, x + begin, begin, end - begin);
+    memcpy(next_board(g), x + begin, (end - begin) * sizeof *x);
+    meet(g);
+    for (int i = 0; i < g->size; i++) {
+        const size_t from = slice_begin(g, n, i), to = slice_begin(g, n, i + 1);
+        if (i != g->index) {
+            memcpy(x + from, board_of(g, i, g->n), (to - from) * sizeof *x);
         }
-        x[k] = sum;
     }
 }
 
 void tp_group_sum(struct tp_group *g, float *x, size_t n)
 {
     CHECK(n <= g->max_n_values);
-    if (g->size == 1) {
+    if (g->size == 1 || n == 0) {
         return;
     }
-    const size_t own = slice_begin(g, n, g->index), end = slice_begin(g, n, g->index + 1);
-    const size_t ld = n / (size_t)g->size + 1;
-    for (int i = 0; i < g->size; i++) {
-        size_t from = slice_begin(g, n, i), to = slice_begin(g, n, i + 1);
-        g->parts[i] = i == g->index ? (struct part){0}
-                                    : (struct part){.out = x + from,
-                                                    .out_bytes = (to - from) * sizeof *x,
-                                                    .in = g->slices + (size_t)i * ld,
-                                                    .in_bytes = (end - own) * sizeof *x};
+    memcpy(next_board(g), x, n * sizeof *x);
+    meet(g);
+    if (n * (size_t)(g->size - 2) > AT_ONCE) {
+        sum_by_slices(g, x, n);
+    } else {
+        add_up(g, x, 0, n);
     }
-    exchange(g);
-    add_up(g, x + own, end - own, ld);
-    for (int i = 0; i < g->size; i++) {
-        size_t from = slice_begin(g, n, i), to = slice_begin(g, n, i + 1);
-        g->parts[i] = i == g->index ? (struct part){0}
-                                    : (struct part){.out = x + own,
-                                                    .out_bytes = (end - own) * sizeof *x,
-                                                    .in = x + from,
-                                                    .in_bytes = (to - from) * sizeof *x};
-    }
-    exchange(g);
 }
 
 void tp_group_gather(struct tp_group *g, const void *mine, size_t n_bytes, void *all)
 {
-    memcpy((char *)all + (size_t)g->index * n_bytes, mine, n_bytes);
     if (g->size == 1) {
+        memcpy(all, mine, n_bytes);
         return;
     }
-    for (int i = 0; i < g->size; i++) {
-        g->parts[i] = i == g->index ? (struct part){0}
-                                    : (struct part){.out = mine,
-                                                    .out_bytes = n_bytes,
-                                                    .in = (char *)all + (size_t)i * n_bytes,
-                                                    .in_bytes = n_bytes};
+    for (size_t at = 0; at < n_bytes; at += g->board_bytes) {
+        const size_t n = n_bytes - at < g->board_bytes ? n_bytes - at : g->board_bytes;
+        memcpy(next_board(g), (const char *)mine + at, n);
+        meet(g);
+        for (int i = 0; i < g->size; i++) {
+            memcpy((char *)all + (size_t)i * n_bytes + at, board_of(g, i, g->n), n);
+        }
     }
-    exchange(g);
 }

@@ -1,8 +1,9 @@
 /*
- * The tensor-parallel group of a stage: T ranks, each with its share of every matrix, that put their
- * results together in the middle of a batch. A compute thread asks and waits; the rank's main thread,
- * which owns the comm, moves the bytes. All ranks of the group must ask for the same things in the
- * same order. Sums run in the order of the ranks, so every rank gets the same bits.
+ * The tensor-parallel group of a stage: T ranks of one host, each with its share of every matrix, that put their
+ * results together in the middle of a batch, in memory that all of them map. A compute thread brings its part and
+ * waits for the others'; the rank's main thread opens the memory and can say who is waited for. All ranks of the group
+ * must ask for the same things in the same order. Sums run in the order of the ranks, so every rank gets the
+ * same bits.
  */
 #pragma once
 
@@ -25,15 +26,15 @@ void tp_group_destroy(struct tp_group *g);
 
 /* --- main thread ------------------------------------------------------------------------------ */
 
-void tp_group_start(struct tp_group *g, struct comm *comm);
-/* One turn: 1 when anything moved, 0 when not, -1 on error. */
+int tp_group_start(struct tp_group *g, struct comm *comm, struct err *e) ERR_CHECKED;
+/* One turn: 1 when anything moved, 0 when not, -1 on error (ERR_ENV: the others' memory cannot be opened). */
 int tp_group_turn(struct tp_group *g, struct err *e) ERR_CHECKED;
 /* The first rank whose part of the exchange at hand has not come; -1: none is waited for. */
 int tp_group_waits_for(const struct tp_group *g);
 
 /* --- one compute thread at a time --------------------------------------------------------------- */
 
-/* x (n) becomes the sum of all ranks' x: each rank adds up one slice and hands it round. */
+/* x (n) becomes the sum of all ranks' x. */
 void tp_group_sum(struct tp_group *g, float *x, size_t n);
 /* all (size, n_bytes): what each rank has in `mine`. */
 void tp_group_gather(struct tp_group *g, const void *mine, size_t n_bytes, void *all);

@@ -173,7 +173,7 @@ static void open_group(struct place *p)
     const struct tp_group_config cfg = {
         .ranks = ranks, .size = p->split->tensor, .index = p->tensor, .max_n_values = 1};
     must(tp_group_create(&p->group, &cfg, &e), &e);
-    tp_group_start(p->group, comm);
+    must(tp_group_start(p->group, comm, &e), &e);
 }
 
 /* The prompt by this rank: out (n_logits) is filled in by ranks of the last stage. */

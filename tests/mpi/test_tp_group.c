@@ -94,7 +94,9 @@ int main(void)
     if (comm_start(c, 64, &e) != 0 || tp_group_create(&group, &cfg, &e) != 0) {
         comm_abort(c, 1, "%s", e.msg);
     }
-    tp_group_start(group, c);
+    if (tp_group_start(group, c, &e) != 0) {
+        comm_abort(c, 1, "%s", e.msg);
+    }
     if (pthread_create(&thread, NULL, compute, NULL) != 0) {
         comm_abort(c, 1, "no thread");
     }
