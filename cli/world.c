@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cli/links.h"
 #include "cli/placement.h"
 #include "cli/signals.h"
 #include "cli/text_model.h"
@@ -242,30 +243,13 @@ int world_end_service(struct world *w, struct err *e)
 struct load_job {
     struct world *w;
     struct placement placement; // of a worker
+    struct links links;
     bool with_dataset;
     int rc;
     struct err e;
 };
 
-/* What hidden states take to or from the same tensor rank of a stage beside; both ends find the same. NULL: mpi. */
-static const char *hop_kind(const struct world *w, int away)
-{
-    const struct target_config *t = &w->config.target;
-    const struct layout_worker p = layout_worker(&w->layout, w->rank);
-    const int stage = p.stage + away;
-    if (stage < 0 || stage >= w->layout.pipeline || target_backend(t) != TARGET_BACKEND_CUDA ||
-        t->transport == TARGET_TRANSPORT_MPI) {
-        return NULL;
-    }
-    if (t->transport != TARGET_TRANSPORT_AUTO) {
-        return t->transport == TARGET_TRANSPORT_IPC ? "ipc" : "nccl";
-    }
-    const int rank = layout_rank(&w->layout, p.replica, stage, p.tensor);
-    const bool is_here = strcmp(comm_host(w->comm, rank), comm_host(w->comm, w->rank)) == 0;
-    return is_here ? "ipc" : t->chosen.has_nccl ? "nccl" : NULL;
-}
-
-static int create_worker(struct world *w, struct placement *p, struct err *e)
+static int create_worker(struct world *w, struct placement *p, const struct links *l, struct err *e)
 {
     if (placement_plan(p, e)) {
         return -1;
@@ -276,8 +260,9 @@ static int create_worker(struct world *w, struct placement *p, struct err *e)
         .placement = cores_placement_text(p->part.placement),
         .index = p->index,
         .n_neighbours = p->n_neighbours,
-        .hop_in = hop_kind(w, -1),
-        .hop_out = hop_kind(w, 1),
+        .hop_in = links_hop(l, w, -1),
+        .hop_out = links_hop(l, w, 1),
+        .sums = links_sums(l, w),
     };
     if (worker_create(&w->worker, &w->layout, w->rank, &cores, &w->config.target, &w->arch, e)) {
         return -1;
@@ -292,7 +277,7 @@ static void load_job_run(void *arg)
     struct world *w = job->w;
     const struct run_config *c = &w->config;
     if (!w->is_load) {
-        job->rc = create_worker(w, &job->placement, &job->e);
+        job->rc = create_worker(w, &job->placement, &job->links, &job->e);
         return;
     }
     job->rc = text_model_tokenizer(c, &w->arch, &w->tokenizer, &job->e);
@@ -355,49 +340,6 @@ static int choose_backend(struct world *w, struct err *e)
     return rc;
 }
 
-static void nccl_job_run(void *arg)
-{
-    *(int32_t *)arg = backend_has_nccl();
-}
-
-static bool is_one_host(const struct world *w)
-{
-    int r = w->layout.load_ranks + 1;
-    while (r < comm_size(w->comm) &&
-           strcmp(comm_host(w->comm, r), comm_host(w->comm, w->layout.load_ranks)) == 0) {
-        r++;
-    }
-    return r == comm_size(w->comm);
-}
-
-/* Whether hops between hosts, if there are any, can take NCCL: all workers have it. Collective. */
-static int look_for_nccl(struct world *w, struct err *e)
-{
-    struct target_config *t = &w->config.target;
-    const bool forced =
-        t->transport == TARGET_TRANSPORT_IPC || t->transport == TARGET_TRANSPORT_NCCL;
-    if (t->kind != TARGET_STAGES || target_backend(t) != TARGET_BACKEND_CUDA) {
-        return forced ? err_set(e, ERR_INPUT,
-                                "target.transport: ipc and nccl go between GPUs, but the backend "
-                                "is not cuda; auto or mpi")
-                      : 0;
-    }
-    if (t->transport != TARGET_TRANSPORT_AUTO || is_one_host(w)) {
-        return 0;
-    }
-    const size_t n = (size_t)comm_size(w->comm);
-    int32_t has = w->is_load, *all = w->rank == 0 ? xcalloc(n, sizeof *all) : NULL;
-    int rc = !w->is_load ? world_wait(w, nccl_job_run, &has, e) : 0;
-    rc = rc || comm_gather(w->comm, &has, sizeof has, all, e) ? -1 : 0;
-    for (size_t r = 0; rc == 0 && all && r < n; r++) {
-        has = has && all[r];
-    }
-    free(all);
-    rc = rc || comm_bcast(w->comm, &has, sizeof has, 0, e) ? -1 : 0;
-    t->chosen.has_nccl = has != 0;
-    return rc;
-}
-
 struct settle_job {
     struct world *w;
     int rc;
@@ -438,15 +380,22 @@ static int settle_workers(struct world *w, struct err *e)
     return world_agree(w, e);
 }
 
+static int open_links(struct world *w, struct load_job *job, struct err *e)
+{
+    const struct links_place place = {job->placement.index, job->placement.n_neighbours};
+    return links_open(&job->links, w, &place, e);
+}
+
 int world_load(struct world *w, bool with_dataset, struct err *e)
 {
     struct load_job job = {.w = w, .with_dataset = with_dataset};
     const struct target_config *t = &w->config.target;
-    if (choose_backend(w, e) || look_for_nccl(w, e) ||
+    if (choose_backend(w, e) ||
         placement_share(&job.placement, w->comm, &w->layout, (int)t->threads, t->pin, e) ||
-        world_wait(w, load_job_run, &job, e)) {
+        open_links(w, &job, e) || world_wait(w, load_job_run, &job, e)) {
         return -1;
     }
+    links_close(&job.links);
     placement_free(&job.placement);
     *e = job.e;
     if (world_agree(w, e) || settle_workers(w, e) || world_measure_clocks(w, e)) {

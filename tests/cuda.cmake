@@ -99,6 +99,8 @@ tm_backend_test(tensor)
 tm_backend_test(splits RANKS 4)
 tm_full_test(cuda_splits 1800 "TIDEMARK_FULL=1;TIDEMARK_CUDA_PLUGIN=${tm_cuda_on_cpu};${TM_MPI_ENVIRONMENT}"
   ${TM_MPIRUN} -np 4 $<TARGET_FILE:test_cuda_splits>)
+set_property(TEST unit.cuda_splits full.cuda_splits APPEND PROPERTY ENVIRONMENT
+  "GPU_ON_CPU_DEVICES=4" "TIDEMARK_NCCL=$<TARGET_FILE:nccl-stand-in>")
 
 tm_device_test(device)
 tm_device_test(gemm)

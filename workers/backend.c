@@ -35,11 +35,33 @@ const char *backend_auto(char *why, size_t cap)
     return cuda->is_there(why, cap) ? "cuda" : "cpu";
 }
 
-bool backend_has_nccl(void)
+bool backend_has_nccl(char *why, size_t cap)
 {
     const struct cuda_plugin *cuda;
     struct err e = {0};
-    return cuda_plugin_open(&cuda, &e) == 0 && cuda->has_nccl();
+    if (cuda_plugin_open(&cuda, &e)) {
+        snprintf(why, cap, "%s", e.msg);
+        return false;
+    }
+    return cuda->has_nccl(why, cap);
+}
+
+void backend_gpu(int index, int n_neighbours, char *pci, size_t cap)
+{
+    const struct cuda_plugin *cuda;
+    struct err e = {0};
+    pci[0] = '\0';
+    if (cuda_plugin_open(&cuda, &e) == 0) {
+        cuda->address(cuda->device_of(index, n_neighbours), pci, cap);
+    }
+}
+
+bool backend_gpu_reaches(int index, int n_neighbours, const char *pci)
+{
+    const struct cuda_plugin *cuda;
+    struct err e = {0};
+    return cuda_plugin_open(&cuda, &e) == 0 &&
+           cuda->reaches(cuda->device_of(index, n_neighbours), pci);
 }
 
 void backend_submit(struct backend *b, const struct batch *batch, const struct kv_tables *tables,

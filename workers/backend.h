@@ -37,6 +37,8 @@ struct backend_config {
     struct moe_routing routing;    // of a mixture of experts
     int weight_bits; // 0: as stored; 16: bfloat16; 8, 4: the layers' as integers, made at load
     struct shard_group group; // the ranks that share the stage's layers; zeros: one
+    const char
+        *sums; // "cuda": what those put results together by: "nccl", else memory that they share
     int n_threads;
     const int *cpus; // (n_threads) that they are pinned to, or NULL; -1: none
     bool idle_class;
@@ -141,8 +143,14 @@ void backend_destroy(struct backend *b);
 void backend_about_model(struct engine *out, const struct arch *a, enum arch_dtype kv_dtype,
                          uint32_t n_blocks, const struct moe_routing *routing);
 
-/* Whether "cuda" has hops over NCCL here. */
-bool backend_has_nccl(void);
+/* Of "cuda": whether there is NCCL here, for hops and sums, or a few words why not (cap). */
+bool backend_has_nccl(char *why, size_t cap);
+/*
+ * The bus address (cap) of the GPU that a worker will take, by its index among its host's; empty: none. Whether that GPU sees
+ * the memory of another one of its host.
+ */
+void backend_gpu(int index, int n_neighbours, char *pci, size_t cap);
+bool backend_gpu_reaches(int index, int n_neighbours, const char *pci);
 
 /* What "auto" is here: "cuda" where there is a GPU, else "cpu" and in a few words why (cap). */
 const char *backend_auto(char *why, size_t cap);

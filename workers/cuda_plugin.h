@@ -18,9 +18,12 @@ struct backend_ops;
 struct cuda_plugin {
     const char *version; // of the build
     const struct backend_ops *ops;
-    bool (*is_there)(char *why, size_t cap); // a GPU that can be used, or a few words why not
-    int (*n_devices)(void);                  // that this process sees
-    bool (*has_nccl)(void);                  // a library of it can be used
+    bool (*is_there)(char *why, size_t cap);       // a GPU that can be used, or a few words why not
+    int (*n_devices)(void);                        // that this process sees
+    bool (*has_nccl)(char *why, size_t cap);       // a library of it can be used, or why not
+    int (*device_of)(int index, int n_neighbours); // that a worker takes, of its host's workers
+    void (*address)(int device, char *pci, size_t cap);
+    bool (*reaches)(int device, const char *pci);
 };
 
 /* ERR_INPUT: there is none, or it does not fit this program. */

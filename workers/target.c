@@ -78,8 +78,8 @@ static const struct opt rows[] = {
     {ROW("target.idle_class", OPT_BOOL, "true", 0, 0,
          "compute threads run SCHED_IDLE where ranks share cores", idle_class)},
     {ROW("target.transport", OPT_CHOICE, "auto", 0, 0,
-         "what hidden states take from a stage to the next; auto: between GPUs of one host their memory "
-         "(ipc), of several hosts nccl where all have it, else mpi, through the hosts' memory",
+         "what hidden states take from a stage to the next; auto: between GPUs that reach each other their "
+         "memory (ipc), else nccl where all have it, else mpi, through the hosts' memory",
          transport),
      .choices = "auto|mpi|ipc|nccl"},
     {ROW("target.telemetry", OPT_CHOICE, "auto", 0, 0,

@@ -91,7 +91,6 @@ struct target_config {
     struct { // no settings: what was found out before the first step; zeros: nothing, as asked
         int backend;
         int64_t kv_tokens;
-        bool has_nccl; // every worker
     } chosen;
 };
 

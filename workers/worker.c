@@ -50,6 +50,7 @@ struct worker {
     bool is_leader;
     int first_layer, n_layers; // of the stage
     const char *placement;     // of its threads
+    const char *sums;          // on GPUs: what they go by
     bool cpus_given;           // that they were to be pinned to
 
     enum phase phase;
@@ -162,6 +163,7 @@ static int create_backend(struct worker *w, const struct target_config *t,
                   .ctx = w->tp,
                   .sum = sum,
                   .gather = gather},
+        .sums = cores->sums,
         .n_threads = cores->n_threads,
         .cpus = cores->cpus,
         .idle_class = t->idle_class,
@@ -238,6 +240,7 @@ int worker_create(struct worker **out, const struct layout *layout, int rank,
     w->arch = *a;
     w->rank = rank;
     w->placement = cores->placement;
+    w->sums = cores->sums ? cores->sums : "ipc";
     w->cpus_given = cores->cpus != NULL;
     w->spans = xcalloc(1, sizeof *w->spans);
     w->gaps = xcalloc(1, sizeof *w->gaps);
@@ -302,7 +305,10 @@ void worker_about(const struct worker *w, struct engine *out)
     const bool has_peers = w->layout.tensor > 1, on_gpus = strcmp(out->backend, "cuda") == 0;
     const bool has_next = w->place.stage + 1 < w->layout.pipeline;
     snprintf(out->to_next, sizeof out->to_next, "%s", has_next ? stage_hop_name(w->stage) : "");
-    snprintf(out->in_group, sizeof out->in_group, "%s", !has_peers ? "" : on_gpus ? "ipc" : "mpi");
+    snprintf(out->in_group, sizeof out->in_group, "%s",
+             !has_peers ? ""
+             : on_gpus  ? w->sums
+                        : "mpi");
     const bool alone = w->layout.pipeline == 1 && !has_peers;
     snprintf(out->transport, sizeof out->transport, "%s",
              alone                    ? "none"

@@ -29,7 +29,8 @@ struct worker_cores {
     int index,
         n_neighbours; // among the workers of this host, who share its GPUs: neighbours together
     const char *hop_in,
-        *hop_out; // kinds of backend_hop from the stage before, to the next; NULL: mpi
+        *hop_out;     // kinds of backend_hop from the stage before, to the next; NULL: mpi
+    const char *sums; // as backend_config has it
 };
 
 /*

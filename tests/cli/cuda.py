@@ -32,12 +32,12 @@ class Cuda(cli.TestCase):
             texts = {k: [v.decode().rstrip("\0") for v in table[k][()]] for k in ("backend", "device", "pci")}
             return texts, table["kv_blocks"][()].tolist()
 
-    def hops(self):
-        """What carries hidden states from each worker to the next."""
+    def hops(self, wanted=0):
+        """What carries hidden states from each worker to the next, or, 1, parts of sums in each stage."""
         with h5py.File(self.file, "r") as f:
             edges = f["meta/edges"]
             return [name.decode().rstrip("\0") for name, kind in zip(edges["transport"][()], edges["kind"][()])
-                    if kind == 0]
+                    if kind == wanted]
 
     def test_text_is_the_cpus(self):
         model = cli.shared("models/stories260K")
@@ -74,6 +74,33 @@ class Cuda(cli.TestCase):
         self.one_clear_line(result, "GPU", "NCCL", code=2)
         result = self.good("run", self.config(**keys, target__backend="cpu"), "--quiet", "--force", code=2)
         self.one_clear_line(result, "target.transport", "GPUs", "not cuda")
+
+    def test_gpus_that_do_not_reach_each_other(self):
+        """Sums and hops between them take NCCL where all have it, others what they took; without it hops take the host."""
+        keys = dict(target__pipeline=2, target__tensor=2, target__model="preset:tiny-qwen2", target__telemetry="off",
+                    load__step="2s")
+        env = {"GPU_ON_CPU_DEVICES": "4", "GPU_ON_CPU_APART": "0-1 0-2"}
+        self.good("run", self.config(**keys), "--quiet", env=env, timeout=3 * cli.DEADLINE_S)
+        self.assertEqual(self.report()["steps"][0]["requests"]["failed"], 0)
+        self.assertEqual((self.hops(), self.hops(1)), (["nccl", "ipc"], ["nccl", "ipc"]))
+        result = cli.run("run", self.config(**keys), "--quiet", "--force", env=dict(env, NCCL_STAND_IN="error=2"),
+                         timeout=2 * cli.DEADLINE_S)
+        self.one_clear_line(result, "NCCL (sums of the tensor-parallel group)", "ncclAllReduce", code=1)
+        without = dict(env, TIDEMARK_NCCL="/nowhere.so")
+        result = cli.run("run", self.config(**keys), "--quiet", "--force", env=without, timeout=2 * cli.DEADLINE_S)
+        self.one_clear_line(result, "target.tensor", "ranks 1 (0000:00:00) and 2 (0000:01:00)", "do not reach",
+                            "not every worker has", "/nowhere.so")
+        together = dict(env, GPU_ON_CPU_DEVICES="2", GPU_ON_CPU_APART="0-1")
+        keys = dict(keys, target__pipeline=1, target__tensor=4)
+        result = cli.run("run", self.config(**keys), "--quiet", "--force", env=together, timeout=2 * cli.DEADLINE_S)
+        self.one_clear_line(result, "no two ranks on one GPU", "as 1 and 2 are")
+        keys = dict(keys, target__pipeline=2, target__tensor=1, load__step="1s")
+        apart = dict(without, GPU_ON_CPU_DEVICES="2", GPU_ON_CPU_APART="0-1")
+        self.good("run", self.config(**keys), "--quiet", "--force", env=apart, timeout=2 * cli.DEADLINE_S)
+        self.assertEqual(self.hops(), ["mpi"])
+        result = cli.run("run", self.config(**keys, target__transport="ipc"), "--quiet", "--force", env=apart,
+                         timeout=2 * cli.DEADLINE_S)
+        self.one_clear_line(result, "target.transport: ipc", "rank 1 (0000:00:00)", "rank 2's (0000:01:00)")
 
     def test_memory_decides_the_pool(self):
         self.good("run", self.config(target__memory_fraction=0.6, target__max_running=64, load__step="2s",

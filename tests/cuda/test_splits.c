@@ -1,7 +1,8 @@
 /*
  * Every split of a model over P stages x T ranks of each, P and T 1 or 2, on GPUs, and over every kind of hop: equal
  * batches have the same bits however many stages there are and whatever carries hidden states, and on all ranks of a
- * stage; another T is as near as test_tensor.c has it. The stand-in for CUDA, or one GPU that four processes share.
+ * stage; another T is as near as test_tensor.c has it. Sums are by shared memory, and once over NCCL, whose stand-in
+ * adds up in the order of the ranks, too. The stand-in for CUDA, or GPUs, or one that four processes share, without NCCL.
  * TIDEMARK_FULL=1 tries all families and longer prompts, otherwise one of each kind of hidden states.
  *
  *     mpirun -np 4 test_cuda_splits
@@ -49,10 +50,12 @@ static void must(int rc, const struct err *e)
 struct split {
     int pipeline, tensor;
     const char *hops; // NULL: there is one stage
+    const char *sums; // NULL: in shared memory
 };
 
 static const struct split splits[] = {
-    {1, 1, NULL}, {2, 1, "mpi"}, {2, 1, "ipc"}, {1, 2, NULL}, {2, 2, "mpi"}, {2, 2, "ipc"},
+    {1, 1, NULL, NULL},  {2, 1, "mpi", NULL}, {2, 1, "ipc", NULL},    {1, 2, NULL, NULL},
+    {2, 2, "mpi", NULL}, {2, 2, "ipc", NULL}, {2, 2, "nccl", "nccl"},
 };
 
 struct place {
@@ -188,6 +191,9 @@ static void compute(struct place *p, const struct oracle *o, struct oracle_way w
     way.n_stages = p->split->pipeline;
     way.ends = &ends;
     way.group = &group;
+    way.sums = p->split->sums;
+    way.index = rank;
+    way.n_neighbours = RANKS;
     oracle_chain(&c, o, &way);
     p->arch = &c.arch;
     p->transport = transport_create(open_hop(p, &c, -1), open_hop(p, &c, 1));
@@ -257,6 +263,15 @@ static void expect_near(const struct oracle *o, const char *name, const float *g
     }
 }
 
+/* And a GPU for each rank, as it wants. */
+static bool has_nccl(void)
+{
+    char why[160], first[16], last[16];
+    backend_gpu(0, RANKS, first, sizeof first);
+    backend_gpu(RANKS - 1, RANKS, last, sizeof last);
+    return backend_has_nccl(why, sizeof why) && strcmp(first, last) != 0;
+}
+
 /* Bits of the first split with as many tensor ranks; its own are near transformers'. */
 static void check_model(const char *name, enum arch_dtype kv_dtype, double distance, bool is_whole,
                         int least_tensor)
@@ -275,7 +290,7 @@ static void check_model(const char *name, enum arch_dtype kv_dtype, double dista
     float *first[RANKS] = {NULL}, *all = xcalloc(RANKS * n, sizeof *all);
     for (size_t i = 0; i < sizeof splits / sizeof *splits; i++) {
         const struct split *s = &splits[i];
-        if (s->tensor < least_tensor) {
+        if (s->tensor < least_tensor || (s->sums && !has_nccl())) {
             continue;
         }
         run_split(s, &o, &way, all);
@@ -306,9 +321,9 @@ static void splits_have_the_same_bits(void **state)
         double distance;
         int least_tensor; // without TIDEMARK_FULL; 0: not at all
     } models[] = {
-        {"gemma2_even_bf16", ARCH_BF16, 2e-2, 1},   {"llama_even_f32", ARCH_F32, 0, 2},
-        {"deepseek_v3_even_f32", ARCH_F32, 0, 0},   {"qwen2_even_bf16", ARCH_BF16, 2e-2, 0},
-        {"gpt_oss_even_mxfp4", ARCH_BF16, 2e-2, 0},
+        {"llama_even_bf16", ARCH_BF16, 2e-2, 1},  {"llama_even_f32", ARCH_F32, 0, 2},
+        {"gemma2_even_bf16", ARCH_BF16, 2e-2, 0}, {"deepseek_v3_even_f32", ARCH_F32, 0, 0},
+        {"qwen2_even_bf16", ARCH_BF16, 2e-2, 0},  {"gpt_oss_even_mxfp4", ARCH_BF16, 2e-2, 0},
     };
     const bool is_full = getenv("TIDEMARK_FULL") != NULL;
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {

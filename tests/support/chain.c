@@ -103,6 +103,9 @@ static void open_stage(struct chain *c, int s, uint32_t n_blocks)
         .n_blocks = n_blocks,
         .n_threads = c->cfg.n_threads,
         .kernels = c->cfg.kernels,
+        .sums = c->cfg.sums,
+        .index = c->cfg.index,
+        .n_neighbours = c->cfg.n_neighbours,
         .kv_dtype = c->cfg.kv_dtype,
         .routing = c->cfg.routing,
     };

@@ -35,6 +35,8 @@ struct chain_config {
     const struct shard_group
         *group; // this process is a rank of a group of processes, instead; or NULL
     const struct chain_ends *ends; // or NULL: all stages are here
+    const char *sums;              // as in struct backend_config
+    int index, n_neighbours;       // likewise
     const char *kernels;
     enum arch_dtype kv_dtype;
     struct moe_routing routing;

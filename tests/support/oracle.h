@@ -42,6 +42,8 @@ struct oracle_way {
     int n_stages, n_threads, n_tensor;
     const struct shard_group *group; // as in struct chain_config, as are
     const struct chain_ends *ends;   // these
+    const char *sums;                // as in struct backend_config
+    int index, n_neighbours;         // likewise
     uint32_t chunk;                  // tokens of a batch at most
     bool strangers;                  // other requests in every batch
     uint32_t max_tokens;             // of a batch with all; 0: 256

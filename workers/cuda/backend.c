@@ -72,8 +72,18 @@ static int load(struct cuda *b, const struct backend_config *cfg, struct err *e)
     return rc;
 }
 
+/* Once; it stays for the process. */
+static int open_nccl(struct cuda *b, struct err *e)
+{
+    return b->nccl.version > 0 ? 0 : nccl_library_open(&b->nccl, e);
+}
+
 static int create_forward(struct cuda *b, const struct backend_config *cfg, struct err *e)
 {
+    const bool by_nccl = cfg->sums && strcmp(cfg->sums, "nccl") == 0 && cfg->group.size > 1;
+    if (by_nccl && open_nccl(b, e)) {
+        return -1;
+    }
     const struct forward_config forward = {
         .gpu = b->gpu,
         .weights = &b->weights,
@@ -86,6 +96,7 @@ static int create_forward(struct cuda *b, const struct backend_config *cfg, stru
         .kv_dtype = cfg->kv_dtype,
         .routing = cfg->routing,
         .group = cfg->group,
+        .nccl = by_nccl ? &b->nccl : NULL,
     };
     return forward_create(&b->forward, &forward, e) || forward_profile(b->forward, e) ? -1 : 0;
 }
@@ -110,12 +121,6 @@ static int take_cache(struct backend *base, uint32_t n_blocks, struct err *e)
     return gpu_use(b->gpu, e) || forward_take_cache(b->forward, n_blocks, e) ? -1 : 0;
 }
 
-/* Once; it stays for the process. */
-static int open_nccl(struct cuda *b, struct err *e)
-{
-    return b->nccl.version > 0 ? 0 : nccl_library_open(&b->nccl, e);
-}
-
 static int make_hop(struct backend *base, const char *kind, const struct hop_config *cfg,
                     struct hop **out, struct err *e)
 {
@@ -131,11 +136,10 @@ static int make_hop(struct backend *base, const char *kind, const struct hop_con
     return 0;
 }
 
-/* A GPU for each worker, or neighbours together where there are fewer. */
-static int device_of(const struct backend_config *cfg)
+int backend_cuda_device(int index, int n_neighbours)
 {
     const int n = gpu_count();
-    return n >= cfg->n_neighbours ? cfg->index : cfg->index * n / cfg->n_neighbours;
+    return n >= n_neighbours ? index : index * n / n_neighbours;
 }
 
 static int create(struct backend **out, const struct backend_config *cfg, struct err *e)
@@ -153,8 +157,8 @@ static int create(struct backend **out, const struct backend_config *cfg, struct
         .has_embed = cfg->has_embed,
         .has_head = cfg->has_head,
     };
-    if (gpu_open(&b->gpu, device_of(cfg), cfg->rank, e) || load(b, cfg, e) ||
-        create_forward(b, cfg, e) ||
+    const int device = backend_cuda_device(cfg->index, cfg->n_neighbours);
+    if (gpu_open(&b->gpu, device, cfg->rank, e) || load(b, cfg, e) || create_forward(b, cfg, e) ||
         (cfg->n_blocks > 0 && take_cache(&b->base, cfg->n_blocks, e))) {
         destroy(&b->base);
         return -1;

@@ -8,3 +8,6 @@
 struct backend_ops;
 
 extern const struct backend_ops backend_cuda;
+
+/* A GPU for each worker of a host, or neighbours together where there are fewer. */
+int backend_cuda_device(int index, int n_neighbours);

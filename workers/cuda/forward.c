@@ -182,7 +182,7 @@ static int arrive(struct forward *f, const void **at, struct err *e)
             return -1;
         }
     }
-    if (f->group) {
+    if (forward_is_shared(f)) {
         forward_group_hidden(f, *at, s.each_bytes);
         *at = f->room.arrived;
     }
@@ -263,12 +263,15 @@ int forward_run(struct forward *f, const struct forward_io *io, int64_t deadline
     f->io = io;
     f->e = e;
     f->failed = false;
+    if (forward_group_join(f, e)) {
+        return -1;
+    }
     const uint32_t rows = rows_of_graph(f);
     f->n = (int)(rows > 0 ? rows : b->n_tokens);
     f->slate = rows > 0 ? &f->single : &f->mixed;
     forward_slate_fill(f);
-    if (forward_group_join(f, e) || queue_all(f, e) || gpu_wait(f->gpu, deadline_ns, e) ||
-        forward_group_check(f, e) || gpu_busy_ns(f->gpu, &f->busy_ns, e)) {
+    if (queue_all(f, e) || forward_group_wait(f, deadline_ns, e) ||
+        gpu_busy_ns(f->gpu, &f->busy_ns, e)) {
         return -1;
     }
     if (f->cfg.part.has_head) {
@@ -298,5 +301,5 @@ int forward_take_cache(struct forward *f, uint32_t n_blocks, struct err *e)
     }
     f->room.kv = kv;
     f->n_blocks = n_blocks;
-    return f->is_warm ? forward_graphs_record(f, e) : 0;
+    return f->is_warm && forward_group_records(f) ? forward_graphs_record(f, e) : 0;
 }

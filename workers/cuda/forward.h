@@ -26,6 +26,7 @@
 #include "workers/shard.h"
 
 struct forward;
+struct nccl_library;
 
 struct forward_config {
     struct gpu *gpu;
@@ -38,6 +39,7 @@ struct forward_config {
     struct moe_routing routing;
     struct shard_group
         group; // the ranks that share the layers; its `gather` is used once, its `sum` never
+    const struct nccl_library *nccl; // what they put results together by; NULL: memory they share
 };
 
 /* As backend_submit. */

@@ -101,7 +101,7 @@ static void queue_logits(struct forward *f, int first, int n)
     };
     norm_queue(&norm, stream);
     forward_ops_check(f, "the last norm");
-    float *logits = f->group ? f->room.part_logits : f->room.logits;
+    float *logits = forward_is_shared(f) ? f->room.part_logits : f->room.logits;
     forward_ops_product(f, &w->head, n, f->room.head_in, logits, false, NULL);
     const struct head_rows rows = {
         .n = n,
@@ -115,7 +115,7 @@ static void queue_logits(struct forward *f, int first, int n)
     };
     head_queue(&rows, stream);
     forward_ops_check(f, "the largest logits");
-    if (f->group && (f->n_jobs > 0 || f->io->logits)) {
+    if (forward_is_shared(f) && (f->n_jobs > 0 || f->io->logits)) {
         forward_group_logits(f, n);
     }
 }
@@ -173,7 +173,7 @@ int forward_head_queue(struct forward *f, struct err *e)
         }
         job = queue_jobs(f, job, i, n);
     }
-    if (f->group) {
+    if (forward_is_shared(f)) {
         forward_group_found(f);
     }
     if (f->failed) {
@@ -181,7 +181,7 @@ int forward_head_queue(struct forward *f, struct err *e)
     }
     const struct forward_room *r = &f->room;
     const size_t n_found = (size_t)f->n_sampled * (size_t)f->shard.size;
-    return gpu_copy_out(f->gpu, f->staged.found, f->group ? r->all_found : r->found,
+    return gpu_copy_out(f->gpu, f->staged.found, forward_is_shared(f) ? r->all_found : r->found,
                         n_found * sizeof *r->found, e) ||
                    gpu_copy_out(f->gpu, f->staged.job_found, r->job_found,
                                 f->n_jobs * sizeof *r->job_found, e)

@@ -39,21 +39,20 @@ struct forward_slate {
 
 /* Buffers on the device; "narrow": bfloat16 where the product's weights are not F32. */
 struct forward_room {
-    float *x; // (max_tokens, hidden) hidden states
-    float *
-        branch; // (max_tokens, hidden) that is normed, or summed over ranks, before it is added; or NULL
-    void *normed;           // (max_tokens, hidden) narrow
-    float *qkv;             // (max_tokens, rows of qkv); latent attention: queries of all heads
-    void *q;                // (max_tokens, n_heads, key_dim) for attention
-    void *attended;         // (max_tokens, n_heads, value_dim) narrow
-    float *partials;        // of attention
-    float *latents;         // (max_tokens, q_rank + kv_rank + rope_dim)
-    void *q_latents;        // (max_tokens, q_rank) narrow
-    float *absorbed;        // (max_tokens, n_heads, kv_rank)
-    float *heads;           // (max_tokens, n_heads, v_dim) latent attention's, out of latents
-    void *narrowed;         // (max_tokens, n_heads * widest of a head) bfloat16
-    float *gate_up;         // (max_tokens or slots, 2 * inner)
-    void *act, *expert_act; // (max_tokens, inner), (slots, inner) narrow
+    float *x;        // (max_tokens, hidden) hidden states
+    float *branch;   // (max_tokens, hidden) that is normed or summed before it is added; or NULL
+    void *normed;    // (max_tokens, hidden) narrow
+    float *qkv;      // (max_tokens, rows of qkv); latent attention: queries of all heads
+    void *q;         // (max_tokens, n_heads, key_dim) for attention
+    void *attended;  // (max_tokens, n_heads, value_dim) narrow
+    float *partials; // of attention
+    float *latents;  // (max_tokens, q_rank + kv_rank + rope_dim)
+    void *q_latents; // (max_tokens, q_rank) narrow
+    float *absorbed; // (max_tokens, n_heads, kv_rank)
+    float *heads;    // (max_tokens, n_heads, v_dim) latent attention's, out of latents
+    void *narrowed;  // (max_tokens, n_heads * widest of a head) bfloat16
+    float *gate_up;  // (max_tokens or slots, 2 * inner)
+    void *act, *expert_act;           // (max_tokens, inner), (slots, inner) narrow
     float *router_logits, *weights;   // (max_tokens, n_experts), (.., top_k)
     int32_t *chosen, *first, *sorted; // (max_tokens, top_k), (n_experts + 1), (slots)
     float *made;                      // (slots, hidden) what experts give
@@ -61,7 +60,8 @@ struct forward_room {
     uint32_t *sampled;                // (max_rows) tokens whose logits are wanted
     void *head_in;                    // (FORWARD_HEAD_ROWS, hidden) narrow
     float *logits;                    // (FORWARD_HEAD_ROWS, vocab)
-    float *part_logits; // (FORWARD_HEAD_ROWS, this rank's vocab); NULL where that is all
+    float *part_logits; // (FORWARD_HEAD_ROWS, a rank's most vocab); NULL where that is all
+    float *all_parts;   // (ranks, FORWARD_HEAD_ROWS, a rank's most vocab) for NCCL; or NULL
     struct head_found *parts, *found; // (.., HEAD_PARTS), (max_rows)
     struct head_found *all_found;     // (ranks, n_sampled), or NULL
     struct sample_job *jobs;          // (max_rows)
@@ -95,9 +95,10 @@ struct forward {
     struct shard shard;
     struct arch own_arch;    // with this rank's heads alone
     const struct arch *arch; // that
-    struct group *group;     // NULL where a stage is one rank
+    struct group *group;     // what several ranks of a stage share; NULL: it is one, or
+    struct nccl_comm *sums;  // over NCCL, once ranks have met
     struct gpu_ipc_handle group_handle;
-    bool has_joined; // the group
+    bool has_joined;
     struct gemm *gemm;
     struct cache_layout layout;
     struct attention_shape shape;
@@ -109,16 +110,14 @@ struct forward {
     struct attention_row *rows;         // (max_rows)
     struct gpu_graph *graphs[FORWARD_GRAPHS];
     int64_t busy_ns;
-    bool
-        is_warm; // every kind of batch has run: what is loaded at first use cannot fall into a recording
+    bool is_warm; // every kind of batch has run: first uses cannot fall into a recording
 
     // of the batch at hand
     const struct forward_io *io;
     struct forward_slate *slate;
-    int n; // tokens that are computed, those that fill a graph up included
-    int n_sampled;
+    int n, n_sampled; // tokens that are computed, those that fill a graph up included
     uint32_t n_jobs;
-    struct err *e; // the first failure of an operation; see `failed`
+    struct err *e; // the first failure of an operation
     bool failed;
 };
 
@@ -172,11 +171,18 @@ void forward_head_finish(struct forward *f); // when all has happened: ids and j
 
 /* --- the ranks of a stage ------------------------------------------------------------------------ */
 
-/* Its memory, where there are several; the others are met with the first batch after the profile. */
+static inline bool forward_is_shared(const struct forward *f)
+{
+    return f->shard.size > 1;
+}
+
+/* What they meet in, where there are several; they meet with the first batch after the profile. */
 int forward_group_take(struct forward *f, struct err *e) ERR_CHECKED;
 int forward_group_join(struct forward *f, struct err *e) ERR_CHECKED;
-int forward_group_check(const struct forward *f, struct err *e) ERR_CHECKED;
+/* As gpu_wait, and all ranks came. */
+int forward_group_wait(struct forward *f, int64_t deadline_ns, struct err *e) ERR_CHECKED;
 void forward_group_end(struct forward *f);
+bool forward_group_records(const struct forward *f); // sums: those over NCCL once ranks have met
 /* x (n, hidden) becomes the sum of all ranks'; nothing where there is one. */
 void forward_group_sum(struct forward *f, float *x);
 /* Of several ranks: whole rows of logits (n) from their parts, and what each found. */

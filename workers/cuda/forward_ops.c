@@ -94,11 +94,11 @@ static void add_branch(struct forward *f, const float *post_norm)
 static void residual(struct forward *f, const struct device_matrix *w, const void *y,
                      const float *bias, const float *post_norm, bool onto)
 {
-    if (!post_norm && !f->group) {
+    if (!post_norm && !forward_is_shared(f)) {
         forward_ops_product(f, w, f->n, y, f->room.x, true, bias);
         return;
     }
-    forward_ops_product(f, w, f->n, y, f->room.branch, onto && f->group, bias);
+    forward_ops_product(f, w, f->n, y, f->room.branch, onto && forward_is_shared(f), bias);
     add_branch(f, post_norm);
 }
 
@@ -449,14 +449,14 @@ static void experts(void *ctx, int layer)
         .chosen = (const uint32_t *)f->room.chosen,
         .weights = f->room.weights,
         .y = f->room.made,
-        .out = f->group ? f->room.branch : f->room.x,
+        .out = forward_is_shared(f) ? f->room.branch : f->room.x,
         .ldy = a->hidden,
         .ldout = a->hidden,
-        .add = !f->group,
+        .add = !forward_is_shared(f),
     };
     matmul_mix_queue(&m, stream(f));
     forward_ops_check(f, "experts");
-    if (f->group && a->moe.n_shared == 0) {
+    if (forward_is_shared(f) && a->moe.n_shared == 0) {
         add_branch(f, NULL);
     }
 }

@@ -55,7 +55,7 @@ static struct widths widths_of(const struct forward *f)
         look_at_layer(&w, &weights->layers[i]);
     }
     w.q = heads * (size_t)f->layout.key_dim;
-    w.has_branch = w.has_branch || f->group;
+    w.has_branch = w.has_branch || forward_is_shared(f);
     w.attended = heads * (size_t)f->layout.value_dim;
     w.normed_bytes = most(w.normed_bytes, w.layer_bytes);
     if (f->cfg.part.has_head && forward_is_wide(&weights->head)) {
@@ -148,15 +148,17 @@ static int take_head(struct forward *f, const struct widths *w, struct err *e)
     const size_t rows = has_head ? f->cfg.max_rows : 0, vocab = (size_t)f->arch->vocab;
     const size_t at_once = rows < FORWARD_HEAD_ROWS ? rows : FORWARD_HEAD_ROWS;
     const size_t banned = rows * FORWARD_BANNED, ranks = (size_t)f->shard.size;
+    const size_t part = (size_t)shard_most_vocab(f->arch, f->shard.size);
     const char *what = "logits";
     const struct want wants[] = {
         {&r->sampled, rows, sizeof *r->sampled, what},
         {&r->head_in, at_once * (size_t)f->arch->hidden, w->head_bytes, what},
         {&r->logits, at_once * vocab, sizeof(float), what},
-        {&r->part_logits, f->group ? at_once * (size_t)f->shard.vocab.n : 0, sizeof(float), what},
+        {&r->part_logits, forward_is_shared(f) ? at_once * part : 0, sizeof(float), what},
+        {&r->all_parts, f->cfg.nccl ? ranks * at_once * part : 0, sizeof(float), what},
         {&r->parts, at_once * HEAD_PARTS, sizeof *r->parts, what},
         {&r->found, rows, sizeof *r->found, what},
-        {&r->all_found, f->group ? rows * ranks : 0, sizeof *r->found, what},
+        {&r->all_found, forward_is_shared(f) ? rows * ranks : 0, sizeof *r->found, what},
         {&r->jobs, rows, sizeof *r->jobs, what},
         {&r->banned, banned, sizeof *r->banned, what},
         {&r->job_weights, at_once * vocab, sizeof(float), what},
@@ -178,7 +180,7 @@ static size_t arrived_bytes(const struct forward *f)
 {
     const int size = f->shard.size;
     const size_t each = shard_hidden(f->arch, f->cfg.max_tokens, 0, size).each_bytes;
-    return f->group && !f->cfg.part.has_embed ? (size_t)size * each : 0;
+    return forward_is_shared(f) && !f->cfg.part.has_embed ? (size_t)size * each : 0;
 }
 
 /* Block tables, angles, and hidden states' way in and out. */

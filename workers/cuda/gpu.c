@@ -120,6 +120,39 @@ int gpu_count(void)
     return n;
 }
 
+static void put_address(const struct cudaDeviceProp *p, char *pci, size_t cap)
+{
+    snprintf(pci, cap, "%04x:%02x:%02x", (unsigned)p->pciDomainID & 0xffff,
+             (unsigned)p->pciBusID & 0xff, (unsigned)p->pciDeviceID & 0xff);
+}
+
+void gpu_address(int device, char *pci, size_t cap)
+{
+    struct cudaDeviceProp p;
+    pci[0] = '\0';
+    if (device >= 0 && device < gpu_count() && cudaGetDeviceProperties(&p, device) == cudaSuccess) {
+        put_address(&p, pci, cap);
+    }
+    cudaGetLastError();
+}
+
+bool gpu_reaches(int device, const char *pci)
+{
+    const int n = gpu_count();
+    for (int i = 0; i < n; i++) {
+        char address[sizeof((struct gpu_info *)0)->pci];
+        int can = 0;
+        gpu_address(i, address, sizeof address);
+        if (strcmp(address, pci) != 0) {
+            continue;
+        }
+        const bool known = cudaDeviceCanAccessPeer(&can, device, i) == cudaSuccess;
+        cudaGetLastError();
+        return i == device || (known && can);
+    }
+    return true;
+}
+
 static cudaError_t look(struct gpu *g)
 {
     struct cudaDeviceProp p;
@@ -129,8 +162,7 @@ static cudaError_t look(struct gpu *g)
         return code;
     }
     snprintf(i->name, sizeof i->name, "%s", p.name);
-    snprintf(i->pci, sizeof i->pci, "%04x:%02x:%02x", (unsigned)p.pciDomainID & 0xffff,
-             (unsigned)p.pciBusID & 0xff, (unsigned)p.pciDeviceID & 0xff);
+    put_address(&p, i->pci, sizeof i->pci);
     i->n_processors = p.multiProcessorCount;
     i->capability = 10 * p.major + p.minor;
     i->bytes = (int64_t)p.totalGlobalMem;

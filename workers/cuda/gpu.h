@@ -33,6 +33,11 @@ struct gpu_info {
 bool gpu_is_there(char *why, size_t cap);
 int gpu_count(void); // that this process sees; 0 also where nothing can be asked
 
+/* The bus address of a device (cap); empty: there is no such one. */
+void gpu_address(int device, char *pci, size_t cap);
+/* Whether a device sees the memory of the one at an address, which may be itself; of one that is hidden from this process: so it is taken. */
+bool gpu_reaches(int device, const char *pci);
+
 /* Open a device. `rank` is for messages. ERR_INPUT: there is no such device, or no driver for it. */
 int gpu_open(struct gpu **out, int device, int rank, struct err *e) ERR_CHECKED;
 void gpu_close(struct gpu *g);

@@ -336,3 +336,32 @@ void group_sum_columns_queue(const struct group_sum_ranks *ranks,
     }
     launch(columns_kernel, blocks_for(most), dim3(THREADS), 0, stream, columns_call{*ranks, *columns});
 }
+
+struct place_call {
+    group_sum_columns columns;
+    const float *parts;
+    int64_t each;
+};
+
+__global__ static void __launch_bounds__(THREADS) place_kernel(const __grid_constant__ place_call c)
+{
+    const group_sum_columns &k = c.columns;
+    const int rank = blockIdx.y;
+    const int64_t at = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    if (at < (int64_t)k.n_rows * k.n[rank]) {
+        const int64_t row = at / k.n[rank];
+        k.all[row * k.ld + k.first[rank] + (at - row * k.n[rank])] = c.parts[rank * c.each + at];
+    }
+}
+
+void group_sum_place_queue(const struct group_sum_columns *columns, int size, const float *parts, int64_t each,
+                           struct CUstream_st *stream)
+{
+    int64_t most = 0;
+    for (int r = 0; r < size; r++) {
+        const int64_t n = (int64_t)columns->n_rows * columns->n[r];
+        most = n > most ? n : most;
+    }
+    const dim3 blocks((unsigned)((most + THREADS - 1) / THREADS), (unsigned)size);
+    launch(place_kernel, blocks, dim3(THREADS), 0, stream, place_call{*columns, parts, each});
+}

@@ -76,6 +76,10 @@ struct group_sum_columns {
 void group_sum_columns_queue(const struct group_sum_ranks *ranks,
                              const struct group_sum_columns *columns, struct CUstream_st *stream);
 
+/* The same from parts that have been gathered: rank i's (n_rows, n[i]) from parts + i * each on; `mine` is not read. */
+void group_sum_place_queue(const struct group_sum_columns *columns, int size, const float *parts,
+                           int64_t each, struct CUstream_st *stream);
+
 /* all (size, n_bytes): what each rank has in `mine`; faster where n_bytes is a multiple of 4, or 16. */
 void group_sum_gather_queue(const struct group_sum_ranks *ranks, const void *mine, size_t n_bytes,
                             void *all, struct CUstream_st *stream);

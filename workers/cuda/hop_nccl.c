@@ -179,37 +179,10 @@ static void stop(struct hop *h)
     }
 }
 
-static int wait_for_end(struct nccl *p, int64_t deadline_ns, struct err *e)
-{
-    int rc;
-    while ((rc = nccl_comm_ended(p->c, e)) == 0 && clock_local_ns() < deadline_ns) {
-        clock_sleep_until_ns(clock_local_ns() + NS_PER_MS);
-    }
-    return rc;
-}
-
-/* In order where all that was posted is done, by force where that fails. False: NCCL may still be at it. */
-static bool end_comm(struct nccl *p)
-{
-    struct err e;
-    int64_t deadline_ns = clock_local_ns() + ENDING_NS;
-    bool has_ended = false;
-    if (p->is_ready && nccl_comm_is_quiet(p->c)) {
-        nccl_comm_finish(p->c, deadline_ns);
-        has_ended = wait_for_end(p, deadline_ns, &e) == 1;
-    }
-    if (!has_ended) {
-        deadline_ns = clock_local_ns() + ENDING_NS;
-        nccl_comm_abort(p->c, deadline_ns);
-        wait_for_end(p, deadline_ns, &e);
-    }
-    return nccl_comm_close(p->c);
-}
-
 static void destroy(struct hop *h)
 {
     struct nccl *p = nccl_of(h);
-    const bool has_ended = !p->c || end_comm(p);
+    const bool has_ended = nccl_comm_end(p->c, ENDING_NS);
     for (int i = 0; i < HOP_DEPTH; i++) {
         if (has_ended) {
             gpu_give(p->gpu, h->buffers[i]);

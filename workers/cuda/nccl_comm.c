@@ -400,6 +400,36 @@ bool nccl_comm_close(struct nccl_comm *c)
     return has_ended;
 }
 
+/* 1: it has ended; else it has not by then. */
+static int wait_ended(struct nccl_comm *c, int64_t deadline_ns)
+{
+    struct err ignored = {0};
+    int rc;
+    while ((rc = nccl_comm_ended(c, &ignored)) == 0 && clock_local_ns() < deadline_ns) {
+        clock_sleep_until_ns(clock_local_ns() + NS_PER_MS);
+    }
+    return rc;
+}
+
+bool nccl_comm_end(struct nccl_comm *c, int64_t limit_ns)
+{
+    int64_t deadline_ns = clock_local_ns() + limit_ns;
+    bool has_ended = false;
+    if (!c) {
+        return true;
+    }
+    if (c->state == READY && c->error.code == ERR_NONE && nccl_comm_is_quiet(c)) {
+        nccl_comm_finish(c, deadline_ns);
+        has_ended = wait_ended(c, deadline_ns) == 1;
+    }
+    if (!has_ended) {
+        deadline_ns = clock_local_ns() + limit_ns;
+        nccl_comm_abort(c, deadline_ns);
+        wait_ended(c, deadline_ns);
+    }
+    return nccl_comm_close(c);
+}
+
 /* --- messages ------------------------------------------------------------------------------------- */
 
 bool nccl_comm_has_room(const struct nccl_comm *c)
@@ -526,20 +556,26 @@ int nccl_comm_turn(struct nccl_comm *c, struct err *e)
 
 /* --- sums ----------------------------------------------------------------------------------------- */
 
+/* Between two looks. */
+static void pause_since(int64_t begun_ns)
+{
+    const int64_t now_ns = clock_local_ns();
+    if (now_ns - begun_ns < WAIT_SPIN_NS) {
+        sched_yield();
+    } else {
+        clock_sleep_until_ns(now_ns + WAIT_NAP_NS);
+    }
+}
+
 /* Until NCCL has queued what it was asked. */
 static int wait_queued(struct nccl_comm *c, struct err *e)
 {
     int done;
     while ((done = look(c, e)) == 0) {
-        const int64_t now_ns = clock_local_ns();
-        if (now_ns > c->call.deadline_ns) {
+        if (is_late(&c->call)) {
             return late(c, &c->call, e);
         }
-        if (now_ns - c->call.begun_ns < WAIT_SPIN_NS) {
-            sched_yield();
-        } else {
-            clock_sleep_until_ns(now_ns + WAIT_NAP_NS);
-        }
+        pause_since(c->call.begun_ns);
     }
     return done < 0 ? -1 : 0;
 }
@@ -600,4 +636,14 @@ int nccl_comm_watch(struct nccl_comm *c, int64_t deadline_ns, struct err *e)
         return blame(c, e);
     }
     return done;
+}
+
+int nccl_comm_wait(struct nccl_comm *c, int64_t deadline_ns, struct err *e)
+{
+    const int64_t begun_ns = clock_local_ns();
+    int done;
+    while ((done = nccl_comm_watch(c, deadline_ns, e)) == 0) {
+        pause_since(begun_ns);
+    }
+    return done < 0 ? -1 : 0;
 }

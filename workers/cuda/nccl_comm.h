@@ -85,6 +85,8 @@ int nccl_comm_ended(struct nccl_comm *c, struct err *e) ERR_CHECKED;
  * what it is: the process must end without gpu_close. NULL is allowed.
  */
 bool nccl_comm_close(struct nccl_comm *c);
+/* All of that, in order where it can be; waits for each of its calls so long at most. As nccl_comm_close. */
+bool nccl_comm_end(struct nccl_comm *c, int64_t limit_ns);
 
 /* --- messages ----------------------------------------------------------------------------------- */
 
@@ -125,3 +127,5 @@ int nccl_comm_gather(struct nccl_comm *c, const void *mine, size_t n_bytes, void
 
 /* 1: all that was queued on the GPU's stream has happened; 0: not yet; -1: it, or NCCL, failed, or is late. */
 int nccl_comm_watch(struct nccl_comm *c, int64_t deadline_ns, struct err *e) ERR_CHECKED;
+/* Until it has happened. */
+int nccl_comm_wait(struct nccl_comm *c, int64_t deadline_ns, struct err *e) ERR_CHECKED;

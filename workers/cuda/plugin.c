@@ -5,11 +5,17 @@
 #include "workers/cuda/nccl_library.h"
 #include "workers/cuda_plugin.h"
 
-static bool has_nccl(void)
+#include <stdio.h>
+
+static bool has_nccl(char *why, size_t cap)
 {
     struct nccl_library library = {0};
     struct err e;
-    return nccl_library_open(&library, &e) == 0;
+    const bool has = nccl_library_open(&library, &e) == 0;
+    if (!has) {
+        snprintf(why, cap, "%s", e.msg);
+    }
+    return has;
 }
 
 extern const struct cuda_plugin tidemark_cuda_plugin;
@@ -20,4 +26,7 @@ const struct cuda_plugin tidemark_cuda_plugin = {
     .is_there = gpu_is_there,
     .n_devices = gpu_count,
     .has_nccl = has_nccl,
+    .device_of = backend_cuda_device,
+    .address = gpu_address,
+    .reaches = gpu_reaches,
 };

@@ -494,6 +494,22 @@ int n_devices()
     return told ? atoi(told) : 1;
 }
 
+thread_local int current_device;
+
+/* GPU_ON_CPU_APART names pairs of devices that do not reach each other's memory: "0-1 0-2". */
+bool reach(int a, int b)
+{
+    const char *told = getenv("GPU_ON_CPU_APART");
+    for (const char *at = told; at != nullptr && *at != '\0'; at = strchr(at, ' ')) {
+        int x = -1, y = -1;
+        at += *at == ' ';
+        if (sscanf(at, "%d-%d", &x, &y) == 2 && ((x == a && y == b) || (x == b && y == a))) {
+            return false;
+        }
+    }
+    return true;
+}
+
 size_t device_bytes()
 {
     const char *told = getenv("GPU_ON_CPU_BYTES");
@@ -673,7 +689,19 @@ cudaError_t cudaGetDeviceCount(int *n)
 cudaError_t cudaSetDevice(int device)
 {
     MAY_FAIL();
-    return device >= 0 && device < n_devices() ? cudaSuccess : cudaErrorInvalidDevice;
+    if (device < 0 || device >= n_devices()) {
+        return cudaErrorInvalidDevice;
+    }
+    current_device = device;
+    return cudaSuccess;
+}
+
+cudaError_t cudaDeviceCanAccessPeer(int *can, int device, int peer)
+{
+    MAY_FAIL();
+    const int n = n_devices();
+    *can = device != peer && reach(device, peer);
+    return device >= 0 && device < n && peer >= 0 && peer < n ? cudaSuccess : cudaErrorInvalidDevice;
 }
 
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int device)
@@ -775,7 +803,7 @@ cudaError_t cudaIpcGetMemHandle(cudaIpcMemHandle_t *h, void *p)
     if (it->second.fd < 0) {
         return cudaErrorMemoryAllocation;
     }
-    *h = ipc_handle(it->second.fd, pages);
+    *h = ipc_handle(it->second.fd, pages, current_device);
     return cudaSuccess;
 }
 
@@ -783,7 +811,8 @@ cudaError_t cudaIpcOpenMemHandle(void **p, cudaIpcMemHandle_t handle, unsigned)
 {
     *p = nullptr;
     MAY_FAIL();
-    const cudaError_t e = ipc_open(handle, p);
+    const cudaError_t e = reach(current_device, ipc_device(handle)) ? ipc_open(handle, p)
+                                                                    : cudaErrorPeerAccessUnsupported;
     last_error = e != cudaSuccess ? e : last_error;
     return e;
 }

@@ -26,6 +26,7 @@ static_assert(sizeof(openers) <= IPC_PAGE, "one page");
 struct ticket {
     int pid, fd;
     uint64_t file, n;
+    int device;
 };
 static_assert(sizeof(ticket) <= sizeof(cudaIpcMemHandle_t), "a handle holds it");
 
@@ -103,12 +104,19 @@ int ipc_unshare(void *p, size_t n, int fd)
     return still;
 }
 
-cudaIpcMemHandle_t ipc_handle(int fd, size_t n)
+cudaIpcMemHandle_t ipc_handle(int fd, size_t n, int device)
 {
     cudaIpcMemHandle_t h = {};
-    const ticket t = {getpid(), fd, file_number(fd), n};
+    const ticket t = {getpid(), fd, file_number(fd), n, device};
     memcpy(&h, &t, sizeof t);
     return h;
+}
+
+int ipc_device(const cudaIpcMemHandle_t &handle)
+{
+    ticket t;
+    memcpy(&t, &handle, sizeof t);
+    return t.device;
 }
 
 cudaError_t ipc_open(const cudaIpcMemHandle_t &handle, void **p)

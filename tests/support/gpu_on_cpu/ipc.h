@@ -23,8 +23,9 @@ int ipc_share(void *p, size_t n);
 /* p is private memory again; how many processes that still live had it open. */
 int ipc_unshare(void *p, size_t n, int fd);
 
-/* A handle of what `fd` holds. */
-cudaIpcMemHandle_t ipc_handle(int fd, size_t n);
+/* A handle of what `fd` holds, on a device; which that is. */
+cudaIpcMemHandle_t ipc_handle(int fd, size_t n, int device);
+int ipc_device(const cudaIpcMemHandle_t &handle);
 cudaError_t ipc_open(const cudaIpcMemHandle_t &handle, void **p);
 cudaError_t ipc_close(void *p);
 size_t ipc_opened(); // bytes
