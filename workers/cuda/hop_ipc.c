@@ -3,6 +3,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 
+#include "core/clock.h"
 #include "core/mem.h"
 #include "workers/cuda/edge_ipc.h"
 #include "workers/cuda/gpu.h"
@@ -20,11 +21,22 @@ enum stage_of { // a message's, at the sender
     TELLING,
 };
 
+/* What the receiver tells: once where its slots are, and again and again how many it has read. */
+struct room {
+    struct edge_ipc_room slots;
+    uint64_t
+        number; // of this hop: a last word of one before it, between the same two, is none for it
+};
+
+struct said {
+    uint64_t number, n_read;
+};
+
 struct ipc {
     struct hop base;
     struct gpu *gpu;
     struct comm *comm;
-    struct edge_ipc_room room;
+    struct room room;
     struct comm_req meeting; // the room on its way
 
     // sender
@@ -37,7 +49,8 @@ struct ipc {
     struct comm_req telling[HOP_DEPTH];
 
     // both: how many have been read
-    uint64_t n_read, said_read; // said: the one on its way
+    uint64_t n_read;
+    struct said said; // on its way
     struct comm_req reading;
 };
 
@@ -81,13 +94,13 @@ static int receiver_move(struct hop *h, int buffer, size_t n_bytes, struct err *
 /* Say how many have been read, one message at a time: the latest number is all that matters. */
 static int say_read(struct ipc *p, struct err *e)
 {
-    const int rc = p->said_read == p->n_read ? 0 : test(p, &p->reading, e);
+    const int rc = p->said.n_read == p->n_read ? 0 : test(p, &p->reading, e);
     if (rc != 1) {
         return rc;
     }
-    p->said_read = p->n_read;
-    return comm_isend(p->comm, &p->said_read, sizeof p->said_read, p->base.cfg.peer, TAG_READ,
-                      &p->reading, e);
+    p->said = (struct said){p->room.number, p->n_read};
+    return comm_isend(p->comm, &p->said, sizeof p->said, p->base.cfg.peer, TAG_READ, &p->reading,
+                      e);
 }
 
 static int receiver_done(struct hop *h, int buffer, size_t *n_bytes, struct err *e)
@@ -124,8 +137,8 @@ static int sender_start(struct hop *h, struct comm *comm, struct err *e)
 
 static int listen(struct ipc *p, struct err *e)
 {
-    return comm_irecv(p->comm, &p->said_read, sizeof p->said_read, p->base.cfg.peer, TAG_READ,
-                      &p->reading, e);
+    return comm_irecv(p->comm, &p->said, sizeof p->said, p->base.cfg.peer, TAG_READ, &p->reading,
+                      e);
 }
 
 /* 1 once the receiver's slots are open. */
@@ -141,12 +154,13 @@ static int meet(struct ipc *p, struct err *e)
     if (check_length(p, &p->meeting, sizeof p->room, e) != 0) {
         return -1;
     }
-    if (p->room.depth != HOP_DEPTH || p->room.slot_bytes < (int64_t)p->base.cfg.max_bytes) {
+    const struct edge_ipc_room *slots = &p->room.slots;
+    if (slots->depth != HOP_DEPTH || slots->slot_bytes < (int64_t)p->base.cfg.max_bytes) {
         return err_set(e, ERR_ENV, "rank %d has %d buffers of %lld bytes for hidden states of %zu",
-                       p->base.cfg.peer, p->room.depth, (long long)p->room.slot_bytes,
+                       p->base.cfg.peer, slots->depth, (long long)slots->slot_bytes,
                        p->base.cfg.max_bytes);
     }
-    return edge_ipc_open(&p->edge, p->gpu, &p->room, e) == 0 && listen(p, e) == 0 ? 1 : -1;
+    return edge_ipc_open(&p->edge, p->gpu, slots, e) == 0 && listen(p, e) == 0 ? 1 : -1;
 }
 
 /* What the receiver has read by now. */
@@ -154,10 +168,10 @@ static int hear_read(struct ipc *p, struct err *e)
 {
     int rc;
     while ((rc = comm_test(p->comm, &p->reading, e)) == 1) {
-        if (check_length(p, &p->reading, sizeof p->said_read, e) != 0) {
+        if (check_length(p, &p->reading, sizeof p->said, e) != 0) {
             return -1;
         }
-        p->n_read = p->said_read;
+        p->n_read = p->said.number == p->room.number ? p->said.n_read : p->n_read;
         if (listen(p, e) != 0) {
             return -1;
         }
@@ -274,11 +288,12 @@ static const struct hop_ops sender = {
 static int take_slots(struct ipc *p, struct err *e)
 {
     void *slots;
-    if (edge_ipc_take(p->gpu, HOP_DEPTH, p->base.cfg.max_bytes, &slots, &p->room, e) != 0) {
+    if (edge_ipc_take(p->gpu, HOP_DEPTH, p->base.cfg.max_bytes, &slots, &p->room.slots, e) != 0) {
         return -1;
     }
+    p->room.number = (uint64_t)clock_local_ns();
     for (int i = 0; i < HOP_DEPTH; i++) {
-        p->base.buffers[i] = (char *)slots + i * p->room.slot_bytes;
+        p->base.buffers[i] = (char *)slots + i * p->room.slots.slot_bytes;
     }
     return 0;
 }
