@@ -15,8 +15,10 @@
 #include "core/clock.h"
 #include "core/comm.h"
 #include "core/mem.h"
+#include "core/str.h"
 #include "core/units.h"
 #include "results/provenance.h"
+#include "workers/backend.h"
 #include "workers/edges_measure.h"
 
 #define SILENCE_NS  (10 * NS_PER_S) // at most; a quarter of a short budget, from 2 s on
@@ -33,6 +35,7 @@ struct edges_job {
     struct costs costs;
     struct bench_cases *cases; // owned; NULL: of no model
     bool json;
+    struct backend *gpu; // of this rank; NULL: of the hosts' memory only
 };
 
 /* --- what is asked for -------------------------------------------------------------------------- */
@@ -89,6 +92,10 @@ static int read_numbers(struct edges_job *j, struct err *e)
 static int check(struct edges_job *j, struct err *e)
 {
     const struct bench_edges_ask *a = j->ask;
+    if (str_choice("cpu|cuda|auto", a->backend) < 0) {
+        return err_set(e, ERR_INPUT, "--backend: '%.40s' is not one of cpu, cuda, auto",
+                       a->backend);
+    }
     if (read_numbers(j, e)) {
         return -1;
     }
@@ -194,9 +201,30 @@ static int check_world(const struct edges_job *j, struct comm *c, struct err *e)
                : err_set(e, ERR_INPUT, "--ranks: %u, but this job has %d", j->n_ranks, n);
 }
 
+/* Ranks of a host take its GPUs in order, as workers of a run do. */
+static int open_gpu(struct edges_job *j, const struct comm *c, struct err *e)
+{
+    const char *name = j->ask->backend;
+    char why[160];
+    if (strcmp(name, "auto") == 0) {
+        name = backend_auto(why, sizeof why);
+    }
+    if (strcmp(name, "cuda") != 0) {
+        return 0;
+    }
+    const struct backend_config cfg = {
+        .backend = name,
+        .rank = comm_rank(c),
+        .index = comm_index_on_this_host(c),
+        .n_neighbours = comm_ranks_on_this_host(c),
+    };
+    return backend_create(&j->gpu, &cfg, e);
+}
+
 static int measure(struct edges_job *j, struct comm *c, struct edges *out, struct err *e)
 {
     const struct edges_measure m = {
+        .gpu = j->gpu,
         .max_bytes = (size_t)j->max_bytes,
         .budget_ns = j->budget_ns,
         .stop = between_rounds,
@@ -243,7 +271,7 @@ static int run_in_world(struct edges_job *j, int argc, char **argv, struct err *
     signals_catch();
     signals_leave();
     *e = mine;
-    if (e->code == ERR_NONE && check_world(j, c, e)) {
+    if (e->code == ERR_NONE && (check_world(j, c, e) || open_gpu(j, c, e))) {
         CHECK(e->code != ERR_NONE);
     }
     if (comm_agree(c, e) == 0) {
@@ -256,7 +284,11 @@ static int run_in_world(struct edges_job *j, int argc, char **argv, struct err *
     }
     edges_free(edges);
     free(edges);
-    return leave(c, agreed, e);
+    const int code = leave(c, agreed, e);
+    if (j->gpu) {
+        backend_destroy(j->gpu);
+    }
+    return code;
 }
 
 static const char *describe(void *arg, int rank, char *buf, size_t cap)

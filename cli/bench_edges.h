@@ -8,7 +8,7 @@
 
 struct bench_edges_ask { // texts of the options of these names; NULL: not given
     const char *ranks, *seconds, *max_size, *hostfile, *output, *heatmap, *costs;
-    const char *model, *prompt, *batch, *format;
+    const char *model, *prompt, *batch, *format, *backend;
 };
 
 #define BENCH_EDGES_SECONDS "60"

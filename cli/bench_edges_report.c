@@ -50,6 +50,25 @@ static int count_sleepers(const struct edges *e)
     return n;
 }
 
+static int count_gpus(const struct edges *e)
+{
+    int n = 0;
+    for (int r = 0; r < e->n_ranks; r++) {
+        n += e->ranks[r].gpu[0] != '\0';
+    }
+    return n;
+}
+
+/* The first one's. */
+static const char *gpu_name(const struct edges *e)
+{
+    const char *name = "";
+    for (int r = e->n_ranks - 1; r >= 0; r--) {
+        name = e->ranks[r].gpu[0] ? e->ranks[r].gpu : name;
+    }
+    return name;
+}
+
 /* --- the table: what it is of ------------------------------------------------------------------- */
 
 static void print_head(const struct bench_edges_report *r)
@@ -69,6 +88,10 @@ static void print_head(const struct bench_edges_report *r)
     if (n_sleepers > 0) {
         printf("%d rank%s CPUs with others: there a wait sleeps 50 us between looks, as in a run\n",
                n_sleepers, n_sleepers > 1 ? "s share" : " shares");
+    }
+    if (count_gpus(e) > 0) {
+        printf("%d of the ranks have a GPU (%s); beside ipc and nccl stand copies in its memory\n",
+               count_gpus(e), gpu_name(e));
     }
     printf("one way: until an answer of 8 bytes is back, less half of a ping-pong of 8 bytes\n");
 }
@@ -103,12 +126,12 @@ static double byte_of(const struct edges_link *l, int size)
 }
 
 /* The best copy of that size by any rank, bytes/s. */
-static double copy_rate(const struct edges *e, size_t n_bytes)
+static double copy_rate(const struct edges *e, size_t n_bytes, bool on_device)
 {
     double best_ns = HUGE_VAL;
     for (int i = 0; i < e->n_sizes; i++) {
         for (int r = 0; e->sizes[i] == n_bytes && r < e->n_ranks; r++) {
-            const double ns = e->ranks[r].copy_ns[i];
+            const double ns = on_device ? e->ranks[r].gpu_copy_ns[i] : e->ranks[r].copy_ns[i];
             best_ns = ns > 0 && ns < best_ns ? ns : best_ns;
         }
     }
@@ -139,7 +162,7 @@ static void print_sizes(const struct edges *e, const struct edges_transport *t, 
         printf(" %10.2f %10.2f %10.2f", edges_median(e, t, same_host, min_at, i) / 1e3, ns / 1e3,
                edges_median(e, t, same_host, p99_at, i) / 1e3);
         print_rate(1e9 * (double)t->sizes[i] / ns);
-        print_rate(copy_rate(e, t->sizes[i]));
+        print_rate(copy_rate(e, t->sizes[i], t->on_device));
         printf("\n");
     }
 }
@@ -394,29 +417,48 @@ void bench_edges_report_json(const struct bench_edges_report *r, const struct js
 
 /* --- the heat map --------------------------------------------------------------------------------- */
 
-static void fill_map(const struct edges *e, const struct edges_transport *t, double *latency_us,
-                     double *rate, bool *slow, bool *thin)
+/* Of each edge what its hidden states take. */
+static void fill_map(const struct edges *e, double *latency_us, double *rate, bool *slow,
+                     bool *thin)
 {
     for (int i = 0; i < e->n_ranks * e->n_ranks; i++) {
-        const struct edges_link *l = edges_link(t, e->n_ranks, i / e->n_ranks, i % e->n_ranks);
-        latency_us[i] = l->best < 0 ? STATS_NONE : edges_median_ns(l, 0) / 1e3;
-        rate[i] = has_bandwidth(t, l) ? l->bytes_per_s / 1e9 : STATS_NONE;
-        slow[i] = l->slow_by > 0;
-        thin[i] = l->thin_by > 0;
+        const int from = i / e->n_ranks, to = i % e->n_ranks;
+        const struct edges_transport *t = edges_carrier(e, from, to);
+        const struct edges_link *l = t ? edges_link(t, e->n_ranks, from, to) : NULL;
+        latency_us[i] = l ? edges_median_ns(l, 0) / 1e3 : STATS_NONE;
+        rate[i] = l && has_bandwidth(t, l) ? l->bytes_per_s / 1e9 : STATS_NONE;
+        slow[i] = l && l->slow_by > 0;
+        thin[i] = l && l->thin_by > 0;
+    }
+}
+
+/* "ipc, nccl": those that are any edge's carrier. */
+static void name_carriers(const struct edges *e, struct str *out)
+{
+    for (int k = 0; k < e->n_transports; k++) {
+        bool is_used = false;
+        for (int i = 0; i < e->n_ranks * e->n_ranks; i++) {
+            is_used |= edges_carrier(e, i / e->n_ranks, i % e->n_ranks) == &e->transports[k];
+        }
+        if (is_used) {
+            str_printf(out, "%s%s", out->len > 0 ? ", " : "", e->transports[k].name);
+        }
     }
 }
 
 void bench_edges_report_heatmap(const struct bench_edges_report *r, struct str *out)
 {
     const struct edges *e = r->edges;
-    const struct edges_transport *t = &e->transports[0];
+    struct str carriers = {0};
     const size_t n = (size_t)e->n_ranks;
     double *latency_us = xcalloc(n * n, sizeof *latency_us), *rate = xcalloc(n * n, sizeof *rate);
     bool *slow = xcalloc(n * n, sizeof *slow), *thin = xcalloc(n * n, sizeof *thin);
     char title[128], foot[160];
-    fill_map(e, t, latency_us, rate, slow, thin);
+    fill_map(e, latency_us, rate, slow, thin);
+    name_carriers(e, &carriers);
     snprintf(title, sizeof title, "Edges between %d ranks on %d host%s, transport %s", e->n_ranks,
-             count_hosts(e), count_hosts(e) > 1 ? "s" : "", t->name);
+             count_hosts(e), count_hosts(e) > 1 ? "s" : "", carriers.data);
+    str_free(&carriers);
     snprintf(foot, sizeof foot,
              "Black borders: outliers, above %.1f times the median of their kind. Pairs at work "
              "beside each: %d.",

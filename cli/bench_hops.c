@@ -10,26 +10,17 @@
 #define HIDDEN_BYTES 2   // of a value on its way: bf16
 #define CONTEXT      512 // behind which decoding requests stand
 
-static const struct edges_transport *carrier(const struct edges *e)
-{
-    for (int k = 0; k < e->n_transports; k++) {
-        if (e->transports[k].carries_hidden) {
-            return &e->transports[k];
-        }
-    }
-    return NULL;
-}
-
-static void time_hop(struct bench_hop *h, const struct edges *e, const struct edges_transport *t)
+static void time_hop(struct bench_hop *h, const struct edges *e)
 {
     double *ns = xcalloc((size_t)e->n_ranks * (size_t)e->n_ranks, sizeof *ns);
     size_t n = 0;
     for (int from = 0; from < e->n_ranks; from++) {
         for (int to = 0; to < e->n_ranks; to++) {
-            const struct edges_link *l = edges_link(t, e->n_ranks, from, to);
-            if (l->best < 0) {
+            const struct edges_transport *t = edges_carrier(e, from, to);
+            if (!t) {
                 continue;
             }
+            const struct edges_link *l = edges_link(t, e->n_ranks, from, to);
             ns[n] = l->fit.latency_ns + h->n_bytes * l->fit.byte_ns;
             if (n == 0 || ns[n] > h->worst_ns) {
                 h->worst_ns = ns[n];
@@ -69,8 +60,6 @@ static double stage_ns(const struct bench_hops *h, const struct bench_hop *one)
 
 void bench_hops_find(struct bench_hops *h, const struct bench_cases *cases, const struct edges *e)
 {
-    const struct edges_transport *t = carrier(e);
-    CHECK(t);
     h->n_stages = e->n_ranks < h->arch->n_layers ? e->n_ranks : h->arch->n_layers;
     for (int i = 0; i < cases->n && h->n < BENCH_HOPS_MAX; i++) {
         const struct bench_case *c = &cases->v[i];
@@ -78,7 +67,7 @@ void bench_hops_find(struct bench_hops *h, const struct bench_cases *cases, cons
         *one = (struct bench_hop){.is_prompt = c->is_prompt,
                                   .n_tokens = (int)(c->is_prompt ? c->n : c->batch)};
         one->n_bytes = (double)one->n_tokens * h->arch->hidden * HIDDEN_BYTES;
-        time_hop(one, e, t);
+        time_hop(one, e);
         one->stage_ns = stage_ns(h, one);
     }
 }

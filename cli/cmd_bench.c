@@ -200,6 +200,7 @@ static int run(int argc, char **argv, struct err *e)
         .prompt = a.prompt,
         .batch = a.batch,
         .format = a.format,
+        .backend = a.backend,
     };
     return a.edges ? bench_edges_run(&edges, argc, argv, e) : run_engine(&a, e);
 }
@@ -299,11 +300,13 @@ const struct command cmd_bench = {
         "\n"
         "With --edges the ranks of this job (started by mpirun or srun, or by itself with --ranks)\n"
         "send each other messages of 8 bytes to --max-size, each ordered pair over each transport:\n"
-        "`mpi` carries hidden states and sums, `messages` all that is said about them. Pairs measure\n"
+        "`mpi` carries hidden states and sums, `messages` all that is said about them; with --backend\n"
+        "cuda also `ipc` and `nccl`, between the ranks' GPUs where a pair has them. Pairs measure\n"
         "in rounds, as many at once as are disjoint, so that n ranks take n - 1 rounds; it says how\n"
         "many were at work beside. One way is the time until an answer of 8 bytes is back, less half\n"
         "of a ping-pong of 8 bytes (of 8 bytes: that half), with minimum, median and 99th percentile;\n"
-        "bandwidth is the best of 1 MiB and more, beside a plain copy of that size in one process.\n"
+        "bandwidth is the best of 1 MiB and more, beside a plain copy of that size in one process, or\n"
+        "within one GPU's memory.\n"
         "Each edge is fitted by latency + bytes / bandwidth. An outlier takes more than 1.5 times the\n"
         "median of the edges of its kind, within a host or between hosts, and longer than their\n"
         "spreads explain. With --model it also says what a hop between stages takes for the batches of\n"

@@ -132,6 +132,11 @@ int backend_ceilings(struct backend *b, struct ceilings *best, struct err *e)
     return b->ops->ceilings(b, best, e);
 }
 
+int backend_copy_ns(struct backend *b, size_t n_bytes, int n, double *best_ns, struct err *e)
+{
+    return b->ops->copy_ns(b, n_bytes, n, best_ns, e);
+}
+
 const char *backend_peak(const struct backend *b, enum arch_dtype kept)
 {
     return b->ops->peak(b, kept);

@@ -26,7 +26,7 @@ struct sampler_jobs;
 
 struct backend_config {
     const char *backend; // "cpu" (also NULL), "sim", "cuda"
-    const char *model;   // folder or preset:NAME
+    const char *model; // folder or preset:NAME; "cuda": NULL: for hops and copies, and nothing else
     const struct arch *arch;
     int first_layer, n_layers;     // this stage's
     bool has_embed, has_head;      // first / last stage
@@ -75,6 +75,7 @@ struct backend_ops {
     int64_t (*busy_ns)(const struct backend *b); // NULL: this host's cores compute
     // What measurements ask; NULL of a backend that computes nothing.
     int (*ceilings)(struct backend *b, struct ceilings *best, struct err *e);
+    int (*copy_ns)(struct backend *b, size_t n_bytes, int n, double *best_ns, struct err *e);
     const char *(*peak)(const struct backend *b, enum arch_dtype kept);
     enum arch_dtype (*keeps)(enum arch_dtype stored);
 };
@@ -127,6 +128,9 @@ bool backend_is_beside(const struct backend *b);
  * better for every look. Backends that compute only.
  */
 int backend_ceilings(struct backend *b, struct ceilings *best, struct err *e) ERR_CHECKED;
+/* What a copy of n_bytes within the device's memory takes, seen from the host: the best of n. "cuda" only. */
+int backend_copy_ns(struct backend *b, size_t n_bytes, int n, double *best_ns,
+                    struct err *e) ERR_CHECKED;
 /* The rate that products with matrices kept so are held against, after a look; static. */
 const char *backend_peak(const struct backend *b, enum arch_dtype kept);
 /* As what a matrix stored so is kept where weight_bits asks for nothing. */

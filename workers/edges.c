@@ -107,6 +107,17 @@ bool edges_same_host(const struct edges *e, int a, int b)
     return strcmp(e->ranks[a].host, e->ranks[b].host) == 0;
 }
 
+const struct edges_transport *edges_carrier(const struct edges *e, int from, int to)
+{
+    for (int k = 0; k < e->n_transports; k++) {
+        const struct edges_transport *t = &e->transports[k];
+        if (t->carries_hidden && edges_link(t, e->n_ranks, from, to)->best >= 0) {
+            return t;
+        }
+    }
+    return NULL;
+}
+
 int edges_beside(const struct edges *e)
 {
     return e->n_ranks / 2 - 1;
@@ -162,7 +173,9 @@ static double copy_share(const struct edges *e, const struct edges_transport *t,
 {
     double best_ns = HUGE_VAL;
     for (int i = 0; l->best >= 0 && i < e->n_sizes; i++) {
-        const double a = e->ranks[from].copy_ns[i], b = e->ranks[to].copy_ns[i];
+        const struct edges_rank *p = &e->ranks[from], *q = &e->ranks[to];
+        const double a = t->on_device ? p->gpu_copy_ns[i] : p->copy_ns[i];
+        const double b = t->on_device ? q->gpu_copy_ns[i] : q->copy_ns[i];
         if (e->sizes[i] == t->sizes[l->best]) {
             best_ns = fmin(a > 0 ? a : HUGE_VAL, b > 0 ? b : HUGE_VAL);
         }
@@ -300,7 +313,7 @@ void edges_judge(struct edges *e)
             fit_link(t, l);
             find_bandwidth(t, l);
             l->copy_share = copy_share(e, t, l, from, to);
-            for (int s = 0; from != to && s < t->n_sizes; s++) {
+            for (int s = 0; l->best >= 0 && s < t->n_sizes; s++) {
                 t->n_left_out += l->times[s].n == 0;
             }
         }

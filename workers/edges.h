@@ -53,7 +53,7 @@ struct edges_fit edges_fit_line(const double *bytes, const double *ns, int n);
 struct edges_link {
     struct edges_times times[EDGES_PLAN_MAX_SIZES]; // by the transport's sizes
     struct edges_fit fit;
-    int best;           // the size that bandwidth is of; -1: nothing was measured
+    int best; // the size that bandwidth is of; -1: nothing was measured, or there is no such edge
     double bytes_per_s; // its bandwidth
     double copy_share;  // of the better side's copy of that size; NaN: that was not measured
     double slow_by,
@@ -63,6 +63,7 @@ struct edges_link {
 struct edges_transport {
     const char *name;
     bool carries_hidden; // hidden states between stages, not only what is said about them
+    bool on_device;      // from and into the memory of GPUs
     int n_sizes;
     size_t sizes[EDGES_PLAN_MAX_SIZES];
     struct edges_link *links; // (n_ranks, n_ranks): [from][to], owned
@@ -74,8 +75,9 @@ struct edges_rank {
     int32_t n_cpus; // that it may run on
     int32_t spins;  // while it waits; else it sleeps 50 us between looks
     double look_ns; // from one look to the next in a long wait
-    double
-        copy_ns[EDGES_PLAN_MAX_SIZES]; // best copy of each of the first transport's sizes; 0: none
+    // Best copies of each of the sizes, in the host's memory and within the GPU's; 0: none.
+    double copy_ns[EDGES_PLAN_MAX_SIZES], gpu_copy_ns[EDGES_PLAN_MAX_SIZES];
+    char gpu[81]; // its name; empty: none
 };
 
 struct edges {
@@ -94,6 +96,9 @@ bool edges_same_host(const struct edges *e, int a, int b);
 
 /* Pairs that measure beside an edge's own in its round. */
 int edges_beside(const struct edges *e);
+
+/* The transport that hidden states take there: the first that was measured; NULL: none. */
+const struct edges_transport *edges_carrier(const struct edges *e, int from, int to);
 
 /* Fits, bandwidths and outliers of all that was measured. */
 void edges_judge(struct edges *e);

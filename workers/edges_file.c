@@ -11,6 +11,15 @@ static void put_sizes(struct json_out *o, const char *key, const size_t *sizes, 
     json_out_close(o, ']');
 }
 
+static void put_copies(struct json_out *o, const char *key, const double *ns, int n)
+{
+    json_out_open(o, key, '[');
+    for (int i = 0; i < n; i++) {
+        json_out_number(o, NULL, ns[i] > 0 ? ns[i] : (double)NAN);
+    }
+    json_out_close(o, ']');
+}
+
 static void put_rank(struct json_out *o, const struct edges *e, int rank)
 {
     const struct edges_rank *r = &e->ranks[rank];
@@ -20,11 +29,11 @@ static void put_rank(struct json_out *o, const struct edges *e, int rank)
     json_out_whole(o, "cpus", (uint64_t)r->n_cpus);
     json_out_text(o, "waits", r->spins ? "spinning" : "sleeping 50 us");
     json_out_number(o, "look_ns", r->look_ns);
-    json_out_open(o, "copy_ns", '[');
-    for (int i = 0; i < e->n_sizes; i++) {
-        json_out_number(o, NULL, r->copy_ns[i] > 0 ? r->copy_ns[i] : (double)NAN);
+    put_copies(o, "copy_ns", r->copy_ns, e->n_sizes);
+    if (r->gpu[0]) {
+        json_out_text(o, "gpu", r->gpu);
+        put_copies(o, "gpu_copy_ns", r->gpu_copy_ns, e->n_sizes);
     }
-    json_out_close(o, ']');
     json_out_close(o, '}');
 }
 

@@ -10,17 +10,24 @@
 #include "core/mem.h"
 #include "workers/edges_wire.h"
 
-#define TAG_SAY      4               // of the bulk plane: what is sent next
+#define TAG_SAY      17              // of the bulk plane: what is sent next
 #define WAIT_NS      (30 * NS_PER_S) // for one message, or for the other side's next word
 #define COPY_SHARE   0.05            // of the budget goes to copies, before and after
 #define COPY_SIZE_NS (50 * NS_PER_MS)
 #define MAX_MESSAGES 1000
 #define MAX_COPIES   100
+#define GPU_COPIES   10
 #define GUESS_NS     1e6 // of the very first message
 #define LOOKS        64
 #define MESSAGE_PART 0.2 // of a turn goes to transports that do not carry hidden states
 
 _Static_assert(EDGES_MEASURE_MESSAGE_BYTES == EDGES_WIRE_MAX_MESSAGE, "the message plane's room");
+
+/* Of a rank with a GPU. */
+struct place {
+    int32_t has_gpu, has_nccl;
+    char pci[32];
+};
 
 /* What a rank found out: edges from it, its copies. */
 struct mine {
@@ -32,6 +39,9 @@ struct job {
     const struct edges_measure *cfg;
     struct comm *comm;
     struct edges_wire wire;
+    struct edges_hops *hops[EDGES_MAX_TRANSPORTS]; // with the peer at hand
+    struct place *places;                          // (size)
+    unsigned char *reaches; // (size, size) the row's GPU the memory of the column's
     struct mine *mine;
     size_t mine_bytes;
     int rank, size;
@@ -58,6 +68,79 @@ static struct edges_times *times_at(struct job *j, int transport, int size, int 
     return &j->mine->times[((size_t)transport * EDGES_PLAN_MAX_SIZES + (size_t)size) *
                                (size_t)j->size +
                            (size_t)peer];
+}
+
+/* --- who has what ----------------------------------------------------------------------------- */
+
+static bool can(const struct job *j, int transport, int a, int b)
+{
+    const struct edges_wire_kind *k = edges_wire_row(transport);
+    const struct place *p = &j->places[a], *q = &j->places[b];
+    const bool is_one_host = strcmp(comm_host(j->comm, a), comm_host(j->comm, b)) == 0;
+    if (!k->on_device) {
+        return true;
+    }
+    if (!p->has_gpu || !q->has_gpu) {
+        return false;
+    }
+    return strcmp(k->name, "ipc") == 0
+               ? j->reaches[a * j->size + b] && j->reaches[b * j->size + a]
+               : p->has_nccl && q->has_nccl && !(is_one_host && strcmp(p->pci, q->pci) == 0);
+}
+
+static bool anybody_can(const struct job *j, int transport)
+{
+    bool found = false;
+    for (int a = 0; a < j->size; a++) {
+        for (int b = 0; b < a; b++) {
+            found = found || can(j, transport, a, b);
+        }
+    }
+    return found;
+}
+
+/* Each rank's n_bytes to all: all (size, n_bytes). */
+static int share(const struct job *j, const void *mine, size_t n_bytes, void *all, struct err *e)
+{
+    return comm_gather(j->comm, mine, n_bytes, j->rank == 0 ? all : NULL, e) ||
+                   comm_bcast(j->comm, all, (size_t)j->size * n_bytes, 0, e)
+               ? -1
+               : 0;
+}
+
+static struct place own_place(struct job *j)
+{
+    struct place mine = {0};
+    struct engine about;
+    char why[160];
+    if (j->cfg->gpu) {
+        backend_about(j->cfg->gpu, &about);
+        mine.has_gpu = 1;
+        mine.has_nccl = backend_has_nccl(why, sizeof why);
+        snprintf(mine.pci, sizeof mine.pci, "%s", about.pci);
+        snprintf(j->mine->rank.gpu, sizeof j->mine->rank.gpu, "%.80s", about.device);
+    }
+    return mine;
+}
+
+/* Collective. */
+static int tell_places(struct job *j, struct err *e)
+{
+    const struct place mine = own_place(j);
+    const size_t n = (size_t)j->size;
+    if (share(j, &mine, sizeof mine, j->places, e)) {
+        return -1;
+    }
+    unsigned char *row = xcalloc(n, 1);
+    for (int r = 0; r < j->size; r++) {
+        row[r] = mine.has_gpu && j->places[r].has_gpu &&
+                 strcmp(comm_host(j->comm, r), comm_host(j->comm, j->rank)) == 0 &&
+                 backend_gpu_reaches(comm_index_on_this_host(j->comm),
+                                     comm_ranks_on_this_host(j->comm), j->places[r].pci);
+    }
+    const int rc = share(j, row, n, j->reaches, e);
+    free(row);
+    return rc;
 }
 
 /* --- waiting ---------------------------------------------------------------------------------- */
@@ -114,7 +197,8 @@ static int hear(struct job *j, struct say *s, struct err *e)
     }
     const struct edges_wire_kind *k = edges_wire_row(s->transport);
     const bool is_sane = req.n_bytes == sizeof *s && k && s->n_bytes >= 0 &&
-                         (size_t)s->n_bytes <= j->cfg->max_bytes && s->n_messages >= 0;
+                         (size_t)s->n_bytes <= j->cfg->max_bytes && s->n_messages >= 0 &&
+                         (s->n_messages == 0 || can(j, s->transport, j->rank, j->wire.peer));
     return is_sane ? 0
                    : err_set(e, ERR_ENV, "rank %d says what cannot be: %zu bytes", j->wire.peer,
                              req.n_bytes);
@@ -225,12 +309,12 @@ static int measure_transport(struct job *j, int transport, int64_t until_ns, str
 /* --- one pair ----------------------------------------------------------------------------------- */
 
 /* When the turn of a transport is over: the short messages first, what they leave is the others'. */
-static int64_t until_of(int transport, int64_t end_ns, int64_t turn_ns)
+static int64_t until_of(const struct job *j, int transport, int64_t end_ns, int64_t turn_ns)
 {
     const int64_t now_ns = clock_local_ns();
     int n_left = 0;
     for (int t = 0; t <= transport; t++) {
-        n_left += edges_wire_row(t)->carries_hidden;
+        n_left += edges_wire_row(t)->carries_hidden && can(j, t, j->rank, j->wire.peer);
     }
     return edges_wire_row(transport)->carries_hidden
                ? now_ns + (end_ns - now_ns) / (n_left > 0 ? n_left : 1)
@@ -241,7 +325,9 @@ static int lead(struct job *j, int64_t turn_ns, struct err *e)
 {
     const int64_t end_ns = clock_local_ns() + turn_ns;
     for (int t = j->n_transports - 1; t >= 0; t--) {
-        if (measure_transport(j, t, until_of(t, end_ns, turn_ns), e)) {
+        j->wire.hops = j->hops[t];
+        if (can(j, t, j->rank, j->wire.peer) &&
+            measure_transport(j, t, until_of(j, t, end_ns, turn_ns), e)) {
             return -1;
         }
     }
@@ -259,21 +345,48 @@ static int follow(struct job *j, struct err *e)
         if (s.n_messages == 0) {
             return 0;
         }
+        j->wire.hops = j->hops[s.transport];
         if (answer_messages(j, edges_wire_row(s.transport), (size_t)s.n_bytes, s.n_messages, e)) {
             return -1;
         }
     }
 }
 
+static int open_hops(struct job *j, struct err *e)
+{
+    for (int t = 0; t < j->n_transports; t++) {
+        const struct edges_wire_kind *k = edges_wire_row(t);
+        if (k->on_device && can(j, t, j->rank, j->wire.peer) &&
+            edges_hops_open(&j->hops[t], k->name, j->cfg->gpu, j->comm, j->wire.peer,
+                            j->cfg->max_bytes, e)) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static void close_hops(struct job *j)
+{
+    for (int t = 0; t < j->n_transports; t++) {
+        edges_hops_close(j->hops[t]);
+        j->hops[t] = NULL;
+    }
+}
+
+/* Where it fails the job is over, and hops would wait for their other ends. */
 static int meet(struct job *j, int peer, int64_t turn_ns, struct err *e)
 {
     j->wire.peer = peer;
+    if (open_hops(j, e)) {
+        return -1;
+    }
     for (int direction = 0; direction < 2; direction++) {
         const bool leads = (direction == 0) == (j->rank < peer);
         if (leads ? lead(j, turn_ns, e) : follow(j, e)) {
             return -1;
         }
     }
+    close_hops(j);
     return 0;
 }
 
@@ -340,6 +453,19 @@ static int time_looks(struct job *j, struct err *e)
 
 /* --- copies ------------------------------------------------------------------------------------- */
 
+/* A few of each size, as far as the time goes; the smallest one in any case. */
+static int copy_on_gpu(struct job *j, int64_t until_ns, struct err *e)
+{
+    for (int i = 0; i < j->n_sizes && (i == 0 || clock_local_ns() < until_ns + COPY_SIZE_NS); i++) {
+        double *ns = &j->mine->rank.gpu_copy_ns[i], best_ns;
+        if (backend_copy_ns(j->cfg->gpu, j->sizes[i], GPU_COPIES, &best_ns, e)) {
+            return -1;
+        }
+        *ns = *ns > 0 ? fmin(*ns, best_ns) : best_ns;
+    }
+    return 0;
+}
+
 static int copy_sizes(struct job *j, int64_t share_ns, struct err *e)
 {
     void *to = mem_pages(j->cfg->max_bytes);
@@ -366,7 +492,7 @@ static int copy_sizes(struct job *j, int64_t share_ns, struct err *e)
         j->mine->rank.copy_ns[i] = fmax(best_ns, 1);
     }
     mem_pages_free(to, j->cfg->max_bytes);
-    return 0;
+    return j->cfg->gpu ? copy_on_gpu(j, until_ns, e) : 0;
 }
 
 static int most_ranks_on_a_host(const struct job *j)
@@ -411,6 +537,8 @@ static int prepare(struct job *j, struct err *e)
     n_times = (size_t)j->n_transports * EDGES_PLAN_MAX_SIZES * (size_t)j->size;
     j->mine_bytes = sizeof *j->mine + n_times * sizeof(struct edges_times);
     j->mine = xcalloc(1, j->mine_bytes);
+    j->places = xcalloc((size_t)j->size, sizeof *j->places);
+    j->reaches = xcalloc((size_t)j->size * (size_t)j->size, 1);
     j->samples = xcalloc(MAX_MESSAGES, sizeof *j->samples);
     j->wire.comm = j->comm;
     j->wire.large = mem_pages(j->cfg->max_bytes);
@@ -430,15 +558,30 @@ static int prepare(struct job *j, struct err *e)
 static void take_rank(const struct job *j, struct edges *out, int rank, const struct mine *m)
 {
     out->ranks[rank] = m->rank;
-    for (int k = 0; k < out->n_transports; k++) {
-        struct edges_transport *t = &out->transports[k];
+    for (int row = 0, k = 0; row < j->n_transports; row++) {
+        if (!anybody_can(j, row)) {
+            continue;
+        }
+        struct edges_transport *t = &out->transports[k++];
         for (int s = 0; s < t->n_sizes; s++) {
             for (int to = 0; to < j->size; to++) {
-                const size_t at = ((size_t)k * EDGES_PLAN_MAX_SIZES + (size_t)s) * (size_t)j->size;
+                const size_t at =
+                    ((size_t)row * EDGES_PLAN_MAX_SIZES + (size_t)s) * (size_t)j->size;
                 edges_link(t, j->size, rank, to)->times[s] = m->times[at + (size_t)to];
             }
         }
     }
+}
+
+static void add_transport(const struct job *j, struct edges *out, int row)
+{
+    const struct edges_wire_kind *kind = edges_wire_row(row);
+    struct edges_transport *t = &out->transports[out->n_transports++];
+    t->name = kind->name;
+    t->carries_hidden = kind->carries_hidden;
+    t->on_device = kind->on_device;
+    t->n_sizes = sizes_of(j, kind, t->sizes);
+    t->links = xcalloc((size_t)j->size * (size_t)j->size, sizeof *t->links);
 }
 
 static int collect(struct job *j, struct edges *out, struct err *e)
@@ -447,17 +590,13 @@ static int collect(struct job *j, struct edges *out, struct err *e)
     int rc = comm_gather(j->comm, j->mine, j->mine_bytes, all, e);
     if (rc == 0 && all) {
         out->n_ranks = j->size;
-        out->n_transports = j->n_transports;
         out->n_sizes = j->n_sizes;
         memcpy(out->sizes, j->sizes, sizeof j->sizes);
         out->budget_s = (double)j->cfg->budget_ns / 1e9;
-        for (int k = 0; k < j->n_transports; k++) {
-            const struct edges_wire_kind *kind = edges_wire_row(k);
-            struct edges_transport *t = &out->transports[k];
-            t->name = kind->name;
-            t->carries_hidden = kind->carries_hidden;
-            t->n_sizes = sizes_of(j, kind, t->sizes);
-            t->links = xcalloc((size_t)j->size * (size_t)j->size, sizeof *t->links);
+        for (int row = 0; row < j->n_transports; row++) {
+            if (anybody_can(j, row)) {
+                add_transport(j, out, row);
+            }
         }
         for (int r = 0; r < j->size; r++) {
             take_rank(j, out, r, (const void *)(all + (size_t)r * j->mine_bytes));
@@ -477,11 +616,13 @@ int edges_measure(const struct edges_measure *m, struct comm *comm, struct edges
     if (prepare(&j, e)) {
         CHECK(e->code != ERR_NONE);
     }
-    int rc = comm_agree(comm, e) || time_looks(&j, e) || copy_in_turns(&j, e) ||
-                     play_rounds(&j, e) || collect(&j, out, e)
+    int rc = comm_agree(comm, e) || tell_places(&j, e) || time_looks(&j, e) ||
+                     copy_in_turns(&j, e) || play_rounds(&j, e) || collect(&j, out, e)
                  ? -1
                  : 0;
     mem_pages_free(j.wire.large, m->max_bytes);
+    free(j.places);
+    free(j.reaches);
     free(j.samples);
     free(j.mine);
     return rc;

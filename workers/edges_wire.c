@@ -1,7 +1,7 @@
 #include "workers/edges_wire.h"
 
 enum {
-    TAG_BULK = 3, // of the bulk plane: not that of hidden states, nor of sums
+    TAG_BULK = 16, // of the bulk plane: none of workers/hop_*.c, nor of sums
     TAG_MESSAGE = 1,
 };
 
@@ -73,12 +73,39 @@ static int message_sent(struct edges_wire *w, struct err *e)
     return 1; // copied
 }
 
+/* --- between GPUs ----------------------------------------------------------------------------- */
+
+static int hop_recv(struct edges_wire *w, size_t n_bytes, struct err *e)
+{
+    w->n_in = n_bytes;
+    return edges_hops_recv(w->hops, n_bytes, e);
+}
+
+static int hop_send(struct edges_wire *w, size_t n_bytes, struct err *e)
+{
+    return edges_hops_send(w->hops, n_bytes, e);
+}
+
+static int hop_received(struct edges_wire *w, struct err *e)
+{
+    size_t n_bytes;
+    const int got = edges_hops_received(w->hops, &n_bytes, e);
+    return got == 1 ? expected(w, n_bytes, e) : got;
+}
+
+static int hop_sent(struct edges_wire *w, struct err *e)
+{
+    return edges_hops_sent(w->hops, e);
+}
+
 const struct edges_wire_kind *edges_wire_row(int i)
 {
     static const struct edges_wire_kind rows[] = {
-        {"mpi", true, 0, bulk_recv, bulk_send, bulk_received, bulk_sent},
-        {"messages", false, EDGES_WIRE_MAX_MESSAGE, message_recv, message_send, message_received,
-         message_sent},
+        {"ipc", true, true, 0, hop_recv, hop_send, hop_received, hop_sent},
+        {"nccl", true, true, 0, hop_recv, hop_send, hop_received, hop_sent},
+        {"mpi", true, false, 0, bulk_recv, bulk_send, bulk_received, bulk_sent},
+        {"messages", false, false, EDGES_WIRE_MAX_MESSAGE, message_recv, message_send,
+         message_received, message_sent},
     };
     return i >= 0 && i < (int)(sizeof rows / sizeof rows[0]) ? &rows[i] : NULL;
 }

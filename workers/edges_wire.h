@@ -1,7 +1,9 @@
 /*
  * One way in which bytes go from rank to rank, as edges_measure.h uses it: a name and a few functions. A
- * row of edges_wire_all is a transport; a backend's own ones are further rows.
+ * row is a transport, and of those that carry hidden states a run takes the first one that both ranks have:
  *
+ *   ipc         memory that GPUs of a host share, where they reach each other's
+ *   nccl        between GPUs that are not the same one, where both ranks find it
  *   mpi         the bulk plane, from and into host memory: hidden states, and sums between ranks
  *   messages    the message plane: batches, ids, tokens, requests; copied at both ends
  *
@@ -15,6 +17,7 @@
 
 #include "core/comm.h"
 #include "core/err.h"
+#include "workers/edges_hops.h"
 
 #define EDGES_WIRE_MAX_MESSAGE ((size_t)128 << 10) // of the message plane
 
@@ -25,11 +28,12 @@ struct edges_wire {
     struct comm_req in, out;
     size_t n_in; // bytes expected
     int peer;
+    struct edges_hops *hops; // with the peer; of rows on devices
 };
 
 struct edges_wire_kind {
     const char *name;
-    bool carries_hidden;
+    bool carries_hidden, on_device;
     size_t max_bytes; // of a message; 0: any
     /* Begin to receive, or to send, n_bytes from or to w->peer. */
     int (*recv)(struct edges_wire *w, size_t n_bytes, struct err *e);

@@ -13,7 +13,6 @@
 #define MAX_LATENCY_NS 1e12
 #define MAX_BYTE_NS    1e9
 #define MAX_LOOK_NS    1e9
-#define TYPICAL_BYTES  ((double)(1 << 20)) // by which transports of a pair are compared
 
 /* A file on its way in. What is missing is found at the end: keys may come in any order. */
 struct reader {
@@ -136,16 +135,14 @@ static void read_flag(struct json_scan *s, bool *out)
     json_scan_skip(s);
 }
 
-static void keep_best(struct reader *r)
+/* A transport stands behind those that a run prefers. */
+static void keep_new(struct reader *r)
 {
     for (int a = 0; r->now.carries_hidden && a < FABRIC_MAX_RANKS; a++) {
         for (int b = 0; b < FABRIC_MAX_RANKS; b++) {
-            const struct fabric_edge *edge = &r->now.edges[a][b];
-            struct fabric_edge *best = &r->f->edges[a][b];
-            if (r->now.has[a][b] && (!r->has_edge[a][b] || fabric_ns(edge, TYPICAL_BYTES) <
-                                                               fabric_ns(best, TYPICAL_BYTES))) {
+            if (r->now.has[a][b] && !r->has_edge[a][b]) {
                 r->has_edge[a][b] = true;
-                *best = *edge;
+                r->f->edges[a][b] = r->now.edges[a][b];
             }
         }
     }
@@ -167,7 +164,7 @@ static int read_transport(struct reader *r, struct err *e)
             json_scan_skip(&r->s);
         }
     }
-    keep_best(r);
+    keep_new(r);
     return 0;
 }
 

@@ -1,8 +1,8 @@
 /*
  * A fabric as a prediction sees it: which ranks share a host, and what a message takes from each to
  * each, latency + bytes x byte_ns. Read from a file of measured edges (workers/edges_file.h), of whose
- * transports those that carry hidden states count: for each pair the one that takes least for 1 MiB.
- * The file comes from outside: every byte is checked.
+ * transports those that carry hidden states count: for each pair the first one that it has, which is the
+ * one that a run takes (workers/edges_wire.h). The file comes from outside: every byte is checked.
  */
 #pragma once
 

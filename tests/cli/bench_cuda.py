@@ -1,6 +1,7 @@
 """`tidemark bench --backend cuda` on the stand-in for CUDA (TIDEMARK_CUDA_PLUGIN), where times mean nothing: what it
 prints adds up, quality is the CPU's, and what is missing or breaks costs one clear line."""
 
+import json
 import os
 
 import tidemark_cli as cli
@@ -78,6 +79,51 @@ class BenchCuda(cli.TestCase):
         self.assertIn("backend auto: cpu", result.err)
         self.assertIn("/nowhere.so", result.err)
         self.assertEqual(result.err.count("\n"), 1)
+
+    def test_edges_between_gpus(self):
+        """Three ranks on two GPUs: those that share one have no NCCL; a run would take ipc everywhere."""
+        file, svg = self.folder / "edges.json", self.folder / "edges.svg"
+        text = self.good("bench", "--edges", "--backend", "cuda", "--ranks", "3", "--seconds", "3", "--max-size", "1MiB",
+                         "--output", file, "--heatmap", svg, "--model", "preset:tiny", "--batch", "4", "--prompt", "0",
+                         env={"GPU_ON_CPU_DEVICES": "2"}).out
+        for says in ("3 of the ranks have a GPU (GPU on CPU)", "ipc, within a host", "nccl, within a host"):
+            self.assertIn(says, text)
+        about = json.loads(file.read_text())
+        self.assertEqual([(t["name"], t["carries_hidden"]) for t in about["transports"]],
+                         [("ipc", True), ("nccl", True), ("mpi", True), ("messages", False)])
+        pairs = {t["name"]: {(link["from"], link["to"]): link for link in t["links"]} for t in about["transports"]}
+        everybody = {(a, b) for a in range(3) for b in range(3) if a != b}
+        self.assertEqual(set(pairs["ipc"]), everybody)
+        self.assertEqual(set(pairs["nccl"]), everybody - {(0, 1), (1, 0)})
+        self.assertEqual(set(pairs["mpi"]), everybody)
+        for rank in about["ranks"]:
+            self.assertEqual(rank["gpu"], "GPU on CPU")
+            self.assertGreater(rank["gpu_copy_ns"][0], 0)
+        for name in ("ipc", "nccl"):
+            for (a, b), link in pairs[name].items():
+                self.assertTrue(0 < link["min_ns"][0] <= link["median_ns"][0])
+                at = about["copy_bytes"].index(link["bandwidth_at_bytes"])
+                copies = [ns for ns in (about["ranks"][r]["gpu_copy_ns"][at] for r in (a, b)) if ns]
+                taken = link["bandwidth_at_bytes"] / link["bandwidth_bytes_per_s"] * 1e9
+                if copies:
+                    self.assertAlmostEqual(link["copy_share"], min(copies) / taken, delta=1e-9)
+        hop, = about["model"]["hops"]
+        ns = [link["latency_ns"] + hop["bytes"] * link["byte_ns"] for link in pairs["ipc"].values()]
+        self.assertAlmostEqual(hop["worst_ns"], max(ns), delta=1e-6 * max(ns))
+        self.assertIn("transport ipc<", svg.read_text())
+
+    def test_edges_between_gpus_that_do_not_reach_each_other(self):
+        about = self.good("bench", "--edges", "--backend", "cuda", "--ranks", "2", "--seconds", "1", "--max-size", "1KiB",
+                          "--format", "json", env={"GPU_ON_CPU_DEVICES": "2", "GPU_ON_CPU_APART": "0-1"}).json()
+        self.assertEqual([t["name"] for t in about["transports"]], ["nccl", "mpi", "messages"])
+
+    def test_edges_without_gpus(self):
+        about = self.good("bench", "--edges", "--backend", "auto", "--ranks", "2", "--seconds", "1", "--max-size", "1KiB",
+                          "--format", "json", env={"GPU_ON_CPU_DEVICES": "0"}).json()
+        self.assertEqual([t["name"] for t in about["transports"]], ["mpi", "messages"])
+        result = self.good("bench", "--edges", "--backend", "cuda", "--ranks", "2", "--seconds", "1", code=2,
+                           env={"GPU_ON_CPU_DEVICES": "0"})
+        self.one_clear_line(result, "no GPU")
 
     def test_wrong_input(self):
         model = ["bench", "--backend", "cuda", "--model", MODEL, "--gen", "2"]

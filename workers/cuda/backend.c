@@ -142,11 +142,27 @@ int backend_cuda_device(int index, int n_neighbours)
     return n >= n_neighbours ? index : index * n / n_neighbours;
 }
 
+/* For hops alone. */
+static int open_device(struct backend **out, struct cuda *b, const struct backend_config *cfg,
+                       struct err *e)
+{
+    const int device = backend_cuda_device(cfg->index, cfg->n_neighbours);
+    if (gpu_open(&b->gpu, device, cfg->rank, e)) {
+        destroy(&b->base);
+        return -1;
+    }
+    *out = &b->base;
+    return 0;
+}
+
 static int create(struct backend **out, const struct backend_config *cfg, struct err *e)
 {
-    CHECK(cfg->max_tokens >= 1 && cfg->max_rows >= 1 && cfg->n_slots >= 1);
     struct cuda *b = xcalloc(1, sizeof *b);
     b->base.ops = &backend_cuda;
+    if (!cfg->model) {
+        return open_device(out, b, cfg, e);
+    }
+    CHECK(cfg->max_tokens >= 1 && cfg->max_rows >= 1 && cfg->n_slots >= 1);
     b->arch = *cfg->arch;
     b->kv_dtype = cfg->kv_dtype;
     b->routing = cfg->routing;
@@ -253,13 +269,16 @@ static void about(const struct backend *base, struct engine *out)
 {
     const struct cuda *b = cuda_of_const(base);
     const struct device_weights *w = &b->weights;
+    snprintf(out->device, sizeof out->device, "%.80s", gpu_info(b->gpu)->name);
+    snprintf(out->pci, sizeof out->pci, "%s", gpu_info(b->gpu)->pci);
+    if (!b->forward) {
+        return;
+    }
     tally_text(&w->kept, out->weights, sizeof out->weights);
     tally_text(&w->stored, out->weights_stored, sizeof out->weights_stored);
     out->weight_bytes = w->n_bytes;
     out->n_weights = w->n_weights;
     out->n_threads = 1;
-    snprintf(out->device, sizeof out->device, "%.80s", gpu_info(b->gpu)->name);
-    snprintf(out->pci, sizeof out->pci, "%s", gpu_info(b->gpu)->pci);
     out->kv_bytes_per_token = (double)forward_block_bytes(b->forward) / BATCH_KV_BLOCK;
     backend_about_model(out, &b->arch, b->kv_dtype, b->n_blocks, &b->routing);
 }
@@ -286,6 +305,28 @@ static int ceilings(struct backend *base, struct ceilings *best, struct err *e)
     }
     *best = *gpu_ceilings_best(b->meter);
     return 0;
+}
+
+/* The best of a few, from one half of a buffer to the other. */
+static int copy_ns(struct backend *base, size_t n_bytes, int n, double *best_ns, struct err *e)
+{
+    struct gpu *g = cuda_of(base)->gpu;
+    void *p;
+    int rc = 0;
+    *best_ns = HUGE_VAL;
+    if (gpu_use(g, e) || gpu_take(g, 2 * n_bytes, "copies", &p, e)) {
+        return -1;
+    }
+    for (int i = 0; i < n && rc == 0; i++) {
+        const int64_t begin_ns = clock_local_ns();
+        rc = gpu_copy_on(g, (char *)p + n_bytes, p, n_bytes, e) ||
+                     gpu_wait(g, begin_ns + BATCH_DEADLINE_NS, e)
+                 ? -1
+                 : 0;
+        *best_ns = fmin(*best_ns, (double)(clock_local_ns() - begin_ns));
+    }
+    gpu_give(g, p);
+    return rc;
 }
 
 /* Weights of every format but float32 are multiplied as bfloat16. */
@@ -316,6 +357,7 @@ const struct backend_ops backend_cuda = {
     .take_cache = take_cache,
     .hop = make_hop,
     .ceilings = ceilings,
+    .copy_ns = copy_ns,
     .peak = peak,
     .keeps = keeps,
     .destroy = destroy,
