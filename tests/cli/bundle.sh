@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The bundle in a root that holds nothing else: no shell, no C library, no Open MPI. A short main job with
-# two stages, started by tidemark itself; its file validated and reported from there.
+# two stages, started by tidemark itself; its file validated and reported from there. Where the stand-ins for CUDA and NCCL
+# are built, they go along as a GPU's backend and its library would, and are found there.
 #   bundle.sh BUILD_FOLDER
 set -euo pipefail
 build=$(realpath "$1")
@@ -18,7 +19,13 @@ unshare -m true 2>/dev/null || skip "no mount namespaces here"
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/tidemark-bundle-test.XXXXXX")
 trap 'rm -rf --one-file-system "$work"' EXIT
-"$root/bundle/make-bundle" "$work/bundle.tar.gz" "$build"
+mkdir "$work/build"
+cp "$build/tidemark" "$work/build/"
+if [[ -e "$build/tests/tidemark-cuda-on-cpu.so" && -e "$build/tests/libnccl-stand-in.so" ]]; then
+    cp "$build/tests/tidemark-cuda-on-cpu.so" "$work/build/tidemark-cuda.so"
+    export TIDEMARK_NCCL=$build/tests/libnccl-stand-in.so
+fi
+"$root/bundle/make-bundle" "$work/bundle.tar.gz" "$work/build"
 mkdir -p "$work/root"/{proc,sys,dev,tmp,etc}
 tar -C "$work/root" -xzf "$work/bundle.tar.gz"
 echo "root:x:0:0:root:/:/none" >"$work/root/etc/passwd"
@@ -29,7 +36,7 @@ unshare -m bash -euc '
     mount -t tmpfs tmpfs "$1/tmp"
     mount --rbind /sys "$1/sys"
     mount --rbind /dev "$1/dev"
-    inside() { env -i PATH=/nowhere "$(PATH=$PATH:/usr/sbin command -v chroot)" "$1" "${@:2}"; }
+    inside() { env -i PATH=/nowhere GPU_ON_CPU_DEVICES=${gpus:-0} "$(PATH=$PATH:/usr/sbin command -v chroot)" "$1" "${@:2}"; }
     tidemark() { inside "$root" /tidemark/tidemark "$@"; }
     root=$1
     tidemark --version
@@ -37,6 +44,10 @@ unshare -m bash -euc '
         cost.prices=/tidemark/configs/prices.csv -o /tmp/run.h5
     tidemark validate /tmp/run.h5
     tidemark report /tmp/run.h5 --format json >"$1/../report.json"
+    if [[ -e "$root/tidemark/tidemark-cuda.so" ]]; then
+        gpus=2 tidemark bench --edges --backend cuda --ranks 2 --seconds 1 --max-size 1KiB >"$1/../edges"
+        grep -q "^nccl, within a host" "$1/../edges"
+    fi
 ' - "$work/root"
 
 /usr/bin/python3 - "$work/report.json" <<'EOF'
