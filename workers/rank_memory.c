@@ -184,12 +184,15 @@ static double group_bytes(const struct rank_memory_config *c)
                : 0;
 }
 
+/* All of a batch's, and what of it goes by this rank's hops. */
 static double hidden_bytes(const struct rank_memory_config *c)
 {
     const struct layers_part *p = &c->part;
     const int n_hops = !p->has_embed + !p->has_head;
-    const double carried = (double)arch_carried_bytes(c->arch, c->limits.max_tokens);
-    return (n_hops > 0 ? carried : 0) + (c->hops_on_device ? n_hops * HOP_DEPTH * carried : 0);
+    const size_t n = c->limits.max_tokens;
+    const double part = (double)shard_hidden(c->arch, n, c->shard.rank, c->shard.size).n_bytes;
+    return (n_hops > 0 ? (double)arch_carried_bytes(c->arch, n) : 0) +
+           (c->hops_on_device ? n_hops * HOP_DEPTH * part : 0);
 }
 
 static double tables_bytes(const struct rank_memory_config *c)
