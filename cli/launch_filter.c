@@ -113,8 +113,9 @@ static void end_notice(struct launch_filter *f)
 }
 
 /*
- * Of Open MPI's own voice: counts of notices, a copy from the memory of a rank that just died, and a
- * notice that mpirun could not read (4.1 garbles some when several ranks abort at once).
+ * Of Open MPI's own voice: counts of notices, a copy from the memory of a rank that just died, a
+ * notice that mpirun could not read (4.1 garbles some when several ranks abort at once), and its event
+ * loop's word on a stream of such a rank.
  */
 static bool is_chatter(const char *line)
 {
@@ -126,7 +127,8 @@ static bool is_chatter(const char *line)
     if (strstr(line, "ORTE_ERROR_LOG: ") && strstr(line, "/show_help.c at line ")) {
         return true;
     }
-    return strstr(line, "more process has sent help message") ||
+    return strncmp(line, "[warn] Epoll ", strlen("[warn] Epoll ")) == 0 ||
+           strstr(line, "more process has sent help message") ||
            strstr(line, "more processes have sent help message") ||
            strstr(line, "orte_base_help_aggregate") || strstr(line, "mpirun: Forwarding signal");
 }

@@ -46,12 +46,13 @@ def shared_memory(pids):
 
 
 class CrashCuda(struck.Struck):
-    RATES = [2.0, 2.5]
+    RATES = [1.5, 2.0]
+    INTO_S = 250  # until a step begins: the stand-in takes its time where others have the cores
     N_OUT = 2
     STRIKE_S = 1.0
-    SILENCE_S = 4  # the stand-in takes all cores that there are
+    SILENCE_S = 4
     SETTINGS = dict(target__backend="cuda", target__model="preset:tiny-2l", target__max_running=2,
-                    target__max_batch_tokens=8, target__telemetry="off", load__input_tokens=4, load__drain="30s")
+                    target__max_batch_tokens=8, target__telemetry="off", load__input_tokens=4, load__drain="200s")
     ENV = {"GPU_ON_CPU_DEVICES": "4"}
 
     def into_step(self, process, index, wait_s):

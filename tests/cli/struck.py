@@ -96,6 +96,7 @@ class Struck(cli.TestCase):
     RATES = [25.0, 30.0]
     N_OUT = 8  # tokens of a reply
     SILENCE_S = 2
+    INTO_S = cli.DEADLINE_S
     STRIKE_S = FINISHED_S + 2 * SLACK_S  # by then it is struck, so that a late kill leaves requests due long before it
     SETTINGS = {}  # of all runs
     ENV = {}
@@ -144,7 +145,8 @@ class Struck(cli.TestCase):
         self.lag_s = max(self.lag_s, time.monotonic() - began - seconds)
 
     def into_step(self, process, index, wait_s):
-        process.wait_until(lambda: list(self.journal.glob(f"*{index:04d}*")), f"step {index}")
+        process.wait_until(lambda: list(self.journal.glob(f"*{index:04d}*")), f"step {index}",
+                           self.INTO_S)
         self.step_ns = time.monotonic_ns()
         self.nap(wait_s)
         self.pids = list(cli.processes(process.mark))
