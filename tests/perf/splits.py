@@ -4,11 +4,12 @@ tokens/s at saturation, and TTFT of one request alone.
 
 usage: splits.py [TIDEMARK [SECONDS [MODEL ...]]]      default: build/tidemark, steps of 12 s, tiny and small
 
-Costs are measured with one thread, edges with as many ranks as the run has (the load rank is one of them), and
-every rank computes with one thread. A closed loop keeps as many requests under way as may run, of lengths from half
-to one and a half times the mean. Splits whose ranks
-are more than the cores share them, which no prediction knows of: they are shown, with their costs scaled by that
-share, and do not count. Exit 1 when the median error of the others is above 10 %.
+Costs are measured with one thread (of a rank alone, and of one of T), edges with as many ranks as the run has (the
+load rank is one of them), and every rank computes with one thread. Since a machine's speed wanders, costs are measured
+before and after each run, which is held against the mean of what both predict; each split is tried three times, and the
+one in the middle counts. A closed loop keeps as many requests under way as may run, of lengths from half to one and a
+half times the mean. Splits whose ranks are more than the cores share them, which no prediction knows of: they are
+shown, with their costs scaled by that share, and do not count. Exit 1 when the median error of the others is above 10 %.
 """
 
 import json
@@ -21,6 +22,7 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).parents[2]
 LIMIT = 0.10
+TRIES = 3
 SPLITS = [(1, 1), (2, 1), (1, 2), (2, 2)]  # P x T
 LOADS = [(128, 64, 16), (32, 128, 32)]  # prompt tokens, output tokens, requests at once
 WHEN_STARTED_ALONE = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
@@ -39,24 +41,17 @@ class Machine:
             sys.exit(f"{' '.join(command)}: exit code {done.returncode}")
         return done.stdout
 
-    def costs(self, model, tensor):
-        """Of a rank alone, or of one of those that share the layers."""
-        path = self.folder / f"{model.split(':')[-1]}.{tensor}.costs.json"
-        if not path.exists():
-            self.tidemark("model", "inspect", model, "--measure", "--tensor", tensor, "--pipeline", 1, "--save-costs",
-                          path, one_core=True)
-        return path
-
-    def shared_costs(self, model, tensor, n_workers):
-        """Each rank has a share of a core."""
-        costs = json.loads(self.costs(model, tensor).read_text())
-        by = max(n_workers / self.cores, 1)
+    def costs(self, model, tensor, n_workers):
+        """Of a rank alone, or of one of those that share the layers, as they are now; each has a share of a core."""
+        path = self.folder / f"{tensor}.json"
+        self.tidemark("model", "inspect", model, "--measure", "--tensor", tensor, "--pipeline", 1, "--save-costs", path,
+                      one_core=True)
+        costs, by = json.loads(path.read_text()), max(n_workers / self.cores, 1)
         for part in [*costs["layers"].values(), costs["embed"], costs["head"]]:
             part.update({key: [[n, by * ns] for n, ns in cost] if key == "points" else by * cost
                          for key, cost in part.items()})
-        path = self.folder / f"shared.{tensor}.json"
         path.write_text(json.dumps(costs))
-        return path
+        return str(path)
 
     def edges(self, n_ranks):
         path = self.folder / f"edges{n_ranks}.json"
@@ -67,10 +62,10 @@ class Machine:
     def predict(self, model, pipeline, tensor, load):
         n_in, n_out, users = load
         n_workers = pipeline * tensor
-        costs = [str(self.shared_costs(model, t, n_workers)) for t in sorted({1, tensor})]
+        costs = ",".join(self.costs(model, t, n_workers) for t in sorted({1, tensor}))
         said = json.loads(self.tidemark(
-            "model", "inspect", model, "--edges", self.edges(1 + n_workers), "--costs", ",".join(costs), "--pipeline", pipeline, "--tensor", tensor, "--input-tokens", n_in,
-            "--output-tokens", n_out, "--requests", users, "--format", "json"))
+            "model", "inspect", model, "--edges", self.edges(1 + n_workers), "--costs", costs, "--pipeline", pipeline,
+            "--tensor", tensor, "--input-tokens", n_in, "--output-tokens", n_out, "--requests", users, "--format", "json"))
         split, = said["edges"]["splits"]
         return split["output_tokens_per_s"] / split["replicas"], split["ttft_ns"] / 1e6, split["layers"]
 
@@ -94,6 +89,13 @@ class Machine:
         alone = self.step(model, pipeline, tensor, layers, n_in, 4, 1, users)
         return full["tokens_per_s"]["output"]["value"], alone["ttft_service_ms"]["p50"] or float("nan")
 
+    def try_once(self, model, pipeline, tensor, load):
+        """Output tokens/s predicted and measured, TTFT in ms predicted and measured."""
+        before, before_ttft, layers = self.predict(model, pipeline, tensor, load)
+        got, got_ttft = self.measure(model, pipeline, tensor, load, layers)
+        after, after_ttft, _ = self.predict(model, pipeline, tensor, load)
+        return (before + after) / 2, got, (before_ttft + after_ttft) / 2, got_ttft
+
 
 def main():
     binary = sys.argv[1] if len(sys.argv) > 1 else str(ROOT / "build" / "tidemark")
@@ -108,8 +110,8 @@ def main():
         for model in models:
             for load in LOADS:
                 for pipeline, tensor in SPLITS:
-                    want, want_ttft, layers = m.predict(model, pipeline, tensor, load)
-                    got, got_ttft = m.measure(model, pipeline, tensor, load, layers)
+                    tries = [m.try_once(model, pipeline, tensor, load) for _ in range(TRIES)]
+                    want, got, want_ttft, got_ttft = sorted(tries, key=lambda t: t[0] / t[1])[TRIES // 2]
                     error, counts = want / got - 1, pipeline * tensor <= m.cores
                     errors += [abs(error)] if counts else []
                     print(f"{model:<14} {pipeline:>2} x {tensor:<2} {'/'.join(map(str, load)):>14} {want:>10.0f} "
