@@ -45,8 +45,8 @@ tm_cli_test(tls TIMEOUT 120 PROCESSORS 1)
 tm_cli_test(search TIMEOUT 240 LABELS no_asan)
 set_property(TEST cli.search APPEND PROPERTY ENVIRONMENT
   "FAULT_SERVER=$<TARGET_FILE:fault_server>")
-tm_cli_test(simulated TIMEOUT 300)
-tm_cli_test(telemetry TIMEOUT 180)
+tm_cli_test(simulated TIMEOUT 300 LABELS no_asan)
+tm_cli_test(telemetry TIMEOUT 180 LABELS no_asan)
 set_property(TEST cli.telemetry APPEND PROPERTY ENVIRONMENT
   "FAKE_NVML_PATH=$<TARGET_FILE:fake_nvml>")
 tm_cli_test(model TIMEOUT 180 PROCESSORS 1)

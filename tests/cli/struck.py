@@ -37,7 +37,7 @@ GONE_S = 5  # beyond the deadline
 LAGS = 10  # and what sleep is too long by, so many times
 LAUNCHER_S = 10  # and its threads of the idle class end late where all cores are taken
 FINISHED_S = 1.0
-SLACK_S = 2.0 if cli.SANITIZED else 0.6
+SLACK_S = 0.6
 REST_S = 1.2  # of a step, behind the last time at which it is struck
 PROGRESS = re.compile(r"step (\d+)(?:/\d+)? [^\r\n]*? done (\d+)")
 CLEAR_LINE = "\033[K"
@@ -162,7 +162,7 @@ class Struck(cli.TestCase):
         """Its result; all its ranks have ended so long after a deadline that began at `since`, and the launcher,
         which cleans up behind them, by LAUNCHER_S later. Where others have the cores all takes longer."""
         while True:
-            limit_s = (deadline_s + GONE_S) * (3 if cli.SANITIZED else 1) + LAGS * self.lag_s
+            limit_s = deadline_s + GONE_S + LAGS * self.lag_s
             left = {pid: env.get("OMPI_COMM_WORLD_RANK", "launcher or mpirun")
                     for pid, env in cli.processes(process.mark).items()}
             if not left:
