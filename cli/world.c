@@ -524,6 +524,9 @@ int world_fail(struct world *w, struct err *e)
     if (w->rank != 0) { // in peace: an exit code could end rank 0 before it has spoken
         *e = (struct err){0};
         code = 0;
+    } else { // before it waits for the others: should one not come, the cause has been said
+        fprintf(stderr, "tidemark: %s\n", e->msg);
+        e->msg[0] = '\0';
     }
     world_close(w);
     return code;
