@@ -159,7 +159,7 @@ struct engine {
     int64_t kv_blocks;         // of 16 tokens: room
     char moe_routing[16]; // who chooses experts: "model", "uniform", "zipf"; "none": it has none
     double moe_zipf;      // exponent of "zipf"; else NAN
-    char transport[16];   // of hidden states between ranks, and of sums: "mpi"; "none": one rank
+    char transport[16];   // of hidden states, or else of sums: "mpi", "memory"; "none": one rank
     int32_t numa;         // memory node of its GPU, else of its CPUs; -1: of several, or not known
     // Of its edges: to the next stage, and in its tensor-parallel group; empty: it has none. In the file by edge.
     char to_next[16], in_group[16];

@@ -81,7 +81,8 @@ static const struct store_field engine_fields[] = {
     ENGINE(kv_blocks, FIELD_I64, "1", "blocks of 16 tokens in its cache", false),
     ENGINE(moe_routing, FIELD_TEXT, "", "who chooses experts: model, uniform, zipf; none", false),
     ENGINE(moe_zipf, FIELD_F64, "1", "exponent of zipf", true),
-    ENGINE(transport, FIELD_TEXT, "", "of hidden states and sums between ranks: mpi; none", false),
+    ENGINE(transport, FIELD_TEXT, "",
+           "of hidden states, or else of sums, between ranks: mpi, ipc, nccl, memory; none", false),
     ENGINE(numa, FIELD_I32, "1", "memory node of its GPU, else of all its CPUs", true),
 };
 

@@ -308,7 +308,7 @@ void worker_about(const struct worker *w, struct engine *out)
     snprintf(out->in_group, sizeof out->in_group, "%s",
              !has_peers ? ""
              : on_gpus  ? w->sums
-                        : "mpi");
+                        : "memory");
     const bool alone = w->layout.pipeline == 1 && !has_peers;
     snprintf(out->transport, sizeof out->transport, "%s",
              alone                    ? "none"

@@ -202,10 +202,10 @@ class OneRun(cli.TestCase):
         lines = result.out.splitlines()
         first = lines.index("placement: 5 rank(s) on 1 host(s); 0 of 1 hop(s) between hosts")
         for rank, (what, ways) in enumerate([
-                (r"load rank", ""), (r"replica 0, stage 0, tensor 0", "; sums by mpi; hidden states to rank 3 by mpi"),
-                (r"replica 0, stage 0, tensor 1", "; sums by mpi; hidden states to rank 4 by mpi"),
-                (r"replica 0, stage 1, tensor 0", "; sums by mpi; ids to rank 1 by mpi"),
-                (r"replica 0, stage 1, tensor 1", "; sums by mpi")]):
+                (r"load rank", ""), (r"replica 0, stage 0, tensor 0", "; sums by memory; hidden states to rank 3 by mpi"),
+                (r"replica 0, stage 0, tensor 1", "; sums by memory; hidden states to rank 4 by mpi"),
+                (r"replica 0, stage 1, tensor 0", "; sums by memory; ids to rank 1 by mpi"),
+                (r"replica 0, stage 1, tensor 1", "; sums by memory")]):
             self.assertRegex(lines[first + 1 + rank],
                              rf"^  rank {rank} \({what}\) on \S+, CPUs \S+( \(pinned\))?(, memory node \d+)?{ways}$")
         self.assertEqual(sorted(os.listdir(self.folder)), before)

@@ -25,23 +25,6 @@
 
 #define SOME_IDS 32
 
-/* How near logits must be: 0: to the order of float32 sums. */
-struct nearness {
-    double distance;
-    bool turns; // but for positions where rounding turns a choice of experts
-};
-
-static void expect(const struct oracle *o, const float *got, struct nearness near)
-{
-    if (near.turns) {
-        oracle_expect_most_near(got, o->logits, o->n_logits, o->n_positions, near.distance);
-    } else if (near.distance > 0) {
-        oracle_expect_near(got, o->logits, o->n_logits, near.distance);
-    } else {
-        oracle_expect_equal(got, o->logits, o->n_logits);
-    }
-}
-
 static bool is_full(void)
 {
     return getenv("TIDEMARK_FULL") != NULL;
@@ -59,8 +42,7 @@ static void compute(const struct oracle *o, const struct oracle_way *way, int n_
 }
 
 /* All ways, or the next one of them, and the next number of stages. */
-static void check_variants(const struct oracle *o, const struct oracle_way *first,
-                           struct nearness near)
+static void check_variants(const struct oracle *o, const struct oracle_way *first, double distance)
 {
     static const uint32_t chunks[] = {16, 256, 3, 1};
     static int turn;
@@ -74,7 +56,7 @@ static void check_variants(const struct oracle *o, const struct oracle_way *firs
         way.strangers = k % 2;
         way.again = k % 3 == 0;
         compute(o, &way, 1, got);
-        expect(o, got, near);
+        oracle_expect_logits(o, got, distance);
         for (int n_stages = 2; n_stages <= 3; n_stages++) {
             if (is_full() || n_stages == 2 + turn % 2) {
                 compute(o, &way, n_stages, split);
@@ -89,8 +71,6 @@ static void check_variants(const struct oracle *o, const struct oracle_way *firs
 
 static void check_model(const char *name, enum arch_dtype kv_dtype, double distance)
 {
-    const bool is_deepseek = strncmp(name, "deepseek", 8) == 0;
-    const struct nearness near = {distance, is_deepseek && distance > 0};
     struct oracle o;
     struct chain c;
     const struct oracle_way way = {
@@ -100,15 +80,15 @@ static void check_model(const char *name, enum arch_dtype kv_dtype, double dista
     float *logits = xcalloc(o.n_logits, sizeof *logits);
     oracle_chain(&c, &o, &way);
     oracle_compute(&c, &o, &way, logits);
-    expect(&o, logits, near);
-    if (near.distance == 0) {
+    oracle_expect_logits(&o, logits, distance);
+    if (distance == 0) {
         o.n_ids = is_full() ? o.n_ids : SOME_IDS;
         oracle_expect_ids(&c, &o, ORACLE_MAX_IDS);
     }
     chain_close(&c);
     static int n_models;
     if (is_full() || n_models++ % 3 == 0) {
-        check_variants(&o, &way, near);
+        check_variants(&o, &way, distance);
     }
     free(logits);
     oracle_close(&o);

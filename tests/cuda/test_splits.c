@@ -258,17 +258,6 @@ static void run_split(const struct split *s, const struct oracle *o, const struc
     free(mine);
 }
 
-static void expect_near(const struct oracle *o, const char *name, const float *got, double distance)
-{
-    if (distance == 0) {
-        oracle_expect_equal(got, o->logits, o->n_logits);
-    } else if (strncmp(name, "deepseek", 8) == 0) {
-        oracle_expect_most_near(got, o->logits, o->n_logits, o->n_positions, distance);
-    } else {
-        oracle_expect_near(got, o->logits, o->n_logits, distance);
-    }
-}
-
 /* And a GPU for each rank, as it wants. */
 static bool has_nccl(void)
 {
@@ -304,7 +293,7 @@ static void check_model(const char *name, enum arch_dtype kv_dtype, double dista
             if (!first[s->tensor]) {
                 first[s->tensor] = xcalloc(n, sizeof *all);
                 memcpy(first[s->tensor], all, n * sizeof *all);
-                expect_near(&o, name, all, distance);
+                oracle_expect_logits(&o, all, distance);
             }
             if (memcmp(all + (size_t)t * n, first[s->tensor], n * sizeof *all) != 0) {
                 fail_msg("%s: %d stages of %d ranks, hops by %s: other bits on rank %d of the last",

@@ -90,17 +90,6 @@ static void expect_same(const void *mine, size_t n_bytes)
 
 /* --- families --------------------------------------------------------------------------------------- */
 
-static void expect_near(const struct oracle *o, const char *name, const float *got, double distance)
-{
-    if (distance == 0) {
-        oracle_expect_equal(got, o->logits, o->n_logits);
-    } else if (strncmp(name, "deepseek", 8) == 0) {
-        oracle_expect_most_near(got, o->logits, o->n_logits, o->n_positions, distance);
-    } else {
-        oracle_expect_near(got, o->logits, o->n_logits, distance);
-    }
-}
-
 /* The whole prompt by as many stages: out (n_logits). In pieces with other requests, too, and ids: `more` (n_logits). */
 static void run_model(const struct oracle *o, int n_stages, enum arch_dtype kv_dtype, bool with_ids,
                       float *out, float *more)
@@ -141,10 +130,10 @@ static void check_model(const char *name, enum arch_dtype kv_dtype, double dista
     float *one = xcalloc(o.n_logits, sizeof *one), *two = xcalloc(o.n_logits, sizeof *two);
     float *more = xcalloc(o.n_logits, sizeof *more);
     run_model(&o, 2, kv_dtype, distance == 0, two, NULL);
-    expect_near(&o, name, two, distance);
+    oracle_expect_logits(&o, two, distance);
     if (whole) {
         run_model(&o, 1, kv_dtype, distance == 0, one, more);
-        expect_near(&o, name, more, distance);
+        oracle_expect_logits(&o, more, distance);
         assert_memory_equal(one, two, o.n_logits * sizeof *one);
     }
     free(one);

@@ -14,6 +14,7 @@
 
 struct oracle {
     char *folder;
+    bool may_turn; // choices of experts are close enough for that
     uint32_t n_prompt, n_positions, n_ids;
     int32_t prompt[ORACLE_MAX_IDS], positions[ORACLE_MAX_IDS], ids[ORACLE_MAX_IDS];
     struct safetensors *file;
@@ -35,6 +36,12 @@ void oracle_expect_near(const float *got, const float *want, size_t n, double di
  */
 void oracle_expect_most_near(const float *got, const float *want, size_t n, size_t n_positions,
                              double distance);
+
+/*
+ * The oracle's own logits (n_logits) from a GPU's backend: distance 0: equal; else near, and of DeepSeek's models, whose
+ * rounded inputs turn close choices of experts, most near.
+ */
+void oracle_expect_logits(const struct oracle *o, const float *got, double distance);
 
 struct oracle_way {
     const char *backend, *kernels;

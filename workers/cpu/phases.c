@@ -543,14 +543,16 @@ static void give_out(const struct phases *p, size_t token, const float *x)
     const size_t hidden = (size_t)p->cfg.arch->hidden, at = token * hidden;
     const size_t from = most(at, s.first), end = s.first + s.n;
     const size_t to = at + hidden < end ? at + hidden : end;
-    float *floats = p->io.out;
+    if (from >= to) {
+        return;
+    }
+    if (!phases_impl_rounds(p)) {
+        memcpy((float *)p->io.out + (from - s.first), x + (from - at), (to - from) * sizeof *x);
+        return;
+    }
     uint16_t *halves = p->io.out;
     for (size_t k = from; k < to; k++) {
-        if (phases_impl_rounds(p)) {
-            halves[k - s.first] = bf16_from_f32(x[k - at]);
-        } else {
-            floats[k - s.first] = x[k - at];
-        }
+        halves[k - s.first] = bf16_from_f32(x[k - at]);
     }
 }
 
