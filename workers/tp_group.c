@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/clock.h"
@@ -27,7 +28,13 @@
 
 /* How many exchanges a rank has brought its part to. */
 struct mark {
-    _Alignas(LINE) atomic_uint n;
+    _Alignas(LINE) atomic_uint_fast64_t n;
+};
+
+/* What the group's first rank tells the others of the memory that it has made. */
+struct hello {
+    int32_t fd;
+    int64_t file; // its number, by which what is opened is known to be that
 };
 
 /*
@@ -39,12 +46,15 @@ struct tp_group {
     size_t max_n_values, board_bytes;
     int *ranks; // (size)
     struct comm *comm;
-    int fd, first_fd;        // of the memory, which rank 0 of the group has made; -1: not known yet
-    struct comm_req *hellos; // (size) that tell first_fd
+    int fd;             // of the memory; -1: not open
+    struct hello hello; // of the first rank
+    bool has_heard;
+    struct comm_req *hellos; // (size) on their way
     unsigned char *memory;   // set before is_open
     atomic_bool is_open;     // for the compute thread
-    unsigned n;              // compute thread: exchanges so far
-    atomic_uint awaited;     // for the main thread: the exchange that is waited for; 0: none
+    uint64_t n;              // compute thread: exchanges so far
+    // for the main thread: the exchange that is waited for; 0: none
+    atomic_uint_fast64_t awaited;
 };
 
 static size_t memory_bytes(const struct tp_group *g)
@@ -57,10 +67,10 @@ static struct mark *mark_of(const struct tp_group *g, int i)
     return (struct mark *)(void *)g->memory + i;
 }
 
-static void *board_of(const struct tp_group *g, int i, unsigned n)
+static void *board_of(const struct tp_group *g, int i, uint64_t n)
 {
     return g->memory + (size_t)g->size * sizeof(struct mark) +
-           ((size_t)i * 2 + n % 2) * g->board_bytes;
+           ((size_t)i * 2 + (size_t)(n % 2)) * g->board_bytes;
 }
 
 static int map_memory(struct tp_group *g, struct err *e)
@@ -75,6 +85,13 @@ static int map_memory(struct tp_group *g, struct err *e)
     return 0;
 }
 
+/* 0: there is none. */
+static int64_t file_number(int fd)
+{
+    struct stat s;
+    return fstat(fd, &s) == 0 ? (int64_t)s.st_ino : 0;
+}
+
 static int make_memory(struct tp_group *g, struct err *e)
 {
     g->fd = memfd_create("tidemark-tp-group", MFD_CLOEXEC);
@@ -82,6 +99,7 @@ static int make_memory(struct tp_group *g, struct err *e)
         return err_set(e, ERR_ENV, "no memory for sums of %zu values over %d ranks: %s",
                        g->max_n_values, g->size, strerror(errno));
     }
+    g->hello = (struct hello){g->fd, file_number(g->fd)};
     return map_memory(g, e);
 }
 
@@ -97,7 +115,7 @@ int tp_group_create(struct tp_group **out, const struct tp_group_config *cfg, st
     g->ranks = xcalloc(size, sizeof *g->ranks);
     memcpy(g->ranks, cfg->ranks, size * sizeof *g->ranks);
     g->hellos = xcalloc(size, sizeof *g->hellos);
-    g->fd = g->first_fd = -1;
+    g->fd = -1;
     if (g->size > 1 && g->index == 0 && make_memory(g, e) != 0) {
         tp_group_destroy(g);
         return -1;
@@ -133,11 +151,12 @@ int tp_group_start(struct tp_group *g, struct comm *comm, struct err *e)
 {
     g->comm = comm;
     if (g->index > 0) {
-        return comm_irecv(comm, &g->first_fd, sizeof g->first_fd, g->ranks[0], TAG_TP_GROUP,
+        return comm_irecv(comm, &g->hello, sizeof g->hello, g->ranks[0], TAG_TP_GROUP,
                           &g->hellos[0], e);
     }
     for (int i = 1; i < g->size; i++) {
-        if (comm_isend(comm, &g->fd, sizeof g->fd, g->ranks[i], TAG_TP_GROUP, &g->hellos[i], e)) {
+        if (comm_isend(comm, &g->hello, sizeof g->hello, g->ranks[i], TAG_TP_GROUP, &g->hellos[i],
+                       e)) {
             return -1;
         }
     }
@@ -148,37 +167,53 @@ int tp_group_start(struct tp_group *g, struct comm *comm, struct err *e)
 static int open_memory(struct tp_group *g, struct err *e)
 {
     char path[64];
-    struct err cause = {0};
-    snprintf(path, sizeof path, "/proc/%d/fd/%d", comm_pid(g->comm, g->ranks[0]), g->first_fd);
+    snprintf(path, sizeof path, "/proc/%d/fd/%d", comm_pid(g->comm, g->ranks[0]), g->hello.fd);
     g->fd = open(path, O_RDWR | O_CLOEXEC);
-    if (g->fd < 0) {
+    if (g->fd < 0 || file_number(g->fd) != g->hello.file) {
         return err_set(e, ERR_ENV,
                        "target.tensor: this rank cannot open the memory of rank %d, with which it "
                        "shares a stage (%s: %s): they must see each other's processes",
-                       g->ranks[0], path, strerror(errno));
+                       g->ranks[0], path, g->fd < 0 ? strerror(errno) : "another file");
     }
-    return map_memory(g, &cause) == 0 ? 1 : err_set(e, cause.code, "%s", cause.msg);
+    return map_memory(g, e) == 0 ? 1 : -1;
+}
+
+static int hear(struct tp_group *g, struct err *e)
+{
+    const int got = comm_test(g->comm, &g->hellos[0], e);
+    if (got == 1 && g->hellos[0].n_bytes != sizeof g->hello) {
+        return err_set(e, ERR_ENV, "rank %d of the tensor-parallel group said %zu bytes, not %zu",
+                       g->ranks[0], g->hellos[0].n_bytes, sizeof g->hello);
+    }
+    g->has_heard = got == 1;
+    return got;
 }
 
 int tp_group_turn(struct tp_group *g, struct err *e)
 {
-    for (int i = 0; i < g->size; i++) {
+    for (int i = 1; i < g->size; i++) {
         if (g->hellos[i].handle && comm_test(g->comm, &g->hellos[i], e) < 0) {
             return -1;
         }
     }
-    // Only when it is wanted is the first rank sure to live.
-    return !g->memory && g->first_fd >= 0 && atomic_load(&g->awaited) > 0 ? open_memory(g, e) : 0;
+    if (g->index == 0 || g->memory) {
+        return 0;
+    }
+    if (!g->has_heard) {
+        return hear(g, e);
+    }
+    return atomic_load(&g->awaited) > 0 ? open_memory(g, e)
+                                        : 0; // only then the first rank surely lives
 }
 
-static bool has_come(const struct tp_group *g, int i, unsigned n)
+static bool has_come(const struct tp_group *g, int i, uint64_t n)
 {
-    return (int)(atomic_load_explicit(&mark_of(g, i)->n, memory_order_acquire) - n) >= 0;
+    return atomic_load_explicit(&mark_of(g, i)->n, memory_order_acquire) >= n;
 }
 
 int tp_group_waits_for(const struct tp_group *g)
 {
-    const unsigned n = atomic_load(&g->awaited);
+    const uint64_t n = atomic_load(&g->awaited);
     for (int i = 0; n > 0 && i < g->size; i++) {
         if (!g->memory || (i != g->index && !has_come(g, i, n))) {
             return g->ranks[i];
@@ -209,8 +244,7 @@ static void wait_a_little(int n_looks, int64_t *yield_since_ns)
 static void *next_board(struct tp_group *g)
 {
     int64_t yield_since_ns = 0;
-    g->n += g->n + 1 == 0 ? 2 : 1; // 0 is none
-    atomic_store(&g->awaited, g->n);
+    atomic_store(&g->awaited, ++g->n);
     for (int i = 0; !atomic_load_explicit(&g->is_open, memory_order_acquire); i++) {
         wait_a_little(i, &yield_since_ns);
     }

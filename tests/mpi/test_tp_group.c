@@ -1,6 +1,6 @@
 /*
  * A tensor-parallel group of all ranks: a compute thread on each asks for sums and gathers of many
- * sizes while the main threads move them. Every rank must get the bits of the sum in rank order.
+ * sizes while the main threads turn. Every rank must get the bits of the sum in rank order.
  */
 #include "core/clock.h"
 #include "core/comm.h"
@@ -65,12 +65,34 @@ static void check_gather(int round)
     }
 }
 
+/* More than a rank's board holds at once, and an odd end. */
+static void check_long_gather(int round)
+{
+    const size_t n = MAX_N * 9 + 7;
+    unsigned char *mine = xmalloc(n), *all = xmalloc((size_t)size * n);
+    for (size_t i = 0; i < n; i++) {
+        mine[i] = (unsigned char)(i * 31 + i / 4096 + (size_t)(rank + round));
+    }
+    tp_group_gather(group, mine, n, all);
+    for (size_t i = 0; i < (size_t)size * n; i++) {
+        const size_t r = i / n, k = i % n;
+        if (all[i] != (unsigned char)(k * 31 + k / 4096 + r + (size_t)round)) {
+            comm_abort(c, 1, "round %d: byte %zu of rank %zu is wrong", round, k, r);
+        }
+    }
+    free(all);
+    free(mine);
+}
+
 static void *compute(void *arg)
 {
     (void)arg;
     for (int round = 0; round < ROUNDS; round++) {
         check_sum(round);
         check_gather(round);
+        if (round % 100 == 0) {
+            check_long_gather(round);
+        }
     }
     atomic_store(&finished, true);
     return NULL;
