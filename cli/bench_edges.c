@@ -65,7 +65,8 @@ static int read_model(struct edges_job *j, struct err *e)
     }
     j->cases = xcalloc(1, sizeof *j->cases);
     return bench_cases_parse(j->cases, &cases, e) || arch_open(a->model, &j->arch, e) ||
-                   (a->costs && costs_read(a->costs, &j->arch, &j->costs, e))
+                   (a->costs && (costs_read(a->costs, &j->arch, &j->costs, e) ||
+                                 costs_check_whole(&j->costs, e)))
                ? -1
                : 0;
 }

@@ -326,7 +326,7 @@ static void print_outliers(const struct edges *e)
 static void print_hops(const struct bench_hops *h)
 {
     char size[32], share[64];
-    printf("\nhops of %s, tokens x %d x 2 bytes", h->model, h->arch->hidden);
+    printf("\nhops of %s, tokens x %zu bytes", h->model, arch_carried_bytes(h->arch, 1));
     if (h->costs) {
         printf("; stages of %d, costs of %s", h->n_stages, h->costs->source);
     }

@@ -7,8 +7,7 @@
 #include "core/mem.h"
 #include "workers/capacity.h"
 
-#define HIDDEN_BYTES 2   // of a value on its way: bf16
-#define CONTEXT      512 // behind which decoding requests stand
+#define CONTEXT 512 // behind which decoding requests stand
 
 static void time_hop(struct bench_hop *h, const struct edges *e)
 {
@@ -66,7 +65,7 @@ void bench_hops_find(struct bench_hops *h, const struct bench_cases *cases, cons
         struct bench_hop *one = &h->v[h->n++];
         *one = (struct bench_hop){.is_prompt = c->is_prompt,
                                   .n_tokens = (int)(c->is_prompt ? c->n : c->batch)};
-        one->n_bytes = (double)one->n_tokens * h->arch->hidden * HIDDEN_BYTES;
+        one->n_bytes = (double)arch_carried_bytes(h->arch, (size_t)one->n_tokens);
         time_hop(one, e);
         one->stage_ns = stage_ns(h, one);
     }

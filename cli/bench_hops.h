@@ -1,6 +1,6 @@
 /*
  * What a hop between stages would take on measured edges, for a model and the batches of `tidemark
- * bench`: tokens x hidden x 2 bytes over each edge as it was fitted, and beside it, where the costs of the
+ * bench`: hidden states (arch_carried_bytes) over each edge as it was fitted, and beside it, where the costs of the
  * model's parts are known, the time of a stage with as many stages as ranks.
  */
 #pragma once

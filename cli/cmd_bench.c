@@ -310,7 +310,8 @@ const struct command cmd_bench = {
         "Each edge is fitted by latency + bytes / bandwidth. An outlier takes more than 1.5 times the\n"
         "median of the edges of its kind, within a host or between hosts, and longer than their\n"
         "spreads explain. With --model it also says what a hop between stages takes for the batches of\n"
-        "--batch (decoding) and --prompt: tokens x hidden x 2 bytes.\n",
+        "--batch (decoding) and --prompt: tokens x hidden x 2 bytes\n"
+        "(4 where weights are float32).\n",
     .flags = flags,
     .n_flags = sizeof flags / sizeof flags[0],
     .example = "bench --model preset:small --prompt 512 --gen 64 --batch 1,16\n"

@@ -182,6 +182,10 @@ static int run_inspect_config(const struct command_args *args, const struct mode
         {"--gpus", a->gpus, "target.pipeline, target.tensor and target.replicas"},
         {"--edges", a->edges, "the model's name in the config's place"},
         {"--costs", a->costs, "the model's name in the config's place"},
+        {"--measure", a->measure ? "" : NULL, "the model's name in the config's place"},
+        {"--save-costs", a->save_costs, "the model's name in the config's place"},
+        {"--input-tokens", a->input_tokens, "load.input_tokens=N"},
+        {"--output-tokens", a->output_tokens, "load.output_tokens=N"},
     };
     struct inspect_run_options o = {
         .config = args->positional[1],
@@ -361,7 +365,7 @@ const struct command cmd_model = {
         "--tensor T saved of one of T ranks; where there are none, of all divided by T). Ranked by output tokens/s at\n"
         "saturation, with TTFT, TPOT and, where cost.instance is given, USD per million tokens: T ranks\n"
         "of one host share each stage and add up by a ring over their slowest edge, P stages pass\n"
-        "tokens x hidden x 2 bytes over the edges between them, R replicas as there are ranks.\n"
+        "hidden states over the edges between them, R replicas as there are ranks.\n"
         "plan: the traffic of a run's config (target.*, load.*) through the real scheduler, over\n"
         "stages that take what target.sim says, on a virtual clock: latencies and queues at each rate,\n"
         "in a thousandth of the time or less. The same seed offers what `run` would offer.\n"

@@ -89,15 +89,30 @@ static int costs_at(const struct inspect *in, int tensor, struct costs *out, str
         costs_of_hardware(&in->device, &in->shares, tensor, &in->arch, out);
         return 0;
     }
-    if (tensor != in->costs[0].tensor) {
-        return err_set(e, ERR_INPUT, "--tensor %d: measured costs are of %d device%s a stage",
-                       tensor, in->costs[0].tensor, in->costs[0].tensor == 1 ? "" : "s");
+    if (tensor != 1) {
+        return err_set(e, ERR_INPUT, "--tensor %d: measured costs are of one device a stage",
+                       tensor);
     }
     *out = in->costs[0];
     return 0;
 }
 
-/* FILE,.. : the first one's are of one device to itself wherever edges are asked for. */
+/* FILE,.. : of one device with a stage to itself, then of one of T, each T once. */
+static int check_costs(const struct inspect *in, struct err *e)
+{
+    const int n = in->n_costs - 1;
+    if (n == 0) {
+        return costs_check_whole(&in->costs[0], e);
+    }
+    for (int i = 0; i < n; i++) {
+        if (in->costs[i].tensor == in->costs[n].tensor) {
+            return err_set(e, ERR_INPUT, "costs of one of %d ranks, as another file's",
+                           in->costs[n].tensor);
+        }
+    }
+    return 0;
+}
+
 static int read_costs(struct inspect *in, struct err *e)
 {
     char *names = xstrdup(in->o->costs), *rest = names;
@@ -109,10 +124,9 @@ static int read_costs(struct inspect *in, struct err *e)
             break;
         }
         rc = costs_read(name, &in->arch, &in->costs[in->n_costs++], e);
-    }
-    if (rc == 0 && (in->o->edges || in->n_costs > 1) && in->costs[0].tensor > 1) {
-        rc = err_set(e, ERR_INPUT, "--costs: the first file's must be of one device, not of %d",
-                     in->costs[0].tensor);
+        if (rc == 0 && check_costs(in, e)) {
+            rc = err_wrap(e, "--costs: %s", name);
+        }
     }
     free(names);
     return rc;
@@ -134,6 +148,23 @@ static int save_costs(const struct inspect *in, struct err *e)
     int rc = json_dump_file(root, in->o->save, JSON_INDENT(1) | JSON_REAL_PRECISION(17));
     json_decref(root);
     return rc == 0 ? 0 : err_set(e, ERR_ENV, "--save-costs: cannot write %s", in->o->save);
+}
+
+/* Of one of several ranks, which say nothing of a split but with edges: they are kept, and that is all. */
+static int measure_shard(struct inspect *in, struct err *e)
+{
+    const struct inspect_options *o = in->o;
+    if (!o->save || o->json) {
+        return err_set(
+            e, ERR_INPUT,
+            "--measure --tensor %d: with --save-costs FILE only, for --edges and --costs",
+            o->tensor);
+    }
+    if (find_costs(in, e) || save_costs(in, e)) {
+        return -1;
+    }
+    printf("%s: %s\n", o->save, in->costs[0].source);
+    return 0;
 }
 
 /* What is usual and within the model's context. */
@@ -219,7 +250,7 @@ static int find_splits(struct inspect *in, struct err *e)
         if (pipeline * tensor != in->n_devices || !may_split(in, pipeline, tensor)) {
             continue;
         }
-        if (is_measured(in) && tensor != in->costs[0].tensor && in->o->tensor == 0) {
+        if (is_measured(in) && tensor > 1 && in->o->tensor == 0) {
             continue; // measured costs have nothing to say of it
         }
         if (add_split(in, pipeline, tensor, e)) {
@@ -516,8 +547,13 @@ int inspect_print(const struct inspect_options *o, struct err *e)
     in = (struct inspect){.o = o};
     int p = o->pipeline > 0 ? o->pipeline : 1, t = o->tensor > 0 ? o->tensor : 1;
     in.n_devices = o->n_devices > 0 ? o->n_devices : p * t;
-    int rc =
-        arch_open(o->model, &in.arch, e) || choose_device(&in, e) || find_costs(&in, e) ? -1 : 0;
+    if (arch_open(o->model, &in.arch, e)) {
+        return -1;
+    }
+    if (o->measure && o->tensor > 1) {
+        return measure_shard(&in, e);
+    }
+    int rc = choose_device(&in, e) || find_costs(&in, e) ? -1 : 0;
     if (rc == 0) {
         choose_contexts(&in);
         weigh(&in);

@@ -102,7 +102,7 @@ int inspect_edges_open(struct inspect_edges **out, const struct inspect_edges_as
         .tensor = q->tensor,
         .pipeline = q->pipeline,
     };
-    if (fabric_read(&x->fabric, q->file, e)) {
+    if (fabric_read(&x->fabric, q->is_cpu, q->file, e)) {
         err_wrap(e, "--edges");
         goto fail;
     }

@@ -159,7 +159,7 @@ struct engine {
     int64_t kv_blocks;         // of 16 tokens: room
     char moe_routing[16]; // who chooses experts: "model", "uniform", "zipf"; "none": it has none
     double moe_zipf;      // exponent of "zipf"; else NAN
-    char transport[16];   // of hidden states, or else of sums: "mpi", "memory"; "none": one rank
+    char transport[16];   // as struct edge: of hidden states, or else of sums; "none": one rank
     int32_t numa;         // memory node of its GPU, else of its CPUs; -1: of several, or not known
     // Of its edges: to the next stage, and in its tensor-parallel group; empty: it has none. In the file by edge.
     char to_next[16], in_group[16];
@@ -178,7 +178,7 @@ struct edge {
     int32_t from_rank, to_rank;
     enum edge_kind kind;
     bool same_host;
-    char transport[16]; // "mpi"
+    char transport[16]; // "mpi", "ipc", "nccl", or "memory": of CPUs' sums
 };
 
 /* State of one replica's scheduler, sampled at 10 Hz, or as often as an endpoint's metrics are read. What an

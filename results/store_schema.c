@@ -97,7 +97,7 @@ static const struct store_field edge_fields[] = {
     EDGE(to_rank, FIELD_I32, "1", "MPI rank of the worker that receives; of sums both do both"),
     {"kind", FIELD_ENUM, offsetof(struct edge, kind), 0, "1", "what goes over it", false,
      record_edge_kind_names, EDGE_KIND_N},
-    EDGE(transport, FIELD_TEXT, "", "by which way: mpi"),
+    EDGE(transport, FIELD_TEXT, "", "by which way: mpi, ipc, nccl, memory"),
     EDGE(same_host, FIELD_BOOL, "1", "1: both ranks are on one host"),
 };
 

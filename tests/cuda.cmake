@@ -164,11 +164,11 @@ endif()
 if(NOT TIDEMARK_ASAN)
   tm_cli_test(cuda TIMEOUT 300)
   tm_cli_test(bench_cuda TIMEOUT 300 PROCESSORS 1)
-  tm_cli_test(crash_cuda TIMEOUT 300 PROCESSORS 2 LABELS crash no_asan)
+  tm_cli_test(crash_cuda TIMEOUT 300 PROCESSORS 2 LABELS crash)
   add_test(NAME full.crash_cuda CONFIGURATIONS full
            COMMAND ${TM_PYTHON} ${CMAKE_CURRENT_SOURCE_DIR}/cli/crash_cuda.py)
   get_test_property(cli.crash_cuda ENVIRONMENT tm_crash_environment)
-  set_tests_properties(full.crash_cuda PROPERTIES TIMEOUT 1800 LABELS "full;no_asan" PROCESSORS 2
+  set_tests_properties(full.crash_cuda PROPERTIES TIMEOUT 1800 LABELS full PROCESSORS 2
     ENVIRONMENT "${tm_crash_environment};TIDEMARK_CRASH_CUDA=all")
   set_property(TEST cli.cuda cli.bench_cuda cli.crash_cuda full.crash_cuda APPEND PROPERTY ENVIRONMENT
     "TIDEMARK_CUDA_PLUGIN=${tm_cuda_on_cpu}" "TIDEMARK_NCCL=$<TARGET_FILE:nccl-stand-in>")

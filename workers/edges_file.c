@@ -96,6 +96,7 @@ static void put_transport(struct json_out *o, const struct edges *e,
     json_out_open(o, NULL, '{');
     json_out_text(o, "name", t->name);
     json_out_bool(o, "carries_hidden", t->carries_hidden);
+    json_out_bool(o, "on_device", t->on_device);
     json_out_whole(o, "left_out", (uint64_t)t->n_left_out);
     put_sizes(o, "bytes", t->sizes, t->n_sizes);
     json_out_open(o, "links", '[');

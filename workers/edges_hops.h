@@ -16,7 +16,10 @@ struct edges_hops;
 /* kind: "ipc", "nccl". Messages of up to max_bytes. */
 int edges_hops_open(struct edges_hops **out, const char *kind, struct backend *backend,
                     struct comm *comm, int peer, size_t max_bytes, struct err *e) ERR_CHECKED;
-/* When all messages have come and gone. NULL is allowed. */
+/*
+ * When all messages have come and gone. NULL is allowed. NCCL's communicators end when both ranks close, or after
+ * seconds; so does a failed open.
+ */
 void edges_hops_close(struct edges_hops *h);
 
 /* Begin to receive, or to send, n_bytes; at most one message each way at a time. */

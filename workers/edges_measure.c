@@ -10,9 +10,10 @@
 #include "core/mem.h"
 #include "workers/edges_wire.h"
 
-#define TAG_SAY      17              // of the bulk plane: what is sent next
-#define WAIT_NS      (30 * NS_PER_S) // for one message, or for the other side's next word
-#define COPY_SHARE   0.05            // of the budget goes to copies, before and after
+#define TAG_SAY      17               // of the bulk plane: what is sent next
+#define WAIT_NS      (30 * NS_PER_S)  // for one message, or for the other side's next word
+#define WARM_NS      (120 * NS_PER_S) // for the first message of a hop
+#define COPY_SHARE   0.05             // of the budget goes to copies, before and after
 #define COPY_SIZE_NS (50 * NS_PER_MS)
 #define MAX_MESSAGES 1000
 #define MAX_COPIES   100
@@ -42,6 +43,8 @@ struct job {
     struct edges_hops *hops[EDGES_MAX_TRANSPORTS]; // with the peer at hand
     struct place *places;                          // (size)
     unsigned char *reaches; // (size, size) the row's GPU the memory of the column's
+    bool all_have_nccl;
+    int64_t wait_ns; // at most, for the peer
     struct mine *mine;
     size_t mine_bytes;
     int rank, size;
@@ -77,15 +80,16 @@ static bool can(const struct job *j, int transport, int a, int b)
     const struct edges_wire_kind *k = edges_wire_row(transport);
     const struct place *p = &j->places[a], *q = &j->places[b];
     const bool is_one_host = strcmp(comm_host(j->comm, a), comm_host(j->comm, b)) == 0;
-    if (!k->on_device) {
-        return true;
+    switch (k->needs) {
+    case EDGES_NEED_REACH:
+        return j->reaches[a * j->size + b] && j->reaches[b * j->size + a];
+    case EDGES_NEED_NCCL:
+        return j->all_have_nccl && p->has_gpu && q->has_gpu &&
+               !(is_one_host && strcmp(p->pci, q->pci) == 0);
+    case EDGES_NEED_NOTHING:
+        break;
     }
-    if (!p->has_gpu || !q->has_gpu) {
-        return false;
-    }
-    return strcmp(k->name, "ipc") == 0
-               ? j->reaches[a * j->size + b] && j->reaches[b * j->size + a]
-               : p->has_nccl && q->has_nccl && !(is_one_host && strcmp(p->pci, q->pci) == 0);
+    return true;
 }
 
 static bool anybody_can(const struct job *j, int transport)
@@ -131,6 +135,10 @@ static int tell_places(struct job *j, struct err *e)
     if (share(j, &mine, sizeof mine, j->places, e)) {
         return -1;
     }
+    j->all_have_nccl = true; // as a run takes it (cli/links.h)
+    for (int r = 0; r < j->size; r++) {
+        j->all_have_nccl = j->all_have_nccl && j->places[r].has_nccl;
+    }
     unsigned char *row = xcalloc(n, 1);
     for (int r = 0; r < j->size; r++) {
         row[r] = mine.has_gpu && j->places[r].has_gpu &&
@@ -149,14 +157,14 @@ static int late(const struct job *j, struct err *e)
 {
     return err_set(e, ERR_ENV, "rank %d (pid %d on %s) did not answer rank %d within %lld s",
                    j->wire.peer, comm_pid(j->comm, j->wire.peer), comm_host(j->comm, j->wire.peer),
-                   j->rank, WAIT_NS / NS_PER_S);
+                   j->rank, (long long)(j->wait_ns / NS_PER_S));
 }
 
 /* Until the wire says that it is done, or, without `of_wire`, the request is. */
 static int wait_for(struct job *j, int (*of_wire)(struct edges_wire *, struct err *),
                     struct comm_req *req, struct err *e)
 {
-    const int64_t until_ns = clock_local_ns() + WAIT_NS;
+    const int64_t until_ns = clock_local_ns() + j->wait_ns;
     for (int idle = 0;; idle++) {
         const int rc = of_wire ? of_wire(&j->wire, e) : comm_test(j->comm, req, e);
         if (rc != 0) {
@@ -356,13 +364,32 @@ static int open_hops(struct job *j, struct err *e)
 {
     for (int t = 0; t < j->n_transports; t++) {
         const struct edges_wire_kind *k = edges_wire_row(t);
-        if (k->on_device && can(j, t, j->rank, j->wire.peer) &&
+        if (k->needs != EDGES_NEED_NOTHING && can(j, t, j->rank, j->wire.peer) &&
             edges_hops_open(&j->hops[t], k->name, j->cfg->gpu, j->comm, j->wire.peer,
                             j->cfg->max_bytes, e)) {
             return -1;
         }
     }
     return 0;
+}
+
+/* One message each way, unmeasured: NCCL makes its communicators for it, which takes seconds. */
+static int warm_hops(struct job *j, struct err *e)
+{
+    double unused_ns;
+    int rc = 0;
+    j->wait_ns = WARM_NS;
+    for (int t = 0; t < j->n_transports && rc == 0; t++) {
+        const struct edges_wire_kind *k = edges_wire_row(t);
+        j->wire.hops = j->hops[t];
+        if (j->hops[t]) {
+            rc = j->rank < j->wire.peer
+                     ? send_messages(j, k, EDGES_PLAN_MIN_BYTES, 1, &unused_ns, e)
+                     : answer_messages(j, k, EDGES_PLAN_MIN_BYTES, 1, e);
+        }
+    }
+    j->wait_ns = WAIT_NS;
+    return rc;
 }
 
 static void close_hops(struct job *j)
@@ -377,7 +404,7 @@ static void close_hops(struct job *j)
 static int meet(struct job *j, int peer, int64_t turn_ns, struct err *e)
 {
     j->wire.peer = peer;
-    if (open_hops(j, e)) {
+    if (open_hops(j, e) || warm_hops(j, e)) {
         return -1;
     }
     for (int direction = 0; direction < 2; direction++) {
@@ -456,7 +483,7 @@ static int time_looks(struct job *j, struct err *e)
 /* A few of each size, as far as the time goes; the smallest one in any case. */
 static int copy_on_gpu(struct job *j, int64_t until_ns, struct err *e)
 {
-    for (int i = 0; i < j->n_sizes && (i == 0 || clock_local_ns() < until_ns + COPY_SIZE_NS); i++) {
+    for (int i = 0; i < j->n_sizes && (i == 0 || clock_local_ns() < until_ns); i++) {
         double *ns = &j->mine->rank.gpu_copy_ns[i], best_ns;
         if (backend_copy_ns(j->cfg->gpu, j->sizes[i], GPU_COPIES, &best_ns, e)) {
             return -1;
@@ -469,7 +496,8 @@ static int copy_on_gpu(struct job *j, int64_t until_ns, struct err *e)
 static int copy_sizes(struct job *j, int64_t share_ns, struct err *e)
 {
     void *to = mem_pages(j->cfg->max_bytes);
-    const int64_t until_ns = clock_local_ns() + share_ns;
+    const int64_t each_ns = j->cfg->gpu ? share_ns / 2 : share_ns; // the host's, the GPU's
+    const int64_t until_ns = clock_local_ns() + each_ns;
     double last_ns = 0;
     if (!to) {
         return err_set(e, ERR_ENV, "rank %d: no memory for copies of %zu bytes", j->rank,
@@ -492,7 +520,7 @@ static int copy_sizes(struct job *j, int64_t share_ns, struct err *e)
         j->mine->rank.copy_ns[i] = fmax(best_ns, 1);
     }
     mem_pages_free(to, j->cfg->max_bytes);
-    return j->cfg->gpu ? copy_on_gpu(j, until_ns, e) : 0;
+    return j->cfg->gpu ? copy_on_gpu(j, clock_local_ns() + each_ns, e) : 0;
 }
 
 static int most_ranks_on_a_host(const struct job *j)
@@ -579,7 +607,7 @@ static void add_transport(const struct job *j, struct edges *out, int row)
     struct edges_transport *t = &out->transports[out->n_transports++];
     t->name = kind->name;
     t->carries_hidden = kind->carries_hidden;
-    t->on_device = kind->on_device;
+    t->on_device = kind->needs != EDGES_NEED_NOTHING;
     t->n_sizes = sizes_of(j, kind, t->sizes);
     t->links = xcalloc((size_t)j->size * (size_t)j->size, sizeof *t->links);
 }
@@ -611,7 +639,7 @@ static int collect(struct job *j, struct edges *out, struct err *e)
 int edges_measure(const struct edges_measure *m, struct comm *comm, struct edges *out,
                   struct err *e)
 {
-    struct job j = {.cfg = m, .comm = comm, .t_begin_ns = clock_local_ns()};
+    struct job j = {.cfg = m, .comm = comm, .wait_ns = WAIT_NS, .t_begin_ns = clock_local_ns()};
     j.t_end_ns = j.t_begin_ns + (int64_t)((1 - COPY_SHARE) * (double)m->budget_ns);
     if (prepare(&j, e)) {
         CHECK(e->code != ERR_NONE);

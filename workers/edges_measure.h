@@ -4,8 +4,8 @@
  * Before that each rank copies within its own memory, one rank of a host at a time. Ranks wait as
  * those of a run do, so that what a wait adds where ranks share cores is part of the figures.
  *
- * Edges between GPUs are those of pairs that have them (edges_wire.h); a pair makes its hops in its first turn, which
- * takes as long as it takes, NCCL's communicators seconds.
+ * Edges between GPUs are those of pairs that have them (edges_wire.h); a pair makes its hops, and sends a message each
+ * way by each, before its turns begin: NCCL's communicators take seconds.
  *
  * Collective, the main thread of all ranks. No wait is without a deadline; a rank that answers nothing
  * is named by whoever notices first, and by the heartbeats that the caller has armed.

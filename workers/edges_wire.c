@@ -101,10 +101,10 @@ static int hop_sent(struct edges_wire *w, struct err *e)
 const struct edges_wire_kind *edges_wire_row(int i)
 {
     static const struct edges_wire_kind rows[] = {
-        {"ipc", true, true, 0, hop_recv, hop_send, hop_received, hop_sent},
-        {"nccl", true, true, 0, hop_recv, hop_send, hop_received, hop_sent},
-        {"mpi", true, false, 0, bulk_recv, bulk_send, bulk_received, bulk_sent},
-        {"messages", false, false, EDGES_WIRE_MAX_MESSAGE, message_recv, message_send,
+        {"ipc", true, EDGES_NEED_REACH, 0, hop_recv, hop_send, hop_received, hop_sent},
+        {"nccl", true, EDGES_NEED_NCCL, 0, hop_recv, hop_send, hop_received, hop_sent},
+        {"mpi", true, EDGES_NEED_NOTHING, 0, bulk_recv, bulk_send, bulk_received, bulk_sent},
+        {"messages", false, EDGES_NEED_NOTHING, EDGES_WIRE_MAX_MESSAGE, message_recv, message_send,
          message_received, message_sent},
     };
     return i >= 0 && i < (int)(sizeof rows / sizeof rows[0]) ? &rows[i] : NULL;

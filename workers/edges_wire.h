@@ -3,7 +3,7 @@
  * row is a transport, and of those that carry hidden states a run takes the first one that both ranks have:
  *
  *   ipc         memory that GPUs of a host share, where they reach each other's
- *   nccl        between GPUs that are not the same one, where both ranks find it
+ *   nccl        between GPUs that are not the same one, where all ranks find it
  *   mpi         the bulk plane, from and into host memory: hidden states, and sums between ranks
  *   messages    the message plane: batches, ids, tokens, requests; copied at both ends
  *
@@ -31,10 +31,17 @@ struct edges_wire {
     struct edges_hops *hops; // with the peer; of rows on devices
 };
 
+enum edges_need {
+    EDGES_NEED_NOTHING,
+    EDGES_NEED_REACH, // two GPUs that reach each other's memory
+    EDGES_NEED_NCCL,  // two GPUs that are not the same one, and NCCL for all ranks
+};
+
 struct edges_wire_kind {
     const char *name;
-    bool carries_hidden, on_device;
-    size_t max_bytes; // of a message; 0: any
+    bool carries_hidden;
+    enum edges_need needs; // but for the first, it goes from GPU to GPU
+    size_t max_bytes;      // of a message; 0: any
     /* Begin to receive, or to send, n_bytes from or to w->peer. */
     int (*recv)(struct edges_wire *w, size_t n_bytes, struct err *e);
     int (*send)(struct edges_wire *w, size_t n_bytes, struct err *e);

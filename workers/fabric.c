@@ -19,12 +19,12 @@ struct reader {
     struct json_scan s;
     const char *where;
     struct fabric *f;
-    bool is_schema;
+    bool is_schema, on_cpus;
     bool has_rank[FABRIC_MAX_RANKS];
     struct json_text hosts[FABRIC_MAX_RANKS];
     bool has_edge[FABRIC_MAX_RANKS][FABRIC_MAX_RANKS];
     struct transport {
-        bool carries_hidden;
+        bool carries_hidden, on_device;
         bool has[FABRIC_MAX_RANKS][FABRIC_MAX_RANKS];
         struct fabric_edge edges[FABRIC_MAX_RANKS][FABRIC_MAX_RANKS];
     } now; // the one being read
@@ -138,7 +138,8 @@ static void read_flag(struct json_scan *s, bool *out)
 /* A transport stands behind those that a run prefers. */
 static void keep_new(struct reader *r)
 {
-    for (int a = 0; r->now.carries_hidden && a < FABRIC_MAX_RANKS; a++) {
+    const bool is_of_use = r->now.carries_hidden && !(r->now.on_device && r->on_cpus);
+    for (int a = 0; is_of_use && a < FABRIC_MAX_RANKS; a++) {
         for (int b = 0; b < FABRIC_MAX_RANKS; b++) {
             if (r->now.has[a][b] && !r->has_edge[a][b]) {
                 r->has_edge[a][b] = true;
@@ -156,6 +157,8 @@ static int read_transport(struct reader *r, struct err *e)
     while (json_scan_key(&r->s, &key)) {
         if (json_text_is(key, "carries_hidden")) {
             read_flag(&r->s, &r->now.carries_hidden);
+        } else if (json_text_is(key, "on_device")) {
+            read_flag(&r->s, &r->now.on_device);
         } else if (json_text_is(key, "links")) {
             if (read_list(r, read_link, e)) {
                 return -1;
@@ -251,23 +254,25 @@ static int read_all(struct reader *r, const char *json, size_t len, struct err *
     return number_hosts(r, e) || check_edges(r, e) ? -1 : 0;
 }
 
-int fabric_parse(struct fabric *f, const char *json, size_t len, const char *where, struct err *e)
+int fabric_parse(struct fabric *f, bool on_cpus, const char *json, size_t len, const char *where,
+                 struct err *e)
 {
     struct reader *r = xcalloc(1, sizeof *r);
     memset(f, 0, sizeof *f);
     r->where = where;
+    r->on_cpus = on_cpus;
     r->f = f;
     const int rc = read_all(r, json, len, e);
     free(r);
     return rc;
 }
 
-int fabric_read(struct fabric *f, const char *path, struct err *e)
+int fabric_read(struct fabric *f, bool on_cpus, const char *path, struct err *e)
 {
     struct str text = {0};
     int rc = str_read_file(&text, path, FABRIC_MAX_BYTES, e);
     if (rc == 0) {
-        rc = fabric_parse(f, text.data ? text.data : "", text.len, path, e);
+        rc = fabric_parse(f, on_cpus, text.data ? text.data : "", text.len, path, e);
     }
     str_free(&text);
     return rc;

@@ -26,10 +26,10 @@ struct fabric {
     struct fabric_edge edges[FABRIC_MAX_RANKS][FABRIC_MAX_RANKS]; // [from][to]
 };
 
-/* `where` names the text in messages. ERR_INPUT. */
-int fabric_parse(struct fabric *f, const char *json, size_t len, const char *where,
+/* `where` names the text in messages. Of ranks on CPUs edges between GPUs do not count. ERR_INPUT. */
+int fabric_parse(struct fabric *f, bool on_cpus, const char *json, size_t len, const char *where,
                  struct err *e) ERR_CHECKED;
-int fabric_read(struct fabric *f, const char *path, struct err *e) ERR_CHECKED;
+int fabric_read(struct fabric *f, bool on_cpus, const char *path, struct err *e) ERR_CHECKED;
 
 double fabric_ns(const struct fabric_edge *edge, double n_bytes);
 

@@ -10,9 +10,8 @@
 #include "workers/fabric_traffic.h"
 #include "workers/shard.h"
 
-#define MEETING_NS   1e3 // until ranks that spin see each other's part
-#define HIDDEN_BYTES 2   // of a value on its way to the next stage: bf16
-#define ID_BYTES     4   // of a token on its way back
+#define SPIN_MEETING_NS 1e3 // until ranks that spin see each other's part
+#define ID_BYTES        4   // of a token on its way back
 
 /* Groups of T ranks, host by host. */
 struct groups {
@@ -95,7 +94,7 @@ static struct costs costs_of(const struct fabric_splits_ask *q, int tensor)
 static struct costs_sums sums_over(const struct fabric_splits_ask *q, const struct groups *g, int i)
 {
     const struct fabric_edge slowest = fabric_slowest(q->fabric, group(g, i), g->tensor);
-    return q->sums_in_memory ? (struct costs_sums){g->tensor > 1 ? MEETING_NS : 0,
+    return q->sums_in_memory ? (struct costs_sums){g->tensor > 1 ? SPIN_MEETING_NS : 0,
                                                    (g->tensor - 1) * slowest.byte_ns}
                              : costs_ring(g->tensor, slowest.latency_ns, slowest.byte_ns);
 }
@@ -126,12 +125,16 @@ static struct fabric_edge edge_behind(const struct replica *r, int s)
     return worst;
 }
 
-/* Each rank's part of hidden states to the next stage, whose ranks gather them: the second half of a sum. */
+/*
+ * Each rank's part of hidden states to the next stage, whose ranks gather them: the second half of a ring, or in memory
+ * one more meeting, at which each reads what it has not.
+ */
 static void add_hidden(const struct replica *r, int s, struct costs *c)
 {
     const struct costs_sums next = sums_over(r->ask, r->groups, r->first_group + s + 1);
-    c->hop_ns += next.sum_ns / 2;
-    c->hop_byte_ns = c->hop_byte_ns / r->groups->tensor + next.sum_byte_ns / 2;
+    const int tensor = r->groups->tensor, share = r->ask->sums_in_memory ? tensor : 2;
+    c->hop_ns += r->ask->sums_in_memory ? next.sum_ns : next.sum_ns / 2;
+    c->hop_byte_ns = c->hop_byte_ns / tensor + next.sum_byte_ns / share;
 }
 
 /* What stage s takes: its group's sums, a look, and the edge behind it. */
@@ -169,7 +172,7 @@ static double turn_ns(const struct replica *r, const struct costs *c, int s)
 static void add_hop(struct replica *r, const struct costs *c, bool is_back)
 {
     const struct fabric_splits_ask *q = r->ask;
-    const double row_bytes = is_back ? ID_BYTES : (double)q->arch->hidden * HIDDEN_BYTES;
+    const double row_bytes = is_back ? ID_BYTES : (double)arch_carried_bytes(q->arch, 1);
     const double hop_ns = costs_hop_ns(c, r->n_rows * row_bytes);
     r->hop_ns = is_back ? r->hop_ns : fmax(r->hop_ns, hop_ns);
     r->way_ns += hop_ns;
@@ -288,7 +291,11 @@ static void place(const struct fabric_splits_ask *q, const struct groups *g,
 /* Replicas whose stages take the same are alike: no more is played than once. */
 static bool is_alike(const struct replica *a, const struct replica *b)
 {
-    return memcmp(a->stages, b->stages, (size_t)a->pipeline * sizeof *a->stages) == 0;
+    bool alike = true;
+    for (int s = 0; alike && s < a->pipeline; s++) {
+        alike = costs_equal(&a->stages[s], &b->stages[s]);
+    }
+    return alike;
 }
 
 static int work_out(const struct fabric_splits_ask *q, bool plays, struct fabric_split *out,

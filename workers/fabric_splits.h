@@ -12,8 +12,8 @@
  *                 ranked by requests / max(P x slowest stage, way through all stages, hops and back), were all
  *                 turns alike: a bound, by which those that are played out are chosen
  *   TTFT          one prompt alone through all stages and hops and back: no queue
- *   hop           the slowest of T edges from a stage's ranks to the next one's, each tokens x hidden x 2
- *                 bytes: latency + bytes x byte_ns as fitted
+ *   hop           a T-th of tokens x hidden values as they travel (arch_carried_bytes) over the slowest of T edges from
+ *                 a stage's ranks to the next one's, latency + bytes x byte_ns as fitted, and their gathering there
  *   look          that a stage's time is over is noticed half a look late (edges.h)
  *   sum           twice a layer, a ring over the group's slowest edge (sim/costs.h), or through memory
  */

@@ -2,7 +2,8 @@
  * What a worker on a GPU takes of its memory, worked out from the model's shape alone: its weights in the forms in which
  * workers/cuda/device_weights.h keeps them, the buffers of its largest batch, and its part of a token in the KV
  * cache. The worker itself counts what it has taken (backend_room); this is what can be said without a GPU. Left
- * out is what depends on the GPU: what attention keeps between two kernels, tens of MB. Pure.
+ * out is what depends on the GPU: what attention keeps between two kernels, tens of MB; and what sums and hops over NCCL take, in
+ * its own buffers and for logits of all ranks. Pure.
  */
 #pragma once
 

@@ -288,7 +288,7 @@ int target_costs(const struct target_config *t, const struct arch *a, struct cos
                  struct err *e)
 {
     if (t->sim.costs && t->sim.costs[0]) {
-        if (costs_read(t->sim.costs, a, c, e)) {
+        if (costs_read(t->sim.costs, a, c, e) || costs_check_whole(c, e)) {
             return err_wrap(e, "target.sim.costs");
         }
     } else {

@@ -34,7 +34,7 @@ struct mark {
 /* What the group's first rank tells the others of the memory that it has made. */
 struct hello {
     int32_t fd;
-    int64_t file; // its number, by which what is opened is known to be that
+    int64_t device, file; // numbers by which what is opened is known to be that
 };
 
 /*
@@ -85,11 +85,18 @@ static int map_memory(struct tp_group *g, struct err *e)
     return 0;
 }
 
-/* 0: there is none. */
-static int64_t file_number(int fd)
+static struct hello hello_of(int fd)
 {
-    struct stat s;
-    return fstat(fd, &s) == 0 ? (int64_t)s.st_ino : 0;
+    struct stat s = {0};
+    return fstat(fd, &s) == 0
+               ? (struct hello){.fd = fd, .device = (int64_t)s.st_dev, .file = (int64_t)s.st_ino}
+               : (struct hello){.fd = -1};
+}
+
+static bool is_memory_of(const struct hello *h, int fd)
+{
+    const struct hello own = hello_of(fd);
+    return own.fd >= 0 && own.device == h->device && own.file == h->file;
 }
 
 static int make_memory(struct tp_group *g, struct err *e)
@@ -99,7 +106,7 @@ static int make_memory(struct tp_group *g, struct err *e)
         return err_set(e, ERR_ENV, "no memory for sums of %zu values over %d ranks: %s",
                        g->max_n_values, g->size, strerror(errno));
     }
-    g->hello = (struct hello){g->fd, file_number(g->fd)};
+    g->hello = hello_of(g->fd);
     return map_memory(g, e);
 }
 
@@ -169,7 +176,7 @@ static int open_memory(struct tp_group *g, struct err *e)
     char path[64];
     snprintf(path, sizeof path, "/proc/%d/fd/%d", comm_pid(g->comm, g->ranks[0]), g->hello.fd);
     g->fd = open(path, O_RDWR | O_CLOEXEC);
-    if (g->fd < 0 || file_number(g->fd) != g->hello.file) {
+    if (g->fd < 0 || !is_memory_of(&g->hello, g->fd)) {
         return err_set(e, ERR_ENV,
                        "target.tensor: this rank cannot open the memory of rank %d, with which it "
                        "shares a stage (%s: %s): they must see each other's processes",

@@ -65,13 +65,13 @@ class Edges(cli.TestCase):
         self.check(about, 3)
         for says in ("edges between 3 ranks on 1 host", "each pair was measured alone", "mpi, within a host",
                      "messages, within a host", "from (rows) to (columns)", "fitted: ", "outliers",
-                     "hops of preset:tiny, tokens x 128 x 2 bytes", "decode 64", "16 KiB"):
+                     "hops of preset:tiny, tokens x 512 bytes", "decode 64", "32 KiB"):
             self.assertIn(says, text)
         hops = {(h["batch"], h["tokens"]): h for h in about["model"]["hops"]}
         self.assertEqual(sorted(hops), [("decode", 1), ("decode", 64), ("prompt", 512)])
         links = about["transports"][0]["links"]
         for (_, tokens), hop in hops.items():
-            self.assertEqual(hop["bytes"], tokens * 128 * 2)
+            self.assertEqual(hop["bytes"], tokens * 128 * 4)  # float32
             ns = [link["latency_ns"] + hop["bytes"] * link["byte_ns"] for link in links]
             for key, want in (("best_ns", min(ns)), ("median_ns", statistics.median(ns)), ("worst_ns", max(ns)),
                               ("worst_stage_share", max(ns) / hop["stage_ns"])):

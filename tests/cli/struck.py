@@ -89,7 +89,12 @@ class SideBySide(cli.SideBySide):
         with cli.tempfile.TemporaryDirectory(prefix="tidemark-mpi-") as folder, \
                 concurrent.futures.ThreadPoolExecutor(1, initializer=cli.give_place, initargs=(folder,)) as pool:
             Seen.unbroken = pool.submit(self.trials.measure)
-            return super().run(suite)
+            whole = super().run(suite)
+        kills = [test for test in self._tests(suite) if "test_kill" in test.id()]
+        if Seen.n_silent > len(kills) / 4:
+            print("FAILED: only silence told of", Seen.n_silent, "of", len(kills), "kills")
+            whole.errors.append((kills[0], "silence"))
+        return whole
 
 
 class Struck(cli.TestCase):

@@ -1,6 +1,6 @@
 /*
- * What workers/rank_memory.h says without a GPU against what the backend takes: weights of the reference shapes in every
- * split, by the size of the one piece of memory that it asks for and that is refused; cache by its layout; the
+ * What workers/rank_memory.h says without a GPU against what the backend takes: weights of parts of the reference
+ * shapes, by the size of the one piece of memory that it asks for and that is refused; cache by its layout; the
  * buffers of a batch by what a forward pass has taken.
  */
 extern "C" {
@@ -73,7 +73,7 @@ static double wanted_bytes(const char *model, const struct rank_memory_config &c
     return n;
 }
 
-static void weights_of_every_split(void **state)
+static void weights_of_parts(void **state)
 {
     (void)state;
     static const struct {
@@ -172,7 +172,7 @@ int main()
 {
     const CMUnitTest tests[] = {
 #ifdef GPU_ON_CPU
-        cmocka_unit_test(weights_of_every_split),
+        cmocka_unit_test(weights_of_parts),
 #endif
         cmocka_unit_test(the_cache),
         cmocka_unit_test(the_largest_batch),

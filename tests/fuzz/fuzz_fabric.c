@@ -64,7 +64,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static struct fabric f;
     struct err e = {0};
-    if (fabric_parse(&f, (const char *)data, size, "input", &e)) {
+    if (fabric_parse(&f, false, (const char *)data, size, "input", &e)) {
         CHECK(e.code == ERR_INPUT && strncmp(e.msg, "input:", 6) == 0);
     } else {
         check_fabric(&f);

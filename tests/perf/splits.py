@@ -44,8 +44,7 @@ class Machine:
     def costs(self, model, tensor, n_workers):
         """Of a rank alone, or of one of those that share the layers, as they are now; each has a share of a core."""
         path = self.folder / f"{tensor}.json"
-        self.tidemark("model", "inspect", model, "--measure", "--tensor", tensor, "--pipeline", 1, "--save-costs", path,
-                      one_core=True)
+        self.tidemark("model", "inspect", model, "--measure", "--tensor", tensor, "--save-costs", path, one_core=True)
         costs, by = json.loads(path.read_text()), max(n_workers / self.cores, 1)
         for part in [*costs["layers"].values(), costs["embed"], costs["head"]]:
             part.update({key: [[n, by * ns] for n, ns in cost] if key == "points" else by * cost

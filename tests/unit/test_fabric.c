@@ -72,7 +72,7 @@ static void what_is_written_is_read(void **state)
     struct str text = {0};
     struct err e = {0};
     write_edges(&text);
-    assert_int_equal(fabric_parse(&fabric, text.data, text.len, "x", &e), 0);
+    assert_int_equal(fabric_parse(&fabric, false, text.data, text.len, "x", &e), 0);
     assert_int_equal(fabric.n_ranks, 3);
     assert_int_equal(fabric.n_hosts, 2);
     assert_true(fabric.host[0] == 0 && fabric.host[1] == 1 && fabric.host[2] == 0);
@@ -96,13 +96,15 @@ static void keys_may_come_in_any_order(void **state)
     (void)state;
     static const char text[] =
         "{\"transports\": [{\"links\": [{\"from\": 0, \"to\": 1, \"latency_ns\": 9, \"byte_ns\": "
-        "0.25}], \"name\": \"ipc\", \"carries_hidden\": true}, {\"carries_hidden\": true, \"links\": "
+        "0.25}], \"name\": \"ipc\", \"on_device\": true, \"carries_hidden\": true}, {\"carries_hidden\": true, \"links\": "
         "[" LINK(0, 1, "") ", " LINK(1, 0, "") "]}], \"more\": {\"a\": [1]}, " RANKS
                                                ", \"schema\": \"tidemark.edges/1\"}";
     struct err e = {0};
-    assert_int_equal(fabric_parse(&fabric, text, strlen(text), "x", &e), 0);
+    assert_int_equal(fabric_parse(&fabric, false, text, strlen(text), "x", &e), 0);
     // The first transport that a pair has.
     assert_true(fabric.edges[0][1].latency_ns == 9 && fabric.edges[1][0].latency_ns == 1);
+    assert_int_equal(fabric_parse(&fabric, true, text, strlen(text), "x", &e), 0);
+    assert_true(fabric.edges[0][1].latency_ns == 1); // ranks on CPUs have no use for GPUs' edges
 }
 
 static void bad_files_say_what_is_wrong(void **state)
@@ -139,8 +141,8 @@ static void bad_files_say_what_is_wrong(void **state)
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         struct err e = {0};
-        assert_int_equal(fabric_parse(&fabric, bad[i].text, strlen(bad[i].text), "edges.json", &e),
-                         -1);
+        assert_int_equal(
+            fabric_parse(&fabric, false, bad[i].text, strlen(bad[i].text), "edges.json", &e), -1);
         assert_int_equal(e.code, ERR_INPUT);
         assert_ptr_equal(strstr(e.msg, "edges.json: "), e.msg);
         if (!strstr(e.msg, bad[i].says)) {
@@ -257,6 +259,12 @@ static void splits_by_hand(void **state)
     ask.sums_in_memory = true;
     assert_int_equal(fabric_splits_find(&ask, all, &n, &e), 0);
     assert_true(near(all[0].tpot_ns, turn_ns + more_ns + 25e3 - (8 * 2 + 0.5) * (2 * 1e3 - 1e3)));
+    // Of 4 ranks each sends a quarter to the other host; those there meet once more, and read the other three quarters.
+    ask.tensor = 4;
+    ask.pipeline = 2;
+    assert_int_equal(fabric_splits_find(&ask, all, &n, &e), 0);
+    assert_true(n == 1 &&
+                fabs(all[0].hop_ns - (1e5 + 1e3 + 32 * 2000 * (1.0 / 4 + 3 * 0.01 / 4))) < 1e-6);
     ask = ask_all();
     make_fabric(8, 4);
     assert_int_equal(fabric_splits_find(&ask, all, &n, &e), 0);

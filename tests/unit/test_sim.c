@@ -169,6 +169,9 @@ static void shards_are_taken_as_measured(void **state)
     assert_true(near(shard.kinds[COSTS_DENSE].pair_ns, 3));
     assert_true(near(whole.kinds[COSTS_DENSE].fixed_ns, 14));
     assert_true(near(shard.kinds[COSTS_DENSE].fixed_ns, 14));
+    struct err e = {0};
+    assert_int_equal(costs_check_whole(&shard, &e), -1);
+    assert_non_null(strstr(e.msg, "one of 2 ranks"));
     costs_scale(&shard, 2);
     assert_true(near(shard.kinds[COSTS_DENSE].points[1].ns, 340));
 }
@@ -197,10 +200,9 @@ static void what_is_written_is_read(void **state)
     assert_int_equal(parse(text, &a, &again, &e), 0);
     assert_string_equal(again.source, c.source);
     assert_int_equal(again.tensor, 4);
-    assert_memory_equal(&again.kinds, &c.kinds, sizeof c.kinds);
-    assert_memory_equal(&again.embed, &c.embed, sizeof c.embed);
-    assert_memory_equal(&again.head, &c.head, sizeof c.head);
-    assert_true(again.hop_ns == c.hop_ns && again.hop_byte_ns == c.hop_byte_ns);
+    assert_true(costs_equal(&again, &c));
+    again.kinds[COSTS_DENSE].points[2].ns += 1;
+    assert_false(costs_equal(&again, &c));
     free(text);
     json_decref(root);
 }
@@ -233,6 +235,7 @@ static void bad_files_say_what_is_wrong(void **state)
         {DENSE("\"points\": [[1, 2], [2]]"), "dense.points[1] must be [tokens, ns]"},
         {DENSE("\"points\": [[0, 2]]"), "dense.points[0] must be [tokens, ns]"},
         {DENSE("\"points\": [[1, -2]]"), "dense.points must be a number"},
+        {DENSE("\"points\": [[1, 2]], \"token_ns\": 3"), "dense has points, which take the place"},
         {"{" SIZES ", \"tensor\": 0}", "tensor must be a whole number from 1 to 64"},
         {"{" SIZES ", \"tensor\": 1.5}", "tensor must be a whole number from 1 to 64"},
         {"{" SIZES ", \"layers\": {\"dense\": {}}}", "embed is missing"},

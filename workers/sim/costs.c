@@ -169,6 +169,30 @@ static void scale_part(struct costs_part *p, double by)
     scale_points(p, by);
 }
 
+static bool is_equal_part(const struct costs_part *a, const struct costs_part *b)
+{
+    bool equal = a->fixed_ns == b->fixed_ns && a->read_ns == b->read_ns &&
+                 a->expert_ns == b->expert_ns && a->kv_ns == b->kv_ns &&
+                 a->token_ns == b->token_ns && a->pair_ns == b->pair_ns &&
+                 a->move_ns == b->move_ns && a->n_points == b->n_points;
+    for (int i = 0; equal && i < a->n_points; i++) {
+        equal =
+            a->points[i].n_tokens == b->points[i].n_tokens && a->points[i].ns == b->points[i].ns;
+    }
+    return equal;
+}
+
+bool costs_equal(const struct costs *a, const struct costs *b)
+{
+    bool equal = a->tensor == b->tensor && is_equal_part(&a->embed, &b->embed) &&
+                 is_equal_part(&a->head, &b->head) && a->hop_ns == b->hop_ns &&
+                 a->hop_byte_ns == b->hop_byte_ns;
+    for (int k = 0; k < COSTS_N_KINDS; k++) {
+        equal = equal && is_equal_part(&a->kinds[k], &b->kinds[k]);
+    }
+    return equal;
+}
+
 void costs_scale(struct costs *c, double by)
 {
     for (int k = 0; k < COSTS_N_KINDS; k++) {
@@ -208,10 +232,11 @@ void costs_share(struct costs *c, const struct arch *a, int tensor, double value
                  const struct costs_sums *sums)
 {
     const int kv_parts = costs_kv_parts(a, tensor);
-    const bool is_whole = c->tensor != tensor;
+    const bool is_whole = c->tensor <= 1;
     if (tensor == 1) {
         return;
     }
+    CHECK(is_whole || c->tensor == tensor);
     bool done[COSTS_N_KINDS] = {false};
     for (int i = 0; i < a->n_layers; i++) {
         const enum costs_kind k = costs_kind_of(a, i);
@@ -232,6 +257,15 @@ void costs_share(struct costs *c, const struct arch *a, int tensor, double value
     }
     c->tensor = tensor;
     c->head.fixed_ns += sums->sum_ns / 2; // who has the largest logit: one way round
+}
+
+int costs_check_whole(const struct costs *c, struct err *e)
+{
+    return c->tensor <= 1 ? 0
+                          : err_set(e, ERR_INPUT,
+                                    "costs of one of %d ranks that share a stage, without their "
+                                    "sums; those of one with a stage to itself are wanted",
+                                    c->tensor);
 }
 
 /* --- rooflines ----------------------------------------------------------------------------------- */
@@ -384,6 +418,11 @@ static int read_part(const char *where, const char *name, json_t *object, struct
         if (read_cost(where, name, key, v, part_value(p, i), e)) {
             return -1;
         }
+    }
+    if (p->n_points > 0 && (p->read_ns > 0 || p->expert_ns > 0 || p->token_ns > 0)) {
+        return err_set(e, ERR_INPUT,
+                       "%s: %s has points, which take the place of read_ns, expert_ns and token_ns",
+                       where, name);
     }
     return 0;
 }

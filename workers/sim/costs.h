@@ -14,6 +14,8 @@
  *
  *   t = fixed + move * tokens + points(tokens) + kv * cached + pair * seen
  *
+ * and read, expert and token are 0.
+ *
  * A file of costs is JSON, a part's keys are those coefficients and may be left out when 0:
  *
  *   {"schema": "tidemark.costs/1", "source": "words", "hidden": 3584, "vocab": 256000,
@@ -28,6 +30,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "core/err.h"
@@ -99,6 +102,11 @@ int costs_kv_parts(const struct arch *a, int tensor);
  */
 void costs_share(struct costs *c, const struct arch *a, int tensor, double value_bytes,
                  const struct costs_sums *sums);
+
+/* ERR_INPUT unless the costs are of one device that has a stage to itself. */
+int costs_check_whole(const struct costs *c, struct err *e) ERR_CHECKED;
+
+bool costs_equal(const struct costs *a, const struct costs *b);
 
 int costs_parse(const char *json, size_t len, const char *where, const struct arch *a,
                 struct costs *out, struct err *e) ERR_CHECKED;

@@ -216,6 +216,7 @@ static int stack_layers(const struct arch *a)
 static int measure_stack(const struct timing_config *cfg, struct costs *out, struct err *e)
 {
     const int n = stack_layers(cfg->arch);
+    bool is_there[COSTS_N_KINDS] = {false}; // others stay as they are alone
     double by[N_POINTS];
     struct part p;
     if (open_part(&p, cfg, 0, n, false, false, e) != 0) {
@@ -224,12 +225,14 @@ static int measure_stack(const struct timing_config *cfg, struct costs *out, str
     for (int i = 0; i < N_POINTS; i++) {
         double alone_ns = 0;
         for (int l = 0; l < n; l++) {
-            alone_ns += out->kinds[costs_kind_of(cfg->arch, l)].points[i].ns;
+            const enum costs_kind k = costs_kind_of(cfg->arch, l);
+            alone_ns += out->kinds[k].points[i].ns;
+            is_there[k] = true;
         }
         by[i] = alone_ns > 0 ? point_ns(&p, points[i]) / alone_ns : 1;
     }
     for (int k = 0; k < COSTS_N_KINDS; k++) {
-        for (int i = 0; i < out->kinds[k].n_points; i++) {
+        for (int i = 0; is_there[k] && i < out->kinds[k].n_points; i++) {
             out->kinds[k].points[i].ns *= by[i];
         }
     }

@@ -1,6 +1,6 @@
 /*
  * Costs measured on this host's cores: one layer of each kind alone in a backend, at batches of 1 to 256 tokens and
- * behind a context; then as many layers together as make half a gigabyte, which says what each costs among others;
+ * behind a context; then as many layers together as make half a gigabyte, which says what each costs among others (kinds that are not among those stay as they are alone);
  * then embedding and head. Layers of a kind cost alike, so a model that this host could not hold is measured by a
  * few of them.
  */
