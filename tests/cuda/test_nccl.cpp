@@ -494,6 +494,27 @@ static void an_end_that_hangs(void **state)
         gpu_close(o.gpu);
     }
 }
+
+/* Where it is ended at one go, what it may be at work on stays. */
+static void an_end_that_hangs_leaves_memory(void **state)
+{
+    (void)state;
+    static struct one o; // what it leaves is not lost
+    void *kept, *given;
+    script("hang_in=destroy");
+    open_one(&o);
+    must(gpu_take(o.gpu, 4096, "a test", &kept, &o.e), &o.e);
+    must(gpu_take(o.gpu, 4096, "a test", &given, &o.e), &o.e);
+    const auto allocated = gpu_on_cpu_allocated();
+    assert_false(gpu_is_left(o.gpu));
+    nccl_comm_end(o.comm, 100 * NS_PER_MS);
+    assert_true(gpu_is_left(o.gpu));
+    gpu_give(o.gpu, given);
+    gpu_close(o.gpu);
+    assert_int_equal(gpu_on_cpu_allocated(), allocated);
+    script("");
+    nccl_comm_end(nullptr, 0);
+}
 #endif
 
 int main()
@@ -526,6 +547,7 @@ int main()
         cmocka_unit_test(cuda_that_fails),
         cmocka_unit_test(late_streams),
         cmocka_unit_test(an_end_that_hangs),
+        cmocka_unit_test(an_end_that_hangs_leaves_memory),
 #endif
     };
     return device_test_run(tests, nullptr, nullptr);

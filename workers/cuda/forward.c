@@ -134,7 +134,9 @@ void forward_destroy(struct forward *f)
     }
     forward_graphs_free(f);
     forward_group_end(f);
-    gemm_close(f->gemm);
+    if (!gpu_is_left(f->gpu)) {
+        gemm_close(f->gemm);
+    }
     free(f->rows);
     free(f);
 }

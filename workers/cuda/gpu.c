@@ -30,6 +30,7 @@ struct gpu {
     cudaEvent_t begun, ended;
     struct block *blocks;
     int64_t taken_bytes;
+    bool is_left; // gpu_leave_all
     // what was queued last: a wait that fails says it
     char last[96];
 };
@@ -210,9 +211,11 @@ int gpu_open(struct gpu **out, int device, int rank, struct err *e)
     return 0;
 }
 
-static void give(struct block *b)
+static void give(const struct gpu *g, struct block *b)
 {
-    if (b->memory == DEVICE) {
+    if (g->is_left) {
+        // as it is
+    } else if (b->memory == DEVICE) {
         cudaFree(b->p);
     } else if (b->memory == HOST) {
         cudaFreeHost(b->p);
@@ -223,35 +226,39 @@ static void give(struct block *b)
 }
 
 /* Of a device that hangs memory stays what it is: giving it back would wait for ever. */
-void gpu_close(struct gpu *g)
+static void end_work(struct gpu *g)
 {
-    if (!g) {
-        return;
-    }
     struct err ignored = {0};
     const int64_t deadline_ns = clock_local_ns() + CLOSE_NS;
-    int done = 1;
-    while (g->stream && (done = gpu_poll(g, &ignored)) == 0 && clock_local_ns() < deadline_ns) {
+    int done;
+    while ((done = gpu_poll(g, &ignored)) == 0 && clock_local_ns() < deadline_ns) {
         clock_sleep_until_ns(clock_local_ns() + WAIT_NAP_NS);
     }
     if (done < 0) {
         cudaStreamSynchronize(g->stream); // ends at once where the device is lost
     }
+    g->is_left = done == 0;
+}
+
+void gpu_close(struct gpu *g)
+{
+    if (!g) {
+        return;
+    }
+    if (g->stream && !g->is_left) {
+        end_work(g);
+    }
     for (struct block *b = g->blocks, *next; b; b = next) {
         next = b->next;
-        if (done != 0) {
-            give(b);
-        } else {
-            free(b);
-        }
+        give(g, b);
     }
-    if (g->begun && done != 0) {
+    if (g->begun && !g->is_left) {
         cudaEventDestroy(g->begun);
     }
-    if (g->ended && done != 0) {
+    if (g->ended && !g->is_left) {
         cudaEventDestroy(g->ended);
     }
-    if (g->stream && done != 0) {
+    if (g->stream && !g->is_left) {
         cudaStreamDestroy(g->stream);
     }
     cudaGetLastError();
@@ -347,20 +354,30 @@ static struct block *forget(struct gpu *g, const void *p, enum memory memory)
 
 void gpu_give_host(struct gpu *g, void *p)
 {
-    give(forget(g, p, HOST));
+    give(g, forget(g, p, HOST));
 }
 
 void gpu_give(struct gpu *g, void *p)
 {
     if (p) {
         here(g);
-        give(forget(g, p, DEVICE));
+        give(g, forget(g, p, DEVICE));
     }
 }
 
 void gpu_leave(struct gpu *g, void *p)
 {
     free(forget(g, p, DEVICE));
+}
+
+void gpu_leave_all(struct gpu *g)
+{
+    g->is_left = true;
+}
+
+bool gpu_is_left(const struct gpu *g)
+{
+    return g->is_left;
 }
 
 int gpu_register_host(struct gpu *g, void *p, size_t n_bytes, const char *what, struct err *e)

@@ -71,6 +71,12 @@ void gpu_give_host(struct gpu *g, void *p);
 void gpu_give(struct gpu *g, void *p);
 /* Such memory is not given back before the process ends: others may still have it open (gpu_ipc.h). */
 void gpu_leave(struct gpu *g, void *p);
+/*
+ * From now on nothing is given back, by gpu_close neither: something may be at work on the device that does not end,
+ * and every call that gives back would wait for it. Whoever has more of the device than this file knows leaves it, too.
+ */
+void gpu_leave_all(struct gpu *g);
+bool gpu_is_left(const struct gpu *g);
 
 /* Let the device copy from and to memory that someone else owns and frees after gpu_close. */
 int gpu_register_host(struct gpu *g, void *p, size_t n_bytes, const char *what,

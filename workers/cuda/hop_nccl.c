@@ -182,13 +182,9 @@ static void stop(struct hop *h)
 static void destroy(struct hop *h)
 {
     struct nccl *p = nccl_of(h);
-    const bool has_ended = nccl_comm_end(p->c, ENDING_NS);
+    nccl_comm_end(p->c, ENDING_NS);
     for (int i = 0; i < HOP_DEPTH; i++) {
-        if (has_ended) {
-            gpu_give(p->gpu, h->buffers[i]);
-        } else if (h->buffers[i]) {
-            gpu_leave(p->gpu, h->buffers[i]);
-        }
+        gpu_give(p->gpu, h->buffers[i]);
     }
     free(p);
 }

@@ -411,13 +411,14 @@ static int wait_ended(struct nccl_comm *c, int64_t deadline_ns)
     return rc;
 }
 
-bool nccl_comm_end(struct nccl_comm *c, int64_t limit_ns)
+void nccl_comm_end(struct nccl_comm *c, int64_t limit_ns)
 {
     int64_t deadline_ns = clock_local_ns() + limit_ns;
     bool has_ended = false;
     if (!c) {
-        return true;
+        return;
     }
+    struct gpu *gpu = c->cfg.gpu;
     if (c->state == READY && c->error.code == ERR_NONE && nccl_comm_is_quiet(c)) {
         nccl_comm_finish(c, deadline_ns);
         has_ended = wait_ended(c, deadline_ns) == 1;
@@ -427,7 +428,9 @@ bool nccl_comm_end(struct nccl_comm *c, int64_t limit_ns)
         nccl_comm_abort(c, deadline_ns);
         wait_ended(c, deadline_ns);
     }
-    return nccl_comm_close(c);
+    if (!nccl_comm_close(c)) {
+        gpu_leave_all(gpu);
+    }
 }
 
 /* --- messages ------------------------------------------------------------------------------------- */

@@ -82,11 +82,14 @@ int nccl_comm_ended(struct nccl_comm *c, struct err *e) ERR_CHECKED;
 
 /*
  * Forget it, when it has ended. False: it has not, so NCCL may still be at work on the device, whose memory stays
- * what it is: the process must end without gpu_close. NULL is allowed.
+ * what it is: the process must end without gpu_close, or after gpu_leave_all. NULL is allowed.
  */
-bool nccl_comm_close(struct nccl_comm *c);
-/* All of that, in order where it can be; waits for each of its calls so long at most. As nccl_comm_close. */
-bool nccl_comm_end(struct nccl_comm *c, int64_t limit_ns);
+bool nccl_comm_close(struct nccl_comm *c) ERR_CHECKED;
+/*
+ * All of that, in order where it can be; waits for each of its calls so long at most. Where it has not ended then, the GPU
+ * is left as it is (gpu_leave_all). NULL is allowed.
+ */
+void nccl_comm_end(struct nccl_comm *c, int64_t limit_ns);
 
 /* --- messages ----------------------------------------------------------------------------------- */
 
