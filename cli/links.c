@@ -7,9 +7,10 @@
 #include "cli/world.h"
 #include "core/mem.h"
 #include "workers/backend.h"
+#include "workers/cuda/gpu.h"
 
 struct link_gpu {
-    char pci[16]; // empty: none
+    char pci[GPU_PCI_CHARS]; // empty: none
 };
 
 /* --- the world ------------------------------------------------------------------------------------ */

@@ -12,9 +12,7 @@
 #include "workers/cuda/group_sum.h"
 #include "workers/cuda/nccl_comm.h"
 
-#define LIMIT_NS   (30 * NS_PER_S) // of a wait for another rank, once all have begun a batch
-#define MEETING_NS (60 * NS_PER_S) // of one for the others to meet over NCCL
-#define ENDING_NS  (10 * NS_PER_S)
+#define LIMIT_NS (30 * NS_PER_S) // of a wait for another rank, once all have begun a batch
 
 static size_t most(size_t a, size_t b)
 {
@@ -60,7 +58,7 @@ static int join_memory(struct forward *f, struct err *e)
 /* What ranks tell each other before they meet over NCCL; the id is the first one's. */
 struct hello {
     struct nccl_library_id id;
-    char host[64], pci[16];
+    char pci[GPU_PCI_CHARS];
     int32_t rank;
 };
 
@@ -70,9 +68,11 @@ static int start_nccl(struct forward *f, const struct hello *all, struct err *e)
     const int size = f->shard.size;
     struct nccl_comm_place places[GROUP_SUM_MOST];
     int ranks[GROUP_SUM_MOST];
+    char host[64] = ""; // of all
+    gethostname(host, sizeof host - 1);
     for (int i = 0; i < size; i++) {
         ranks[i] = all[i].rank;
-        places[i] = (struct nccl_comm_place){all[i].rank, all[i].host, all[i].pci};
+        places[i] = (struct nccl_comm_place){all[i].rank, host, all[i].pci};
     }
     const struct nccl_comm_config cfg = {
         .library = f->cfg.nccl,
@@ -83,7 +83,7 @@ static int start_nccl(struct forward *f, const struct hello *all, struct err *e)
         .index = f->shard.rank,
         .id = all[0].id,
     };
-    const int64_t deadline_ns = clock_local_ns() + MEETING_NS;
+    const int64_t deadline_ns = clock_local_ns() + NCCL_COMM_MEETING_NS;
     if (nccl_comm_check(f->cfg.nccl, places, size, e) ||
         nccl_comm_start(&f->sums, &cfg, deadline_ns, e)) {
         return -1;
@@ -100,7 +100,6 @@ static int meet_over_nccl(struct forward *f, struct err *e)
     const struct shard_group *g = &f->cfg.group;
     struct hello *all = xcalloc((size_t)f->shard.size, sizeof *all);
     struct hello mine = {.rank = gpu_rank(f->gpu)};
-    gethostname(mine.host, sizeof mine.host - 1);
     snprintf(mine.pci, sizeof mine.pci, "%s", gpu_info(f->gpu)->pci);
     int rc = f->shard.rank == 0 ? nccl_comm_make_id(f->cfg.nccl, gpu_rank(f->gpu), &mine.id, e) : 0;
     if (rc == 0) {
@@ -115,7 +114,7 @@ static int meet_over_nccl(struct forward *f, struct err *e)
 static int join_nccl(struct forward *f, struct err *e)
 {
     const size_t hidden = (size_t)f->arch->hidden, all = f->cfg.max_tokens * hidden;
-    const int64_t deadline_ns = clock_local_ns() + MEETING_NS;
+    const int64_t deadline_ns = clock_local_ns() + NCCL_COMM_MEETING_NS;
     if (meet_over_nccl(f, e) || gpu_clear(f->gpu, f->room.branch, all * sizeof(float), e) ||
         nccl_comm_sum(f->sums, f->room.branch, hidden, ARCH_F32, deadline_ns, e) ||
         nccl_comm_sum(f->sums, f->room.branch, all, ARCH_F32, deadline_ns, e) ||
@@ -153,7 +152,7 @@ int forward_group_wait(struct forward *f, int64_t deadline_ns, struct err *e)
 
 void forward_group_end(struct forward *f)
 {
-    nccl_comm_end(f->sums, ENDING_NS);
+    nccl_comm_end(f->sums, NCCL_COMM_ENDING_NS);
     if (f->has_joined) {
         group_abandon(f->group);
     } else {

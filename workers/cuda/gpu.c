@@ -141,7 +141,7 @@ bool gpu_reaches(int device, const char *pci)
 {
     const int n = gpu_count();
     for (int i = 0; i < n; i++) {
-        char address[sizeof((struct gpu_info *)0)->pci];
+        char address[GPU_PCI_CHARS];
         int can = 0;
         gpu_address(i, address, sizeof address);
         if (strcmp(address, pci) != 0) {

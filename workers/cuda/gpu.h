@@ -18,12 +18,16 @@
 struct CUstream_st;
 struct gpu;
 
+enum {
+    GPU_PCI_CHARS = 16, // of a bus address
+};
+
 struct gpu_info {
     char name[256];
     int device, n_processors, capability; // capability: 90 for 9.0
     int64_t bytes;                        // of its memory
     int driver, runtime;                  // versions as CUDA numbers them: 13000
-    char pci[16];                         // bus address
+    char pci[GPU_PCI_CHARS];              // bus address
 };
 
 /*

@@ -10,9 +10,7 @@
 #include "workers/cuda/nccl_comm.h"
 
 #define TAG_HELLO  6 // of the bulk plane; hop_mpi.c, tp_group.c and hop_ipc.c have those before
-#define MEETING_NS (120 * NS_PER_S) // for a communicator: the other rank may still be loading
 #define MESSAGE_NS (600 * NS_PER_S) // the stage's patience ends before (workers/patience.h)
-#define ENDING_NS  (10 * NS_PER_S)
 
 enum {
     SENDER,
@@ -23,7 +21,7 @@ enum {
 /* What the sender tells. */
 struct hello {
     struct nccl_library_id id;
-    char host[64], pci[32]; // of its GPU
+    char host[64], pci[GPU_PCI_CHARS]; // of its GPU
 };
 
 struct nccl {
@@ -91,7 +89,7 @@ static int begin(struct nccl *p, struct err *e)
         .index = h->sends ? SENDER : RECEIVER,
         .id = p->hello.id,
     };
-    return nccl_comm_start(&p->c, &cfg, clock_local_ns() + MEETING_NS, e);
+    return nccl_comm_start(&p->c, &cfg, clock_local_ns() + NCCL_COMM_MEETING_NS, e);
 }
 
 /* 1 once messages can be posted. */
@@ -182,7 +180,7 @@ static void stop(struct hop *h)
 static void destroy(struct hop *h)
 {
     struct nccl *p = nccl_of(h);
-    nccl_comm_end(p->c, ENDING_NS);
+    nccl_comm_end(p->c, NCCL_COMM_ENDING_NS);
     for (int i = 0; i < HOP_DEPTH; i++) {
         gpu_give(p->gpu, h->buffers[i]);
     }

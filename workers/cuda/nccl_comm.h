@@ -21,12 +21,17 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/clock.h"
 #include "core/err.h"
 #include "model/arch.h"
 #include "workers/cuda/nccl_library.h"
 
 struct gpu;
 struct nccl_comm;
+
+/* For all ranks to meet, who begin with the first batch: less than a stage waits for that one (4 x deadline.batch). */
+#define NCCL_COMM_MEETING_NS (60 * NS_PER_S)
+#define NCCL_COMM_ENDING_NS  (10 * NS_PER_S) // for nccl_comm_end
 
 enum {
     NCCL_COMM_DEPTH = 8, // messages that are not done
