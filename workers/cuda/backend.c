@@ -16,7 +16,7 @@
 #include "workers/cuda/nccl_library.h"
 #include "workers/rank_memory.h"
 
-#define BATCH_DEADLINE_NS (100 * NS_PER_S)
+#define BATCH_LIMIT_NS (100 * NS_PER_S)
 
 /* What a process has of the device beside what it takes by gpu_take. */
 #define CONTEXT_BYTES (RANK_MEMORY_CONTEXT_BYTES + RANK_MEMORY_PRODUCT_BYTES)
@@ -193,8 +193,7 @@ static void run(void *arg, int member, int n_members)
     struct cuda *b = arg;
     b->t_begin_ns = clock_now_ns();
     if (b->error.code == ERR_NONE && gpu_use(b->gpu, &b->error) == 0) {
-        const int64_t deadline_ns = clock_local_ns() + BATCH_DEADLINE_NS;
-        const int rc = forward_run(b->forward, &b->io, deadline_ns, &b->error);
+        const int rc = forward_run(b->forward, &b->io, BATCH_LIMIT_NS, &b->error);
         CHECK((rc == 0) == (b->error.code == ERR_NONE));
     }
     b->t_end_ns = clock_now_ns();
@@ -320,7 +319,7 @@ static int copy_ns(struct backend *base, size_t n_bytes, int n, double *best_ns,
     for (int i = 0; i < n && rc == 0; i++) {
         const int64_t begin_ns = clock_local_ns();
         rc = gpu_copy_on(g, (char *)p + n_bytes, p, n_bytes, e) ||
-                     gpu_wait(g, begin_ns + BATCH_DEADLINE_NS, e)
+                     gpu_wait(g, begin_ns + BATCH_LIMIT_NS, e)
                  ? -1
                  : 0;
         *best_ns = fmin(*best_ns, (double)(clock_local_ns() - begin_ns));

@@ -258,7 +258,7 @@ static int queue_all(struct forward *f, struct err *e)
                : 0;
 }
 
-int forward_run(struct forward *f, const struct forward_io *io, int64_t deadline_ns, struct err *e)
+int forward_run(struct forward *f, const struct forward_io *io, int64_t limit_ns, struct err *e)
 {
     const struct batch *b = io->batch;
     CHECK(b->n_tokens <= f->cfg.max_tokens && b->n_rows <= f->cfg.max_rows && f->room.kv);
@@ -268,6 +268,7 @@ int forward_run(struct forward *f, const struct forward_io *io, int64_t deadline
     if (forward_group_join(f, e)) {
         return -1;
     }
+    const int64_t deadline_ns = clock_local_ns() + limit_ns;
     const uint32_t rows = rows_of_graph(f);
     f->n = (int)(rows > 0 ? rows : b->n_tokens);
     f->slate = rows > 0 ? &f->single : &f->mixed;

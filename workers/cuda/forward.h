@@ -73,10 +73,10 @@ int forward_take_cache(struct forward *f, uint32_t n_blocks, struct err *e) ERR_
 void forward_give_cache(struct forward *f);
 
 /*
- * Run a batch to its end. ERR_ENV: what the device said, once more after the first time; or it did not end by
- * `deadline_ns` (clock_local_ns).
+ * Run a batch to its end. ERR_ENV: what the device said, once more after the first time; or it did not end within
+ * `limit_ns`, which count from when the stage's ranks have met: they do so in the first batch after the profile.
  */
-int forward_run(struct forward *f, const struct forward_io *io, int64_t deadline_ns,
+int forward_run(struct forward *f, const struct forward_io *io, int64_t limit_ns,
                 struct err *e) ERR_CHECKED;
 /* Of the last batch: how long the device was at it. */
 int64_t forward_busy_ns(const struct forward *f);
