@@ -267,6 +267,21 @@ void links_close(struct links *l)
     *l = (struct links){0};
 }
 
+static bool sums_by_nccl(const struct links *l, const struct world *w, int r)
+{
+    int pair[2];
+    return find_apart(l, w, r, pair);
+}
+
+/* Of its own accord no GPU has hops and sums over NCCL, which two threads would launch in no common order. */
+static const char *choose_hop(const struct links *l, const struct world *w, int from, int to)
+{
+    if (reaches(l, w, from, to)) {
+        return "ipc";
+    }
+    return l->has_nccl && !sums_by_nccl(l, w, from) && !sums_by_nccl(l, w, to) ? "nccl" : NULL;
+}
+
 const char *links_hop(const struct links *l, const struct world *w, int away)
 {
     const enum target_transport asked = (enum target_transport)w->config.target.transport;
@@ -278,12 +293,10 @@ const char *links_hop(const struct links *l, const struct world *w, int away)
         return asked == TARGET_TRANSPORT_IPC ? "ipc" : "nccl";
     }
     const bool sends = away > 0; // who opens the other's memory
-    const bool is_near = reaches(l, w, sends ? w->rank : peer, sends ? peer : w->rank);
-    return is_near ? "ipc" : l->has_nccl ? "nccl" : NULL;
+    return choose_hop(l, w, sends ? w->rank : peer, sends ? peer : w->rank);
 }
 
 const char *links_sums(const struct links *l, const struct world *w)
 {
-    int pair[2];
-    return l->n > 0 && find_apart(l, w, w->rank, pair) ? "nccl" : NULL;
+    return l->n > 0 && sums_by_nccl(l, w, w->rank) ? "nccl" : NULL;
 }

@@ -76,13 +76,19 @@ class Cuda(cli.TestCase):
         self.one_clear_line(result, "target.transport", "GPUs", "not cuda")
 
     def test_gpus_that_do_not_reach_each_other(self):
-        """Sums and hops between them take NCCL where all have it, others what they took; without it hops take the host."""
+        """Sums between them take NCCL where all have it; hops, too, but not beside such sums, unless they are asked to."""
         keys = dict(target__pipeline=2, target__tensor=2, target__model="preset:tiny-qwen2", target__telemetry="off",
                     load__step="2s")
         env = {"GPU_ON_CPU_DEVICES": "4", "GPU_ON_CPU_APART": "0-1 0-2"}
         self.good("run", self.config(**keys), "--quiet", env=env, timeout=3 * cli.DEADLINE_S)
         self.assertEqual(self.report()["steps"][0]["requests"]["failed"], 0)
-        self.assertEqual((self.hops(), self.hops(1)), (["nccl", "ipc"], ["nccl", "ipc"]))
+        self.assertEqual((self.hops(), self.hops(1)), (["mpi", "ipc"], ["nccl", "ipc"]))
+        self.good("run", self.config(**keys), "--quiet", "--force", env=dict(env, GPU_ON_CPU_APART="2-3 0-2"),
+                  timeout=3 * cli.DEADLINE_S)
+        self.assertEqual((self.hops(), self.hops(1)), (["mpi", "ipc"], ["ipc", "nccl"]))
+        self.good("run", self.config(**keys, target__transport="nccl"), "--quiet", "--force", env=env,
+                  timeout=3 * cli.DEADLINE_S)
+        self.assertEqual((self.hops(), self.hops(1)), (["nccl", "nccl"], ["nccl", "ipc"]))
         result = cli.run("run", self.config(**keys), "--quiet", "--force", env=dict(env, NCCL_STAND_IN="error=2"),
                          timeout=2 * cli.DEADLINE_S)
         self.one_clear_line(result, "NCCL (sums of the tensor-parallel group)", "ncclAllReduce", code=1)
@@ -95,6 +101,8 @@ class Cuda(cli.TestCase):
         result = cli.run("run", self.config(**keys), "--quiet", "--force", env=together, timeout=2 * cli.DEADLINE_S)
         self.one_clear_line(result, "no two ranks on one GPU", "as 1 and 2 are")
         keys = dict(keys, target__pipeline=2, target__tensor=1, load__step="1s")
+        self.good("run", self.config(**keys), "--quiet", "--force", env=together, timeout=2 * cli.DEADLINE_S)
+        self.assertEqual(self.hops(), ["nccl"])
         apart = dict(without, GPU_ON_CPU_DEVICES="2", GPU_ON_CPU_APART="0-1")
         self.good("run", self.config(**keys), "--quiet", "--force", env=apart, timeout=2 * cli.DEADLINE_S)
         self.assertEqual(self.hops(), ["mpi"])
