@@ -251,13 +251,19 @@ int links_open(struct links *l, struct world *w, const struct links_place *mine,
         l->gpus = xcalloc((size_t)l->n, sizeof *l->gpus);
         l->reaches = xcalloc((size_t)l->n, (size_t)l->n);
         if (look_at_gpus(l, w, &k, e) || (wants_nccl(l, w) && look_at_nccl(l, w, &k, e))) {
-            return -1;
+            goto fail;
         }
     }
     *e = (struct err){0};
     const int rc = has_gpus ? check(l, w, e) : check_backend(t, e);
     CHECK((rc == 0) == (e->code == ERR_NONE));
-    return world_agree(w, e);
+    if (world_agree(w, e)) {
+        goto fail;
+    }
+    return 0;
+fail:
+    links_close(l);
+    return -1;
 }
 
 void links_close(struct links *l)

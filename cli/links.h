@@ -32,7 +32,7 @@ struct world;
 
 /*
  * Find out. Collective; nothing is asked where the backend is not cuda. ERR_INPUT, the same on all ranks: target.transport asks
- * for what cannot be, or the ranks of a stage have no way to put sums together.
+ * for what cannot be, or the ranks of a stage have no way to put sums together. After a failure there is nothing to close.
  */
 int links_open(struct links *l, struct world *w, const struct links_place *mine,
                struct err *e) ERR_CHECKED;

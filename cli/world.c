@@ -390,13 +390,15 @@ int world_load(struct world *w, bool with_dataset, struct err *e)
 {
     struct load_job job = {.w = w, .with_dataset = with_dataset};
     const struct target_config *t = &w->config.target;
-    if (choose_backend(w, e) ||
+    const int rc =
+        choose_backend(w, e) ||
         placement_share(&job.placement, w->comm, &w->layout, (int)t->threads, t->pin, e) ||
-        open_links(w, &job, e) || world_wait(w, load_job_run, &job, e)) {
-        return -1;
-    }
+        open_links(w, &job, e) || world_wait(w, load_job_run, &job, e);
     links_close(&job.links);
     placement_free(&job.placement);
+    if (rc) {
+        return -1;
+    }
     *e = job.e;
     if (world_agree(w, e) || settle_workers(w, e) || world_measure_clocks(w, e)) {
         return -1;
