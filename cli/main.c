@@ -1,5 +1,6 @@
 /*
- * tidemark: one binary, one subcommand at a time. The only place that prints an error and exits.
+ * tidemark: one binary, one subcommand at a time. The only place that prints an error and exits, but for world_fail,
+ * which prints it first.
  */
 #include <stdbool.h>
 #include <stdio.h>
@@ -81,8 +82,6 @@ int main(int argc, char **argv)
         return 0;
     }
     int code = c ? c->run(argc - 1, argv + 1, &e) : ERR_INPUT;
-    if (e.code != ERR_NONE && e.msg[0]) {
-        fprintf(stderr, "tidemark: %s\n", e.msg);
-    }
+    err_say_once(&e);
     return code;
 }

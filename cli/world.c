@@ -527,8 +527,7 @@ int world_fail(struct world *w, struct err *e)
         *e = (struct err){0};
         code = 0;
     } else { // before it waits for the others: should one not come, the cause has been said
-        fprintf(stderr, "tidemark: %s\n", e->msg);
-        e->msg[0] = '\0';
+        err_say_once(e);
     }
     world_close(w);
     return code;

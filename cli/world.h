@@ -71,8 +71,8 @@ int world_next_message(struct world *w, struct comm_msg *m, int64_t timeout_ns, 
 void world_close(struct world *w);
 
 /*
- * The end of a failed job. When all ranks agreed on the failure they part and rank 0 alone keeps the
- * message; else this rank ends the job (never returns). The exit code.
+ * The end of a failed job. When all ranks agreed on the failure they part, and rank 0 alone has said the message
+ * by then (err_say_once); else this rank ends the job (never returns). The exit code.
  */
 int world_fail(struct world *w, struct err *e);
 

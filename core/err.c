@@ -46,6 +46,14 @@ int err_wrap(struct err *e, const char *fmt, ...)
     return -1;
 }
 
+void err_say_once(struct err *e)
+{
+    if (e->code != ERR_NONE && e->msg[0] != '\0') {
+        fprintf(stderr, "tidemark: %s\n", e->msg);
+        e->msg[0] = '\0';
+    }
+}
+
 void err_check_failed(const char *file, int line, const char *what)
 {
     log_at(LOG_ERROR, "bug", "%s:%d: CHECK(%s) failed", file, line, what);

@@ -36,6 +36,39 @@ static void test_message_may_quote_itself(void **state)
     assert_string_equal(e.msg, "journal: disk full");
 }
 
+/* What goes to stderr: text (cap). */
+static void said_once(struct err *e, char *text, size_t cap)
+{
+    int ends[2];
+    fflush(stderr);
+    const int before = dup(STDERR_FILENO);
+    assert_int_equal(pipe(ends), 0);
+    dup2(ends[1], STDERR_FILENO);
+    close(ends[1]);
+    err_say_once(e);
+    fflush(stderr);
+    dup2(before, STDERR_FILENO);
+    close(before);
+    const ssize_t n = read(ends[0], text, cap - 1);
+    text[n > 0 ? n : 0] = '\0';
+    close(ends[0]);
+}
+
+static void test_is_said_once(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    char text[128];
+    said_once(&e, text, sizeof text);
+    assert_string_equal(text, "");
+    err_set(&e, ERR_INPUT, "disk full");
+    said_once(&e, text, sizeof text);
+    assert_string_equal(text, "tidemark: disk full\n");
+    assert_int_equal(e.code, ERR_INPUT);
+    said_once(&e, text, sizeof text);
+    assert_string_equal(text, "");
+}
+
 static void test_one_line_whatever_goes_in(void **state)
 {
     (void)state;
@@ -181,6 +214,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_set_and_wrap),
         cmocka_unit_test(test_message_may_quote_itself),
+        cmocka_unit_test(test_is_said_once),
         cmocka_unit_test(test_one_line_whatever_goes_in),
         cmocka_unit_test(test_long_messages_are_cut),
         cmocka_unit_test(test_check_aborts_and_says_where),
