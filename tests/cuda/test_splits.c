@@ -67,6 +67,8 @@ struct place {
     struct transport *transport;
     const struct arch *arch;
     bool has_next, has_begun;
+    int idle;         // turns since something came
+    int64_t begin_ns; // since then it waits
 };
 
 static struct shard_slice slice_of(const struct place *p, uint32_t n_tokens)
@@ -74,14 +76,21 @@ static struct shard_slice slice_of(const struct place *p, uint32_t n_tokens)
     return shard_hidden(p->arch, n_tokens, p->tensor, p->split->tensor);
 }
 
-static void pause_for(struct place *p, int *idle, int64_t begin_ns)
+/* Something has come, or begins: what is next is waited for from now on. */
+static void wait_anew(struct place *p)
+{
+    p->idle = 0;
+    p->begin_ns = clock_local_ns();
+}
+
+static void pause_for(struct place *p)
 {
     struct err e = {0};
-    if (clock_local_ns() - begin_ns > LONGEST_NS) {
+    if (clock_local_ns() - p->begin_ns > LONGEST_NS) {
         comm_abort(comm, 1, "rank %d, stage %d tensor %d: nothing comes", rank, p->stage,
                    p->tensor);
     }
-    must(comm_pause(comm, (*idle)++, &e), &e);
+    must(comm_pause(comm, p->idle++, &e), &e);
 }
 
 static const void *take(void *ctx, uint32_t n_tokens)
@@ -89,16 +98,16 @@ static const void *take(void *ctx, uint32_t n_tokens)
     struct place *p = ctx;
     struct err e = {0};
     void *in = NULL;
-    const int64_t begin_ns = clock_local_ns();
     if (!p->has_begun) { // late, so that the sender gets as far as it may
-        clock_sleep_until_ns(begin_ns + LATE_NS);
+        clock_sleep_until_ns(clock_local_ns() + LATE_NS);
         p->has_begun = true;
     }
-    for (int idle = 0, rc = 0; rc != 1;) {
+    for (int rc = 0; rc != 1;) {
         rc = transport_recv(p->transport, slice_of(p, n_tokens).n_bytes, &in, &e);
         must(rc, &e);
-        pause_for(p, &idle, begin_ns);
+        pause_for(p);
     }
+    wait_anew(p);
     return in;
 }
 
@@ -114,11 +123,11 @@ static void *room(void *ctx)
 {
     struct place *p = ctx;
     void *to;
-    const int64_t begin_ns = clock_local_ns();
-    for (int idle = 0; (to = transport_send_buffer(p->transport)) == NULL;) {
+    while ((to = transport_send_buffer(p->transport)) == NULL) {
         see_off(p);
-        pause_for(p, &idle, begin_ns);
+        pause_for(p);
     }
+    wait_anew(p);
     return to;
 }
 
@@ -126,12 +135,11 @@ static void turn(void *ctx)
 {
     struct place *p = ctx;
     struct err e = {0};
-    int idle = 100; // of nothing to do
     if (p->group) {
         must(tp_group_turn(p->group, &e), &e);
     }
     see_off(p);
-    pause_for(p, &idle, clock_local_ns());
+    pause_for(p);
 }
 
 static void give(void *ctx, uint32_t n_tokens)
@@ -144,6 +152,7 @@ static void give(void *ctx, uint32_t n_tokens)
     if (p->has_next) {
         must(transport_send(p->transport, slice_of(p, n_tokens).n_bytes, &e), &e);
     }
+    wait_anew(p);
 }
 
 static void gather(void *ctx, const void *mine, size_t n_bytes, void *all)
@@ -204,10 +213,12 @@ static void compute(struct place *p, const struct oracle *o, struct oracle_way w
     p->arch = &c.arch;
     p->transport = transport_create(open_hop(p, &c, -1), open_hop(p, &c, 1));
     must(transport_start(p->transport, comm, &e), &e);
+    wait_anew(p);
     oracle_compute(&c, o, &way, out);
-    for (int idle = 0; !transport_is_quiet(p->transport);) {
+    wait_anew(p);
+    while (!transport_is_quiet(p->transport)) {
         see_off(p);
-        pause_for(p, &idle, clock_local_ns());
+        pause_for(p);
     }
     must(comm_barrier(comm, LONGEST_NS, &e), &e);
     transport_stop(p->transport);

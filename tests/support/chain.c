@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define LONGEST_NS (600 * NS_PER_S) // of a stage's batch
+
 static void must(int rc, const struct err *e)
 {
     if (rc) {
@@ -235,7 +237,13 @@ static struct chain_flow flow_of(const struct chain *c, int s)
 
 static void wait_for(const struct chain *c, struct backend *b)
 {
+    struct err e;
+    const int64_t deadline_ns = clock_local_ns() + LONGEST_NS;
     while (!backend_poll(b)) {
+        must(clock_local_ns() > deadline_ns
+                 ? err_set(&e, ERR_ENV, "%s: a batch is not done", backend_name(b))
+                 : 0,
+             &e);
         if (c->cfg.ends) {
             c->cfg.ends->turn(c->cfg.ends->ctx);
         } else {
