@@ -215,6 +215,7 @@ static int open_gpu(struct edges_job *j, const struct comm *c, struct err *e)
     }
     const struct backend_config cfg = {
         .backend = name,
+        .hops_only = true,
         .rank = comm_rank(c),
         .index = comm_index_on_this_host(c),
         .n_neighbours = comm_ranks_on_this_host(c),

@@ -26,7 +26,8 @@ struct sampler_jobs;
 
 struct backend_config {
     const char *backend; // "cpu" (also NULL), "sim", "cuda"
-    const char *model; // folder or preset:NAME; "cuda": NULL: for hops and copies, and nothing else
+    const char *model;   // folder or preset:NAME
+    bool hops_only;      // "cuda": hops and copies alone, which want only rank and index
     const struct arch *arch;
     int first_layer, n_layers;     // this stage's
     bool has_embed, has_head;      // first / last stage

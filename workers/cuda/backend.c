@@ -26,7 +26,7 @@ struct cuda {
     struct arch arch;
     struct gpu *gpu;
     struct device_weights weights;
-    struct forward *forward;
+    struct forward *forward;    // NULL: hops_only
     struct pool *pool;          // one thread
     struct gpu_ceilings *meter; // NULL until somebody looks
     struct layers_part part;
@@ -117,6 +117,7 @@ static void destroy(struct backend *base)
 static int take_cache(struct backend *base, uint32_t n_blocks, struct err *e)
 {
     struct cuda *b = cuda_of(base);
+    CHECK(b->forward);
     b->n_blocks = n_blocks;
     return gpu_use(b->gpu, e) || forward_take_cache(b->forward, n_blocks, e) ? -1 : 0;
 }
@@ -142,26 +143,9 @@ int backend_cuda_device(int index, int n_neighbours)
     return n >= n_neighbours ? index : index * n / n_neighbours;
 }
 
-/* For hops alone. */
-static int open_device(struct backend **out, struct cuda *b, const struct backend_config *cfg,
-                       struct err *e)
+/* What computes, on the device that is open. */
+static int create_stage(struct cuda *b, const struct backend_config *cfg, struct err *e)
 {
-    const int device = backend_cuda_device(cfg->index, cfg->n_neighbours);
-    if (gpu_open(&b->gpu, device, cfg->rank, e)) {
-        destroy(&b->base);
-        return -1;
-    }
-    *out = &b->base;
-    return 0;
-}
-
-static int create(struct backend **out, const struct backend_config *cfg, struct err *e)
-{
-    struct cuda *b = xcalloc(1, sizeof *b);
-    b->base.ops = &backend_cuda;
-    if (!cfg->model) {
-        return open_device(out, b, cfg, e);
-    }
     CHECK(cfg->max_tokens >= 1 && cfg->max_rows >= 1 && cfg->n_slots >= 1);
     b->arch = *cfg->arch;
     b->kv_dtype = cfg->kv_dtype;
@@ -173,13 +157,23 @@ static int create(struct backend **out, const struct backend_config *cfg, struct
         .has_embed = cfg->has_embed,
         .has_head = cfg->has_head,
     };
-    const int device = backend_cuda_device(cfg->index, cfg->n_neighbours);
-    if (gpu_open(&b->gpu, device, cfg->rank, e) || load(b, cfg, e) || create_forward(b, cfg, e) ||
+    if (load(b, cfg, e) || create_forward(b, cfg, e) ||
         (cfg->n_blocks > 0 && take_cache(&b->base, cfg->n_blocks, e))) {
-        destroy(&b->base);
         return -1;
     }
     b->pool = pool_create(1, NULL, false);
+    return 0;
+}
+
+static int create(struct backend **out, const struct backend_config *cfg, struct err *e)
+{
+    struct cuda *b = xcalloc(1, sizeof *b);
+    const int device = backend_cuda_device(cfg->index, cfg->n_neighbours);
+    b->base.ops = &backend_cuda;
+    if (gpu_open(&b->gpu, device, cfg->rank, e) || (!cfg->hops_only && create_stage(b, cfg, e))) {
+        destroy(&b->base);
+        return -1;
+    }
     *out = &b->base;
     return 0;
 }
@@ -203,6 +197,7 @@ static void submit(struct backend *base, const struct batch *batch, const struct
                    const void *in, void *out, int32_t *ids, const struct sampler_jobs *jobs)
 {
     struct cuda *b = cuda_of(base);
+    CHECK(b->forward);
     b->io = (struct forward_io){
         .batch = batch,
         .tables = tables,
