@@ -87,7 +87,8 @@ int backend_create(struct backend **out, const struct backend_config *cfg,
 
 /*
  * Start one batch; one at a time. `in` unless has_embed and `out` unless has_head are this rank's part of the hidden
- * states (shard_hidden), of arch_carried: ranks gather what comes in. `ids` (n_rows) when has_head: the id of rows with BATCH_SAMPLE, others
+ * states (shard_hidden), of arch_carried: ranks gather what comes in, so `in` can be read for each_bytes, also where its part
+ * is shorter. `ids` (n_rows) when has_head: the id of rows with BATCH_SAMPLE, others
  * -1. It is the greedy one but for rows that have a job (workers/sampler.h), whose results are filled in,
  * too; `jobs` may be NULL. BATCH_NOT_FINITE: there is no token, the row's logits are not numbers. Buffers, batch, tables and jobs stay untouched by the caller until
  * backend_poll says done.

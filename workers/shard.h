@@ -29,7 +29,8 @@ struct shard_span {
 
 /*
  * What a rank sends to its like in the next stage: a part of all hidden states (n_tokens, hidden) of a batch, one value
- * behind the other. Parts are of one length, but for the last ones, which have what is left.
+ * behind the other. Parts are of one length, but for the last ones, which have what is left; behind these, too, each_bytes
+ * can be read where they arrive, whatever is there, since all ranks gather so much.
  */
 struct shard_slice {
     size_t first, n; // values
