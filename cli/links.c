@@ -5,9 +5,12 @@
 #include <string.h>
 
 #include "cli/world.h"
+#include "core/comm.h"
 #include "core/mem.h"
+#include "model/layout.h"
 #include "workers/backend.h"
 #include "workers/cuda/gpu.h"
+#include "workers/target.h"
 
 struct link_gpu {
     char pci[GPU_PCI_CHARS]; // empty: none

@@ -10,10 +10,9 @@
  */
 #pragma once
 
-#include "core/comm.h"
+#include <stdbool.h>
+
 #include "core/err.h"
-#include "model/layout.h"
-#include "workers/target.h"
 
 struct links {
     struct link_gpu *gpus;  // (n) by rank

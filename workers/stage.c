@@ -124,6 +124,7 @@ int stage_create(struct stage **out, const struct stage_config *cfg, struct err 
     place_stage(st);
     const struct batch_limits *lim = &st->cfg.limits;
     uint32_t context = (uint32_t)cfg->arch->max_context;
+    // The transport first: hops that have been given are its to destroy, whatever fails.
     if (create_transport(st, e) != 0 || create_ring(st, e) != 0 ||
         kv_tables_init(&st->tables, lim->n_slots, (context + BATCH_KV_BLOCK - 1) / BATCH_KV_BLOCK,
                        e) != 0) {

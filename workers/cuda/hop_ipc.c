@@ -24,12 +24,11 @@ enum stage_of { // a message's, at the sender
 /* What the receiver tells: once where its slots are, and again and again how many it has read. */
 struct room {
     struct edge_ipc_room slots;
-    uint64_t
-        number; // of this hop: a last word of one before it, between the same two, is none for it
+    uint64_t hop_id; // no other hop's between the same two: when it was made
 };
 
 struct said {
-    uint64_t number, n_read;
+    uint64_t hop_id, n_read;
 };
 
 struct ipc {
@@ -98,7 +97,7 @@ static int say_read(struct ipc *p, struct err *e)
     if (rc != 1) {
         return rc;
     }
-    p->said = (struct said){p->room.number, p->n_read};
+    p->said = (struct said){p->room.hop_id, p->n_read};
     return comm_isend(p->comm, &p->said, sizeof p->said, p->base.cfg.peer, TAG_READ, &p->reading,
                       e);
 }
@@ -171,7 +170,7 @@ static int hear_read(struct ipc *p, struct err *e)
         if (check_length(p, &p->reading, sizeof p->said, e) != 0) {
             return -1;
         }
-        p->n_read = p->said.number == p->room.number ? p->said.n_read : p->n_read;
+        p->n_read = p->said.hop_id == p->room.hop_id ? p->said.n_read : p->n_read;
         if (listen(p, e) != 0) {
             return -1;
         }
@@ -291,7 +290,7 @@ static int take_slots(struct ipc *p, struct err *e)
     if (edge_ipc_take(p->gpu, HOP_DEPTH, p->base.cfg.max_bytes, &slots, &p->room.slots, e) != 0) {
         return -1;
     }
-    p->room.number = (uint64_t)clock_local_ns();
+    p->room.hop_id = (uint64_t)clock_local_ns();
     for (int i = 0; i < HOP_DEPTH; i++) {
         p->base.buffers[i] = (char *)slots + i * p->room.slots.slot_bytes;
     }

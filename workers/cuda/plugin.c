@@ -1,11 +1,12 @@
 /* What tidemark-cuda.so exports. */
+#include "workers/cuda_plugin.h"
+
+#include <stdio.h>
+
 #include "version.h"
 #include "workers/cuda/backend.h"
 #include "workers/cuda/gpu.h"
 #include "workers/cuda/nccl_library.h"
-#include "workers/cuda_plugin.h"
-
-#include <stdio.h>
 
 static bool has_nccl(char *why, size_t cap)
 {
