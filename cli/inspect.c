@@ -97,7 +97,7 @@ static int costs_at(const struct inspect *in, int tensor, struct costs *out, str
     return 0;
 }
 
-/* FILE,.. : of one device with a stage to itself, then of one of T, each T once. */
+/* FILE,.. : of one device with a stage to itself, then of T that share one, each T once. */
 static int check_costs(const struct inspect *in, struct err *e)
 {
     const int n = in->n_costs - 1;
@@ -106,7 +106,7 @@ static int check_costs(const struct inspect *in, struct err *e)
     }
     for (int i = 0; i < n; i++) {
         if (in->costs[i].tensor == in->costs[n].tensor) {
-            return err_set(e, ERR_INPUT, "costs of one of %d ranks, as another file's",
+            return err_set(e, ERR_INPUT, "costs of %d ranks that share a stage, as another file's",
                            in->costs[n].tensor);
         }
     }
@@ -132,12 +132,23 @@ static int read_costs(struct inspect *in, struct err *e)
     return rc;
 }
 
+/* Each rank has its part of the cores. */
+static int measure_costs(struct inspect *in, struct err *e)
+{
+    const int n_cores = machine_cores(), tensor = in->o->tensor > 1 ? in->o->tensor : 1;
+    const struct timing_config timing = {in->o->model, &in->arch, tensor, n_cores / tensor};
+    if (tensor > n_cores) {
+        return err_set(e, ERR_INPUT, "--measure --tensor %d: at most the %d cores that there are",
+                       tensor, n_cores);
+    }
+    return timing_measure(&timing, in->costs, e);
+}
+
 static int find_costs(struct inspect *in, struct err *e)
 {
-    const struct timing_config timing = {in->o->model, &in->arch, machine_cores(), in->o->tensor};
     in->n_costs = 1;
     if (in->o->measure) {
-        return timing_measure(&timing, in->costs, e);
+        return measure_costs(in, e);
     }
     return in->o->costs ? read_costs(in, e) : costs_at(in, 1, in->costs, e);
 }
@@ -150,7 +161,7 @@ static int save_costs(const struct inspect *in, struct err *e)
     return rc == 0 ? 0 : err_set(e, ERR_ENV, "--save-costs: cannot write %s", in->o->save);
 }
 
-/* Of one of several ranks, which say nothing of a split but with edges: they are kept, and that is all. */
+/* Of ranks that share a stage, which say nothing of a split but with edges: they are kept, and that is all. */
 static int measure_shard(struct inspect *in, struct err *e)
 {
     const struct inspect_options *o = in->o;

@@ -2,6 +2,7 @@
 tm_unit_test(kv LIBS tm_workers)
 tm_unit_test(batch LIBS tm_workers)
 tm_unit_test(shard LIBS tm_workers)
+tm_unit_test(tp_group_all LIBS tm_workers)
 tm_unit_test(tickets LIBS tm_workers)
 tm_unit_test(age_list LIBS tm_workers)
 tm_unit_test(patience LIBS tm_workers)

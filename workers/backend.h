@@ -24,6 +24,8 @@ struct kv_tables;
 struct costs;
 struct sampler_jobs;
 
+#define BACKEND_ROW_PAD 64 // values by which one may lengthen a row of hidden states in a sum
+
 struct backend_config {
     const char *backend; // "cpu" (also NULL), "sim", "cuda"
     const char *model;   // folder or preset:NAME

@@ -131,6 +131,28 @@ int tp_group_create(struct tp_group **out, const struct tp_group_config *cfg, st
     return 0;
 }
 
+int tp_group_create_all(struct tp_group **out, int size, size_t max_n_values, struct err *e)
+{
+    int *ranks = xcalloc((size_t)size, sizeof *ranks), rc = 0;
+    for (int i = 0; i < size; i++) {
+        ranks[i] = i;
+        out[i] = NULL;
+    }
+    for (int i = 0; i < size && rc == 0; i++) {
+        const struct tp_group_config cfg = {ranks, size, i, max_n_values};
+        rc = tp_group_create(&out[i], &cfg, e);
+        if (rc == 0 && i > 0) {
+            out[i]->fd = dup(out[0]->fd);
+            rc = map_memory(out[i], e);
+        }
+    }
+    for (int i = 0; i < size && rc; i++) {
+        tp_group_destroy(out[i]);
+    }
+    free(ranks);
+    return rc;
+}
+
 void tp_group_destroy(struct tp_group *g)
 {
     if (!g) {

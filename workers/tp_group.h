@@ -22,6 +22,9 @@ struct tp_group_config {
 
 int tp_group_create(struct tp_group **out, const struct tp_group_config *cfg,
                     struct err *e) ERR_CHECKED;
+/* All `size` ranks of a group in one process, without a comm: only their compute threads' part is of use. */
+int tp_group_create_all(struct tp_group **out /* (size) */, int size, size_t max_n_values,
+                        struct err *e) ERR_CHECKED;
 void tp_group_destroy(struct tp_group *g);
 
 /* --- main thread ------------------------------------------------------------------------------ */

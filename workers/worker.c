@@ -25,7 +25,6 @@
 #define WORKER_NICE       5 // of the main thread
 #define BATCH_DEADLINE_NS (30 * NS_PER_S)
 #define MESSAGES_PER_TURN 64
-#define ROW_PAD           64 // values by which a backend may lengthen a row of hidden states
 
 enum phase {
     BETWEEN_STEPS,
@@ -108,7 +107,7 @@ static int create_group(struct worker *w, const struct target_config *t, struct 
         .ranks = ranks,
         .size = l->tensor,
         .index = w->place.tensor,
-        .max_n_values = (size_t)t->max_batch_tokens * (size_t)(w->arch.hidden + ROW_PAD),
+        .max_n_values = (size_t)t->max_batch_tokens * (size_t)(w->arch.hidden + BACKEND_ROW_PAD),
     };
     int rc = tp_group_create(&w->tp, &cfg, e);
     free(ranks);

@@ -80,12 +80,12 @@ class Inspect(cli.TestCase):
         self.assertIn("threads", again["machine"]["costs"])
         shard = self.folder / "shard.json"
         said = self.good("model", "inspect", "preset:tiny", "--measure", "--tensor", 2, "--save-costs", shard)
-        self.assertIn("one of 2 ranks", said.out)
+        self.assertIn("2 ranks with their sums", said.out)
         self.assertEqual(json.loads(shard.read_text())["tensor"], 2)
-        self.refused(["model", "inspect", "preset:tiny", "--costs", shard], "--costs", shard, "one of 2 ranks")
-        self.refused(["model", "inspect", "preset:tiny", "--costs", f"{costs},{shard},{shard}"], "--costs", "one of 2 ranks")
+        self.refused(["model", "inspect", "preset:tiny", "--costs", shard], "--costs", shard, "2 ranks")
+        self.refused(["model", "inspect", "preset:tiny", "--costs", f"{costs},{shard},{shard}"], "--costs", "2 ranks")
         self.refused(["run", cli.small_run(self.folder), "target.backend=sim", f"target.sim.costs={shard}"],
-                     "target.sim.costs", "one of 2 ranks")
+                     "target.sim.costs", "2 ranks")
         self.refused(["model", "inspect", "preset:tiny", "--measure", "--tensor", 2], "--save-costs")
 
     def test_refusals(self):

@@ -2,14 +2,14 @@
 """What `model inspect --edges` predicts for splits P x T against runs of them on this machine's cores: output
 tokens/s at saturation, and TTFT of one request alone.
 
-usage: splits.py [TIDEMARK [SECONDS [MODEL ...]]]      default: build/tidemark, steps of 12 s, tiny and small
+usage: splits.py [TIDEMARK [SECONDS [MODEL ...]]]      default: build/tidemark, steps of 3 s, preset:small
 
-Costs are measured with one thread (of a rank alone, and of one of T), edges with as many ranks as the run has (the
-load rank is one of them), and every rank computes with one thread. Since a machine's speed wanders, costs are measured
-before and after each run, which is held against the mean of what both predict; each split is tried three times, and the
-one in the middle counts. A closed loop keeps as many requests under way as may run, of lengths from half to one and a
-half times the mean. Splits whose ranks are more than the cores share them, which no prediction knows of: they are
-shown, with their costs scaled by that share, and do not count. Exit 1 when the median error of the others is above 10 %.
+Every rank has one core and one thread. Costs are measured as they are used: P stages at once, each on T cores of its
+own, of which the slowest counts; edges with as many ranks as the run has, the load rank among them. A machine's speed
+wanders, so costs and runs take turns, and a split's predictions on the whole are held against its runs on the whole.
+A closed loop keeps as many requests under way as may run, of lengths from half to one and a half times the mean. Where
+the load rank has no core of its own, what it takes of one (in the report) slows the ranks that compute: their costs are
+scaled by it. Splits of more ranks than there are cores are left out. Exit 1 when the median error is above 10 %.
 """
 
 import json
@@ -22,8 +22,8 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).parents[2]
 LIMIT = 0.10
-TRIES = 3
-SPLITS = [(1, 1), (2, 1), (1, 2), (2, 2)]  # P x T
+TURNS = 8
+SPLITS = [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1), (1, 4)]  # P x T
 LOADS = [(128, 64, 16), (32, 128, 32)]  # prompt tokens, output tokens, requests at once
 WHEN_STARTED_ALONE = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 
@@ -31,26 +31,33 @@ WHEN_STARTED_ALONE = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CON
 class Machine:
     def __init__(self, binary, seconds, folder):
         self.binary, self.seconds, self.folder = binary, seconds, pathlib.Path(folder)
-        self.cores = len(os.sched_getaffinity(0))
+        self.cores = sorted(os.sched_getaffinity(0))
 
-    def tidemark(self, *args, one_core=False):
-        command = [*(["taskset", "-c", str(min(os.sched_getaffinity(0)))] if one_core else []), self.binary,
-                   *map(str, args)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, env=dict(os.environ, **WHEN_STARTED_ALONE))
-        if done.returncode:
-            sys.exit(f"{' '.join(command)}: exit code {done.returncode}")
-        return done.stdout
+    def start(self, *args, cores=None):
+        command = ["taskset", "-c", ",".join(map(str, cores or self.cores)), self.binary, *map(str, args)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, env=dict(os.environ, **WHEN_STARTED_ALONE))
 
-    def costs(self, model, tensor, n_workers):
-        """Of a rank alone, or of one of those that share the layers, as they are now; each has a share of a core."""
-        path = self.folder / f"{tensor}.json"
-        self.tidemark("model", "inspect", model, "--measure", "--tensor", tensor, "--save-costs", path, one_core=True)
-        costs, by = json.loads(path.read_text()), max(n_workers / self.cores, 1)
-        for part in [*costs["layers"].values(), costs["embed"], costs["head"]]:
-            part.update({key: [[n, by * ns] for n, ns in cost] if key == "points" else by * cost
-                         for key, cost in part.items()})
-        path.write_text(json.dumps(costs))
-        return str(path)
+    @staticmethod
+    def said(started):
+        out, _ = started.communicate()
+        if started.returncode:
+            sys.exit(f"{' '.join(started.args)}: exit code {started.returncode}")
+        return out
+
+    def tidemark(self, *args):
+        return self.said(self.start(*args))
+
+    def costs(self, model, pipeline, tensor):
+        """Of each of P stages of T ranks, all measured at once."""
+        def start(stage):
+            path = self.folder / f"{stage}.{tensor}.json"
+            return path, self.start("model", "inspect", model, "--measure", "--tensor", tensor, "--save-costs", path,
+                                    cores=self.cores[stage * tensor:(stage + 1) * tensor])
+
+        started = [start(stage) for stage in range(pipeline)]
+        for _, process in started:
+            self.said(process)
+        return [path for path, _ in started]
 
     def edges(self, n_ranks):
         path = self.folder / f"edges{n_ranks}.json"
@@ -58,21 +65,35 @@ class Machine:
             self.tidemark("bench", "--edges", "--ranks", n_ranks, "--seconds", 10, "--max-size", "8MiB", "--output", path)
         return path
 
-    def predict(self, model, pipeline, tensor, load):
+    @staticmethod
+    def scale(path, by):
+        costs = json.loads(path.read_text())
+        for part in [*costs["layers"].values(), costs["embed"], costs["head"]]:
+            part.update({key: [[n, by * ns] for n, ns in cost] if key == "points" else by * cost
+                         for key, cost in part.items()})
+        path.write_text(json.dumps(costs))
+
+    def predict(self, costs, whole, model, pipeline, tensor, load, load_share):
+        """Output tokens/s and TTFT in ms, with the costs of the slowest stage."""
         n_in, n_out, users = load
-        n_workers = pipeline * tensor
-        costs = ",".join(self.costs(model, t, n_workers) for t in sorted({1, tensor}))
-        said = json.loads(self.tidemark(
-            "model", "inspect", model, "--edges", self.edges(1 + n_workers), "--costs", costs, "--pipeline", pipeline,
-            "--tensor", tensor, "--input-tokens", n_in, "--output-tokens", n_out, "--requests", users, "--format", "json"))
-        split, = said["edges"]["splits"]
-        return split["output_tokens_per_s"] / split["replicas"], split["ttft_ns"] / 1e6, split["layers"]
+        n_workers, splits = pipeline * tensor, []
+        for path in costs:
+            if n_workers + load_share > len(self.cores):
+                self.scale(path, 1 + load_share)
+            said = json.loads(self.tidemark(
+                "model", "inspect", model, "--edges", self.edges(1 + n_workers), "--costs",
+                path if path == whole or tensor == 1 else f"{whole},{path}", "--pipeline", pipeline, "--tensor", tensor, "--input-tokens",
+                n_in, "--output-tokens", n_out, "--requests", users, "--format", "json"))
+            splits += said["edges"]["splits"]
+        slowest = min(splits, key=lambda split: split["output_tokens_per_s"])
+        return slowest["output_tokens_per_s"] / slowest["replicas"], slowest["ttft_ns"] / 1e6, slowest["layers"]
 
     def step(self, model, pipeline, tensor, layers, n_in, n_out, users, max_running):
         config, path = self.folder / "run.yaml", self.folder / "run.h5"
+        target = {"kind": "stages", "model": model, "backend": "cpu", "pipeline": pipeline, "tensor": tensor,
+                  "threads": 1, "max_running": max_running, "idle_class": False}
         config.write_text(json.dumps({
-            "target": {"kind": "stages", "model": model, "backend": "cpu", "pipeline": pipeline, "tensor": tensor,
-                       "threads": 1, "max_running": max_running, "layer_split": layers, "idle_class": False},
+            "target": target | {"layer_split": layers},
             "load": {"ranks": 1, "dataset": "sharegpt", "input_tokens": n_in, "output_tokens": n_out,
                      "arrival": "closed", "users": users, "step": f"{self.seconds}s", "drain": "1s"},
             "results": str(path)}))
@@ -80,44 +101,49 @@ class Machine:
         return json.loads(self.tidemark("report", path, "--format", "json"))["steps"][0]
 
     def measure(self, model, pipeline, tensor, load, layers):
+        """Output tokens/s, TTFT in ms, the load rank's share of a core."""
         def spread(mean):
             return {"kind": "uniform", "min": mean // 2, "max": mean * 3 // 2}
 
         n_in, n_out, users = load
         full = self.step(model, pipeline, tensor, layers, spread(n_in), spread(n_out), users, users)
         alone = self.step(model, pipeline, tensor, layers, n_in, 4, 1, users)
-        return full["tokens_per_s"]["output"]["value"], alone["ttft_service_ms"]["p50"] or float("nan")
+        return full["tokens_per_s"]["output"]["value"], alone["ttft_service_ms"]["p50"], full["load_cpu_share"]
 
-    def try_once(self, model, pipeline, tensor, load):
-        """Output tokens/s predicted and measured, TTFT in ms predicted and measured."""
-        before, before_ttft, layers = self.predict(model, pipeline, tensor, load)
-        got, got_ttft = self.measure(model, pipeline, tensor, load, layers)
-        after, after_ttft, _ = self.predict(model, pipeline, tensor, load)
-        return (before + after) / 2, got, (before_ttft + after_ttft) / 2, got_ttft
+    def compare(self, model, pipeline, tensor, load):
+        """Means: tokens/s predicted and measured, TTFT predicted and measured."""
+        whole, = self.costs(model, 1, 1)
+        whole = whole.rename(self.folder / "whole.json")
+        _, _, layers = self.predict([whole], whole, model, pipeline, tensor, load, 0)
+        rows = []
+        for _ in range(TURNS):
+            costs = self.costs(model, pipeline, tensor)
+            got, got_ttft, load_share = self.measure(model, pipeline, tensor, load, layers)
+            want, want_ttft, layers = self.predict(costs, whole, model, pipeline, tensor, load, load_share)
+            rows.append((want, got, want_ttft, got_ttft))
+        return [statistics.mean(column) for column in zip(*rows)]
 
 
 def main():
     binary = sys.argv[1] if len(sys.argv) > 1 else str(ROOT / "build" / "tidemark")
-    seconds = float(sys.argv[2]) if len(sys.argv) > 2 else 12
-    models = sys.argv[3:] or ["preset:tiny", "preset:small"]
+    seconds = float(sys.argv[2]) if len(sys.argv) > 2 else 3
+    models = sys.argv[3:] or ["preset:small"]
     errors = []
     with tempfile.TemporaryDirectory() as folder:
         m = Machine(binary, seconds, folder)
-        print(f"{m.cores} cores, load average {os.getloadavg()[0]:.1f} before; steps of {seconds:g} s; one thread a rank\n")
+        print(f"{len(m.cores)} cores, load average {os.getloadavg()[0]:.1f} before; steps of {seconds:g} s; {TURNS} turns; "
+              f"one thread a rank\n")
         print(f"{'model':<14} {'P x T':>6} {'in/out/at once':>15} {'predicted':>10} {'measured':>10} {'error':>7} "
-              f"{'TTFT ms':>8} {'measured':>9}  counts", flush=True)
+              f"{'TTFT ms':>8} {'measured':>9}", flush=True)
         for model in models:
             for load in LOADS:
-                for pipeline, tensor in SPLITS:
-                    tries = [m.try_once(model, pipeline, tensor, load) for _ in range(TRIES)]
-                    want, got, want_ttft, got_ttft = sorted(tries, key=lambda t: t[0] / t[1])[TRIES // 2]
-                    error, counts = want / got - 1, pipeline * tensor <= m.cores
-                    errors += [abs(error)] if counts else []
+                for pipeline, tensor in [s for s in SPLITS if s[0] * s[1] <= len(m.cores)]:
+                    want, got, want_ttft, got_ttft = m.compare(model, pipeline, tensor, load)
+                    errors.append(abs(want / got - 1))
                     print(f"{model:<14} {pipeline:>2} x {tensor:<2} {'/'.join(map(str, load)):>14} {want:>10.0f} "
-                          f"{got:>10.0f} {error:>+7.1%} {want_ttft:>8.2f} {got_ttft:>9.2f}  {'yes' if counts else 'no'}",
-                          flush=True)
+                          f"{got:>10.0f} {want / got - 1:>+7.1%} {want_ttft:>8.2f} {got_ttft:>9.2f}", flush=True)
     median = statistics.median(errors)
-    print(f"\n{'PASS' if median <= LIMIT else 'FAIL'}  median error of {len(errors)} that count: {median:.1%}, "
+    print(f"\n{'PASS' if median <= LIMIT else 'FAIL'}  median error of {len(errors)}: {median:.1%}, "
           f"at most {LIMIT:.0%}; largest {max(errors):.1%}")
     sys.exit(median > LIMIT)
 

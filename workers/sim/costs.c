@@ -231,40 +231,33 @@ int costs_kv_parts(const struct arch *a, int tensor)
 void costs_share(struct costs *c, const struct arch *a, int tensor, double value_bytes,
                  const struct costs_sums *sums)
 {
-    const int kv_parts = costs_kv_parts(a, tensor);
-    const bool is_whole = c->tensor <= 1;
-    if (tensor == 1) {
+    bool done[COSTS_N_KINDS] = {false};
+    if (c->tensor == tensor || tensor == 1) {
         return;
     }
-    CHECK(is_whole || c->tensor == tensor);
-    bool done[COSTS_N_KINDS] = {false};
+    CHECK(c->tensor <= 1);
     for (int i = 0; i < a->n_layers; i++) {
         const enum costs_kind k = costs_kind_of(a, i);
         struct costs_part *p = &c->kinds[k];
-        if (done[k]) {
-            continue;
+        if (!done[k]) {
+            share_part(p, tensor, costs_kv_parts(a, tensor));
+            p->fixed_ns += 2 * sums->sum_ns;
+            p->move_ns += 2 * sums->sum_byte_ns * a->hidden * value_bytes;
+            done[k] = true;
         }
-        done[k] = true;
-        if (is_whole) {
-            share_part(p, tensor, kv_parts);
-        }
-        p->fixed_ns += 2 * sums->sum_ns;
-        p->move_ns += 2 * sums->sum_byte_ns * a->hidden * value_bytes;
     }
-    if (is_whole) {
-        share_part(&c->embed, tensor, tensor);
-        share_part(&c->head, tensor, tensor);
-    }
-    c->tensor = tensor;
+    share_part(&c->embed, tensor, tensor);
+    share_part(&c->head, tensor, tensor);
     c->head.fixed_ns += sums->sum_ns / 2; // who has the largest logit: one way round
+    c->tensor = tensor;
 }
 
 int costs_check_whole(const struct costs *c, struct err *e)
 {
     return c->tensor <= 1 ? 0
                           : err_set(e, ERR_INPUT,
-                                    "costs of one of %d ranks that share a stage, without their "
-                                    "sums; those of one with a stage to itself are wanted",
+                                    "costs of %d ranks that share a stage; those of one with a "
+                                    "stage to itself are wanted",
                                     c->tensor);
 }
 

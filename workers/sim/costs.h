@@ -24,7 +24,7 @@
  *               "moe": {..}, "moe_sliding": {..}},
  *    "embed": {..}, "head": {..}, "hop_ns": 10000, "hop_byte_ns": 0.02}
  *
- * Costs measured of one of T ranks that share the layers, without their sums, have "tensor": T beside.
+ * Costs measured of T ranks that share the layers, with their sums, have "tensor": T beside.
  * Layers of one kind cost alike, so that costs measured on a model cut to a few layers serve the
  * whole; hidden and vocab must be the model's. Transparent, pure but for costs_read and costs_write.
  */
@@ -61,7 +61,7 @@ struct costs_part {
 
 struct costs {
     char source[96];
-    int tensor; // devices that share a stage, of one of which these are; 1: it has all to itself
+    int tensor; // devices that share a stage, whose costs these are with their sums; 1: it has all to itself
     struct costs_part kinds[COSTS_N_KINDS];
     struct costs_part embed, head;
     double hop_ns, hop_byte_ns; // from a stage to the next: t = hop + hop_byte * bytes
@@ -97,8 +97,8 @@ struct costs_sums costs_ring(int tensor, double latency_ns, double byte_ns);
 int costs_kv_parts(const struct arch *a, int tensor);
 
 /*
- * The costs of one device become those of `tensor` that share its work: each reads and computes its part (as it
- * is where the costs are already of one of so many), and all sum values of value_bytes.
+ * The costs of one device become those of `tensor` that share its work: each reads and computes its part, and all sum
+ * values of value_bytes. Costs of so many stay as they are.
  */
 void costs_share(struct costs *c, const struct arch *a, int tensor, double value_bytes,
                  const struct costs_sums *sums);

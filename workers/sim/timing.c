@@ -10,29 +10,42 @@
 #include "model/sizes.h"
 #include "workers/backend.h"
 #include "workers/kv.h"
+#include "workers/tp_group.h"
 
 enum {
     PROMPT = 256,   // tokens of a batch that is bound by arithmetic
     CONTEXT = 1024, // positions before it, where the model has so many
     ROWS = 64,      // sampled at once
     APART = 16,     // slots with blocks of their own; others share theirs
-    ROUNDS = 7,     // of which the median counts
+    LEAST_ROUNDS = 10,
+    MOST_ROUNDS = 200,
 };
-#define STACK_BYTES 5e8 // of layers timed together: more than caches hold
+#define ROUNDS_NS   (1 * NS_PER_S)   // for so long, unless they are the least or the most
+#define LOOK_NS     (50 * NS_PER_US) // as a waiting worker looks
+#define TRIM        0.1              // share of the times at either end that do not count
+#define STACK_BYTES 5e8              // of layers timed together: more than caches hold
 
 static const int points[] = {1, 2, 4, 8, 16, 32, 64, 128, PROMPT}; // tokens of a batch
 enum {
     N_POINTS = sizeof points / sizeof *points,
 };
 
-/* Layers in a backend of their own, with or without the ends of the model. */
+/* One of the ranks that share layers. */
+struct rank {
+    struct backend *backend;
+    float *out; // (PROMPT, hidden)
+    int32_t ids[ROWS];
+};
+
+/* Layers in backends of their own, with or without the ends of the model. */
 struct part {
     const struct timing_config *cfg;
-    struct backend *backend;
+    int n_ranks;
+    struct rank *ranks;      // (n_ranks)
+    struct tp_group **group; // (n_ranks)
     struct kv_tables tables;
     struct batch *batch;
-    float *in, *out; // (PROMPT, hidden)
-    int32_t ids[ROWS];
+    float *in;        // (PROMPT, hidden)
     uint32_t context; // positions that a slot has blocks for
 };
 
@@ -43,11 +56,17 @@ static uint32_t slot_blocks(const struct part *p)
 
 static void close_part(struct part *p)
 {
-    backend_destroy(p->backend);
+    for (int i = 0; i < p->n_ranks; i++) {
+        backend_destroy(p->ranks[i].backend);
+        tp_group_destroy(p->group[i]);
+        free(p->ranks[i].out);
+    }
+    free(p->ranks);
+    free(p->group);
     batch_destroy(p->batch);
     kv_tables_free(&p->tables);
     free(p->in);
-    free(p->out);
+    *p = (struct part){0};
 }
 
 /* What blocks hold does not matter, but whether they come from memory does. */
@@ -65,66 +84,85 @@ static int fill_tables(struct part *p, struct err *e)
     return 0;
 }
 
-/* One of cfg->tensor ranks computes its part; that nobody adds the others' changes no time. */
-static void sum_nothing(void *ctx, float *x, size_t n)
+static void sum(void *ctx, float *x, size_t n)
 {
-    (void)ctx, (void)x, (void)n;
+    tp_group_sum(ctx, x, n);
 }
 
-static void gather_own(void *ctx, const void *mine, size_t n_bytes, void *all)
+static void gather(void *ctx, const void *mine, size_t n_bytes, void *all)
 {
-    const struct part *p = ctx;
-    for (int i = 0; i < p->cfg->tensor; i++) {
-        memcpy((char *)all + (size_t)i * n_bytes, mine, n_bytes);
-    }
+    tp_group_gather(ctx, mine, n_bytes, all);
 }
 
-static int open_part(struct part *p, const struct timing_config *cfg, int first, int n_layers,
-                     bool has_embed, bool has_head, struct err *e)
+/* Which layers, and whether with the ends of the model. */
+struct range {
+    int first, n;
+    bool has_embed, has_head;
+};
+
+static int open_rank(struct part *p, int i, struct range layers, struct err *e)
 {
-    const struct arch *a = cfg->arch;
-    uint32_t room = (uint32_t)a->max_context;
-    *p = (struct part){.cfg = cfg};
-    p->context = room > CONTEXT + PROMPT ? CONTEXT : room > PROMPT ? room - PROMPT : 0;
+    const struct arch *a = p->cfg->arch;
     const struct backend_config backend = {
         .backend = "cpu",
-        .model = cfg->model,
+        .model = p->cfg->model,
         .arch = a,
-        .first_layer = first,
-        .n_layers = n_layers,
-        .has_embed = has_embed,
-        .has_head = has_head,
+        .first_layer = layers.first,
+        .n_layers = layers.n,
+        .has_embed = layers.has_embed,
+        .has_head = layers.has_head,
         .max_tokens = PROMPT,
         .max_rows = ROWS,
         .n_blocks = APART * slot_blocks(p),
-        .n_threads = cfg->n_threads,
+        .n_threads = p->cfg->n_threads,
         .kernels = "auto",
         .kv_dtype =
             a->dtype == ARCH_F32 ? ARCH_F32 : ARCH_BF16, // as a run has it unless told otherwise
-        .group = {.size = cfg->tensor > 1 ? cfg->tensor : 0,
-                  .ctx = p,
-                  .sum = sum_nothing,
-                  .gather = gather_own},
+        .group = {.rank = i,
+                  .size = p->n_ranks > 1 ? p->n_ranks : 0,
+                  .ctx = p->group[i],
+                  .sum = sum,
+                  .gather = gather},
     };
-    const struct batch_limits limits = {.max_rows = ROWS, .max_tokens = PROMPT, .n_stages = 1};
-    const size_t n = (size_t)PROMPT * (size_t)a->hidden;
-    p->in = xcalloc(n, sizeof *p->in);
-    p->out = xcalloc(n, sizeof *p->out);
-    for (size_t i = 0; i < n; i++) {
-        p->in[i] = (float)(i * 2654435761u % 1000) / 500 - 1;
-    }
-    if (fill_tables(p, e) != 0 || batch_create(&p->batch, &limits, e) != 0 ||
-        backend_create(&p->backend, &backend, e) != 0) {
-        close_part(p);
+    p->ranks[i].out = xcalloc((size_t)PROMPT * (size_t)a->hidden, sizeof *p->ranks[i].out);
+    return backend_create(&p->ranks[i].backend, &backend, e);
+}
+
+static int open_ranks(struct part *p, struct range layers, struct err *e)
+{
+    const size_t most = (size_t)PROMPT * (size_t)(p->cfg->arch->hidden + BACKEND_ROW_PAD);
+    if (tp_group_create_all(p->group, p->n_ranks, most, e)) {
+        p->n_ranks = 0;
         return -1;
+    }
+    for (int i = 0; i < p->n_ranks; i++) {
+        if (open_rank(p, i, layers, e)) {
+            return -1;
+        }
     }
     return 0;
 }
 
-static int by_size(const void *a, const void *b)
+static int open_part(struct part *p, const struct timing_config *cfg, struct range layers,
+                     struct err *e)
 {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
+    const struct arch *a = cfg->arch;
+    const struct batch_limits limits = {.max_rows = ROWS, .max_tokens = PROMPT, .n_stages = 1};
+    const uint32_t room = (uint32_t)a->max_context;
+    const size_t n = (size_t)PROMPT * (size_t)a->hidden;
+    *p = (struct part){.cfg = cfg, .n_ranks = cfg->tensor > 1 ? cfg->tensor : 1};
+    p->ranks = xcalloc((size_t)p->n_ranks, sizeof *p->ranks);
+    p->group = xcalloc((size_t)p->n_ranks, sizeof *p->group);
+    p->context = room > CONTEXT + PROMPT ? CONTEXT : room > PROMPT ? room - PROMPT : 0;
+    p->in = xcalloc(n, sizeof *p->in);
+    for (size_t i = 0; i < n; i++) {
+        p->in[i] = (float)(i * 2654435761u % 1000) / 500 - 1;
+    }
+    if (fill_tables(p, e) || batch_create(&p->batch, &limits, e) || open_ranks(p, layers, e)) {
+        close_part(p);
+        return -1;
+    }
+    return 0;
 }
 
 /* n_rows of n_tokens each, at position pos. */
@@ -145,28 +183,88 @@ static void fill_batch(struct part *p, uint32_t n_rows, uint32_t n_tokens, uint3
     }
 }
 
+/* From the first rank's begin to the last one's end. */
+static double compute_ns(struct part *p)
+{
+    int64_t begin_ns = INT64_MAX, end_ns = 0;
+    for (int i = 0; i < p->n_ranks; i++) {
+        struct rank *r = &p->ranks[i];
+        backend_submit(r->backend, p->batch, &p->tables, p->in, r->out, r->ids, NULL);
+    }
+    for (int i = 0; i < p->n_ranks; i++) {
+        int64_t its_begin_ns, its_end_ns;
+        while (!backend_poll(p->ranks[i].backend)) {
+            clock_sleep_until_ns(clock_local_ns() + LOOK_NS);
+        }
+        backend_times(p->ranks[i].backend, &its_begin_ns, &its_end_ns);
+        begin_ns = its_begin_ns < begin_ns ? its_begin_ns : begin_ns;
+        end_ns = its_end_ns > end_ns ? its_end_ns : end_ns;
+    }
+    return (double)(end_ns - begin_ns);
+}
+
+/* Of the second of two in a row: in a run, too, a batch mostly comes behind one of its like. */
 static double time_ns(struct part *p, uint32_t n_rows, uint32_t n_tokens, uint32_t pos)
 {
-    double took[ROUNDS];
     fill_batch(p, n_rows, n_tokens, pos);
-    for (int i = -1; i < ROUNDS; i++) { // the first one only warms up
-        int64_t begin_ns, end_ns;
-        backend_submit(p->backend, p->batch, &p->tables, p->in, p->out, p->ids, NULL);
-        while (!backend_poll(p->backend)) {
-            clock_sleep_until_ns(clock_local_ns() + 20 * NS_PER_US);
-        }
-        backend_times(p->backend, &begin_ns, &end_ns);
-        took[i < 0 ? 0 : i] = (double)(end_ns - begin_ns);
-    }
-    qsort(took, ROUNDS, sizeof *took, by_size);
-    return took[ROUNDS / 2];
+    compute_ns(p);
+    return compute_ns(p);
+}
+
+/* --- times, taken in rounds ----------------------------------------------------------------------- */
+
+/* A batch that each round times once: a machine's speed wanders, and so all batches see the same of it. */
+struct timed {
+    struct part *part;
+    uint32_t n_rows, n_tokens, pos;  // tokens of each row, behind pos others
+    double took_ns[MOST_ROUNDS], ns; // ns: all rounds together
+};
+
+static struct timed timed_rows(struct part *p, int n_rows, int n_tokens, uint32_t pos)
+{
+    return (struct timed){
+        .part = p, .n_rows = (uint32_t)n_rows, .n_tokens = (uint32_t)n_tokens, .pos = pos};
 }
 
 /* n tokens that see next to nothing but themselves, in as many rows as can be. */
-static double point_ns(struct part *p, int n)
+static struct timed timed_point(struct part *p, int n)
 {
     const int n_rows = n < ROWS ? n : ROWS;
-    return time_ns(p, (uint32_t)n_rows, (uint32_t)(n / n_rows), 0);
+    return timed_rows(p, n_rows, n / n_rows, 0);
+}
+
+static int by_size(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* The mean of those between; puts them in order. */
+static double trimmed_mean(double *v, int n)
+{
+    const int trim = (int)(TRIM * n);
+    double sum = 0;
+    qsort(v, (size_t)n, sizeof *v, by_size);
+    for (int i = trim; i < n - trim; i++) {
+        sum += v[i];
+    }
+    return sum / (n - 2 * trim);
+}
+
+static void run_rounds(struct timed *t, int n)
+{
+    const int64_t begin_ns = clock_local_ns();
+    int rounds = 0;
+    while (rounds < LEAST_ROUNDS ||
+           (rounds < MOST_ROUNDS && clock_local_ns() - begin_ns < ROUNDS_NS)) {
+        for (int i = 0; i < n; i++) {
+            t[i].took_ns[rounds] = time_ns(t[i].part, t[i].n_rows, t[i].n_tokens, t[i].pos);
+        }
+        rounds++;
+    }
+    for (int i = 0; i < n; i++) {
+        t[i].ns = trimmed_mean(t[i].took_ns, rounds);
+    }
 }
 
 /* What is left of `whole`, per unit; never below 0, as noise can make it. */
@@ -175,31 +273,23 @@ static double per(double whole, double n)
     return n > 0 && whole > 0 ? whole / n : 0;
 }
 
-/* Of a layer alone; its weights may stay in caches. */
-static int measure_layer(const struct timing_config *cfg, int layer, struct costs_part *out,
-                         struct err *e)
-{
-    const struct arch *a = cfg->arch;
-    struct part p;
-    if (open_part(&p, cfg, layer, 1, false, false, e) != 0) {
-        return -1;
-    }
-    const double window = arch_window(a, layer), far = p.context, prompt = PROMPT;
-    const double seen =
-        window > 0 && far + 1 > window ? window : far + 1; // by a token behind `far`
-    *out = (struct costs_part){.n_points = N_POINTS};
-    for (int i = 0; i < N_POINTS; i++) {
-        out->points[i] = (struct costs_point){points[i], point_ns(&p, points[i])};
-    }
-    // A token behind `far` sees `far` more, or what the window leaves of them.
-    const double few = time_ns(&p, APART, 1, 0), far_few = time_ns(&p, APART, 1, p.context);
-    const double many = time_ns(&p, 1, PROMPT, 0), far_many = time_ns(&p, 1, PROMPT, p.context);
-    out->pair_ns = per(far_many - many, prompt * (window > 0 ? fmax(seen - prompt / 2, 1) : far));
-    // A decoding row reads as many positions as it sees: what its pairs do not explain.
-    out->kv_ns = fmax(per(far_few - few, APART * (seen - 1)) - out->pair_ns, 0);
-    close_part(&p);
-    return 0;
-}
+/* --- layers --------------------------------------------------------------------------------------- */
+
+enum { // times of a layer, behind those of the points
+    FEW = N_POINTS,
+    FEW_FAR,
+    MANY,
+    MANY_FAR,
+    N_LAYER_TIMES,
+};
+
+struct layers {
+    const struct timing_config *cfg;
+    int first[COSTS_N_KINDS]; // layer of the kind, which is timed alone; -1: there is none
+    int n_stacked;            // the first ones, behind each other; 1: there is no stack
+    struct part alone[COSTS_N_KINDS], stack;
+    struct timed *times, *of_kind[COSTS_N_KINDS], *of_stack;
+};
 
 static int stack_layers(const struct arch *a)
 {
@@ -211,80 +301,164 @@ static int stack_layers(const struct arch *a)
     return n;
 }
 
+static void close_layers(struct layers *l)
+{
+    for (int k = 0; k < COSTS_N_KINDS; k++) {
+        close_part(&l->alone[k]);
+    }
+    close_part(&l->stack);
+    free(l->times);
+}
+
+static int open_layers(struct layers *l, const struct timing_config *cfg, struct err *e)
+{
+    *l = (struct layers){.cfg = cfg, .n_stacked = stack_layers(cfg->arch)};
+    for (int k = 0; k < COSTS_N_KINDS; k++) {
+        l->first[k] = -1;
+    }
+    for (int i = 0; i < cfg->arch->n_layers; i++) {
+        const enum costs_kind k = costs_kind_of(cfg->arch, i);
+        if (l->first[k] < 0 &&
+            open_part(&l->alone[k], cfg, (struct range){i, 1, false, false}, e)) {
+            return -1;
+        }
+        l->first[k] = l->first[k] < 0 ? i : l->first[k];
+    }
+    return l->n_stacked > 1
+               ? open_part(&l->stack, cfg, (struct range){0, l->n_stacked, false, false}, e)
+               : 0;
+}
+
+static void time_layers(struct layers *l)
+{
+    int n = 0;
+    l->times = xcalloc(COSTS_N_KINDS * N_LAYER_TIMES + N_POINTS, sizeof *l->times);
+    for (int k = 0; k < COSTS_N_KINDS; k++) {
+        struct part *p = &l->alone[k];
+        struct timed *t = l->of_kind[k] = &l->times[n];
+        for (int i = 0; i < N_POINTS && l->first[k] >= 0; i++) {
+            t[i] = timed_point(p, points[i]);
+        }
+        t[FEW] = timed_rows(p, APART, 1, 0);
+        t[FEW_FAR] = timed_rows(p, APART, 1, p->context);
+        t[MANY] = timed_rows(p, 1, PROMPT, 0);
+        t[MANY_FAR] = timed_rows(p, 1, PROMPT, p->context);
+        n += l->first[k] >= 0 ? N_LAYER_TIMES : 0;
+    }
+    l->of_stack = &l->times[n];
+    for (int i = 0; i < N_POINTS && l->n_stacked > 1; i++) {
+        l->times[n++] = timed_point(&l->stack, points[i]);
+    }
+    run_rounds(l->times, n);
+}
+
+/* A token that sees `far` more, or what the window leaves of them. */
+static struct costs_part layer_costs(const struct layers *l, enum costs_kind k)
+{
+    const struct timed *t = l->of_kind[k];
+    const double window = arch_window(l->cfg->arch, l->first[k]), far = l->alone[k].context;
+    const double seen = window > 0 && far + 1 > window ? window : far + 1, prompt = PROMPT;
+    struct costs_part c = {.n_points = N_POINTS};
+    for (int i = 0; i < N_POINTS; i++) {
+        c.points[i] = (struct costs_point){points[i], t[i].ns};
+    }
+    c.pair_ns =
+        per(t[MANY_FAR].ns - t[MANY].ns, prompt * (window > 0 ? fmax(seen - prompt / 2, 1) : far));
+    // A decoding row reads as many positions as it sees: what its pairs do not explain.
+    c.kv_ns = fmax(per(t[FEW_FAR].ns - t[FEW].ns, APART * (seen - 1)) - c.pair_ns, 0);
+    return c;
+}
+
 /* Layers behind each other displace each other's weights, and start together: each kind's points become what they
    are among others. */
-static int measure_stack(const struct timing_config *cfg, struct costs *out, struct err *e)
+static void place_among_others(const struct layers *l, struct costs *out)
 {
-    const int n = stack_layers(cfg->arch);
     bool is_there[COSTS_N_KINDS] = {false}; // others stay as they are alone
-    double by[N_POINTS];
-    struct part p;
-    if (open_part(&p, cfg, 0, n, false, false, e) != 0) {
-        return -1;
-    }
-    for (int i = 0; i < N_POINTS; i++) {
+    for (int i = 0; i < N_POINTS && l->n_stacked > 1; i++) {
         double alone_ns = 0;
-        for (int l = 0; l < n; l++) {
-            const enum costs_kind k = costs_kind_of(cfg->arch, l);
-            alone_ns += out->kinds[k].points[i].ns;
+        for (int layer = 0; layer < l->n_stacked; layer++) {
+            const enum costs_kind k = costs_kind_of(l->cfg->arch, layer);
+            alone_ns += l->of_kind[k][i].ns;
             is_there[k] = true;
         }
-        by[i] = alone_ns > 0 ? point_ns(&p, points[i]) / alone_ns : 1;
-    }
-    for (int k = 0; k < COSTS_N_KINDS; k++) {
-        for (int i = 0; is_there[k] && i < out->kinds[k].n_points; i++) {
-            out->kinds[k].points[i].ns *= by[i];
+        for (int k = 0; k < COSTS_N_KINDS; k++) {
+            out->kinds[k].points[i].ns *= is_there[k] ? l->of_stack[i].ns / alone_ns : 1;
         }
     }
-    close_part(&p);
+}
+
+static int measure_layers(const struct timing_config *cfg, struct costs *out, struct err *e)
+{
+    struct layers l;
+    if (open_layers(&l, cfg, e)) {
+        close_layers(&l);
+        return -1;
+    }
+    time_layers(&l);
+    for (int k = 0; k < COSTS_N_KINDS; k++) {
+        if (l.first[k] >= 0) {
+            out->kinds[k] = layer_costs(&l, (enum costs_kind)k);
+        }
+    }
+    place_among_others(&l, out);
+    close_layers(&l);
     return 0;
 }
 
-/* The first layer with an end of the model, less the layer alone. */
+/* --- the ends of the model -------------------------------------------------------------------------- */
+
+/* The first layer with an end of the model, and alone: at `n` points from `first` on, by how much the end makes it slower. */
+static int measure_end(const struct timing_config *cfg, bool has_embed, int first, int n,
+                       double *ns, struct err *e)
+{
+    struct part layer = {0}, end = {0};
+    if (open_part(&layer, cfg, (struct range){0, 1, false, false}, e) ||
+        open_part(&end, cfg, (struct range){0, 1, has_embed, !has_embed}, e)) {
+        close_part(&layer);
+        return -1;
+    }
+    struct timed *t = xcalloc(2 * (size_t)n, sizeof *t);
+    for (int i = 0; i < n; i++) {
+        t[2 * i] = timed_point(&layer, points[first + i]);
+        t[2 * i + 1] = timed_point(&end, points[first + i]);
+    }
+    run_rounds(t, 2 * n);
+    for (int i = 0; i < n; i++) {
+        ns[i] = fmax(t[2 * i + 1].ns - t[2 * i].ns, 0);
+    }
+    free(t);
+    close_part(&layer);
+    close_part(&end);
+    return 0;
+}
+
 static int measure_ends(const struct timing_config *cfg, struct costs *out, struct err *e)
 {
-    struct part layer, end;
-    struct costs_part *head = &out->head;
-    if (open_part(&layer, cfg, 0, 1, false, false, e) != 0) {
+    double embed_ns, head_ns[N_POINTS];
+    int n = 0;
+    while (n < N_POINTS && points[n] <= ROWS) {
+        n++;
+    }
+    if (measure_end(cfg, true, N_POINTS - 1, 1, &embed_ns, e) ||
+        measure_end(cfg, false, 0, n, head_ns, e)) {
         return -1;
     }
-    *head = (struct costs_part){.n_points = 0};
-    for (int i = 0; points[i] <= ROWS; i++, head->n_points++) {
-        head->points[i] = (struct costs_point){points[i], -point_ns(&layer, points[i])};
+    out->embed = (struct costs_part){.token_ns = embed_ns / PROMPT};
+    out->head = (struct costs_part){.n_points = n};
+    for (int i = 0; i < n; i++) {
+        out->head.points[i] = (struct costs_point){points[i], head_ns[i]};
     }
-    const double many = point_ns(&layer, PROMPT);
-    close_part(&layer);
-    if (open_part(&end, cfg, 0, 1, true, false, e) != 0) {
-        return -1;
-    }
-    out->embed = (struct costs_part){.token_ns = per(point_ns(&end, PROMPT) - many, PROMPT)};
-    close_part(&end);
-    if (open_part(&end, cfg, 0, 1, false, true, e) != 0) {
-        return -1;
-    }
-    for (int i = 0; i < head->n_points; i++) {
-        head->points[i].ns = fmax(head->points[i].ns + point_ns(&end, points[i]), 0);
-    }
-    close_part(&end);
     return 0;
 }
 
 int timing_measure(const struct timing_config *cfg, struct costs *out, struct err *e)
 {
-    bool done[COSTS_N_KINDS] = {false};
     *out = (struct costs){.tensor = cfg->tensor > 1 ? cfg->tensor : 1};
-    for (int i = 0; i < cfg->arch->n_layers; i++) {
-        enum costs_kind k = costs_kind_of(cfg->arch, i);
-        if (!done[k] && measure_layer(cfg, i, &out->kinds[k], e) != 0) {
-            return -1;
-        }
-        done[k] = true;
-    }
     const int n = snprintf(out->source, sizeof out->source, "the cores of this host, %d threads",
                            cfg->n_threads);
     if (out->tensor > 1) {
-        snprintf(out->source + n, sizeof out->source - (size_t)n, ", one of %d ranks without sums",
-                 out->tensor);
+        snprintf(out->source + n, sizeof out->source - (size_t)n,
+                 " for each of %d ranks with their sums", out->tensor);
     }
-    return measure_stack(cfg, out, e) != 0 || measure_ends(cfg, out, e) != 0 ? -1 : 0;
+    return measure_layers(cfg, out, e) || measure_ends(cfg, out, e) ? -1 : 0;
 }
