@@ -252,6 +252,7 @@ json_t *step_json(const struct measure *m, const struct step_data *d, const stru
     json_object_set_new(o, "send_lag_us", numbers(lag_keys, m->lag_us, 4));
     json_object_set_new(o, "cap_wait_us", cap_wait_json(m));
     json_object_set_new(o, "poll_gap_us", numbers(gap_keys, gap_us, 2));
+    json_object_set_new(o, "load_cpu_share", value_number(info->load_cpu_share));
     json_object_set_new(o, "stamp_us", numbers(gap_keys, stamp_us, 2));
     json_object_set_new(o, "chunk_us", numbers(gap_keys, chunk_us, 2));
     for (int k = 0; k < LATENCY_N; k++) {

@@ -10,16 +10,11 @@
  */
 #pragma once
 
-#include <stdbool.h>
-
 #include "core/err.h"
+#include "workers/reach.h"
 
 struct links {
-    struct link_gpu *gpus;  // (n) by rank
-    unsigned char *reaches; // (n, n) the GPU of the row's rank sees memory of the column's
-    int n;
-    bool has_nccl;     // every worker
-    char why_not[160]; // what the first that has none says
+    struct reach reach; // zeros: the backend is not cuda
 };
 
 /* What a worker says of itself: its index among those of its host. */

@@ -9,6 +9,7 @@
 #include "core/clock.h"
 #include "core/mem.h"
 #include "workers/edges_wire.h"
+#include "workers/reach.h"
 
 #define TAG_SAY      17               // of the bulk plane: what is sent next
 #define WAIT_NS      (30 * NS_PER_S)  // for one message, or for the other side's next word
@@ -24,12 +25,6 @@
 
 _Static_assert(EDGES_MEASURE_MESSAGE_BYTES == EDGES_WIRE_MAX_MESSAGE, "the message plane's room");
 
-/* Of a rank with a GPU. */
-struct place {
-    int32_t has_gpu, has_nccl;
-    char pci[32];
-};
-
 /* What a rank found out: edges from it, its copies. */
 struct mine {
     struct edges_rank rank;
@@ -41,9 +36,7 @@ struct job {
     struct comm *comm;
     struct edges_wire wire;
     struct edges_hops *hops[EDGES_MAX_TRANSPORTS]; // with the peer at hand
-    struct place *places;                          // (size)
-    unsigned char *reaches; // (size, size) the row's GPU the memory of the column's
-    bool all_have_nccl;
+    struct reach reach;
     int64_t wait_ns; // at most, for the peer
     struct mine *mine;
     size_t mine_bytes;
@@ -77,15 +70,13 @@ static struct edges_times *times_at(struct job *j, int transport, int size, int 
 
 static bool can(const struct job *j, int transport, int a, int b)
 {
-    const struct edges_wire_kind *k = edges_wire_row(transport);
-    const struct place *p = &j->places[a], *q = &j->places[b];
-    const bool is_one_host = strcmp(comm_host(j->comm, a), comm_host(j->comm, b)) == 0;
-    switch (k->needs) {
+    const struct reach *r = &j->reach;
+    switch (edges_wire_row(transport)->needs) {
     case EDGES_NEED_REACH:
-        return j->reaches[a * j->size + b] && j->reaches[b * j->size + a];
+        return reach_sees(r, a, b) && reach_sees(r, b, a);
     case EDGES_NEED_NCCL:
-        return j->all_have_nccl && p->has_gpu && q->has_gpu &&
-               !(is_one_host && strcmp(p->pci, q->pci) == 0);
+        return r->has_nccl && reach_has_gpu(r, a) && reach_has_gpu(r, b) &&
+               !reach_is_one_gpu(r, a, b);
     case EDGES_NEED_NOTHING:
         break;
     }
@@ -103,50 +94,27 @@ static bool anybody_can(const struct job *j, int transport)
     return found;
 }
 
-/* Each rank's n_bytes to all: all (size, n_bytes). */
-static int share(const struct job *j, const void *mine, size_t n_bytes, void *all, struct err *e)
+/* Collective. */
+static int tell_reach(struct job *j, struct err *e)
 {
-    return comm_gather(j->comm, mine, n_bytes, j->rank == 0 ? all : NULL, e) ||
-                   comm_bcast(j->comm, all, (size_t)j->size * n_bytes, 0, e)
-               ? -1
-               : 0;
-}
-
-static struct place own_place(struct job *j)
-{
-    struct place mine = {0};
+    const bool has_gpu = j->cfg->gpu;
+    struct reach_gpu mine = {""};
     struct engine about;
-    char why[160];
-    if (j->cfg->gpu) {
+    char why_not[sizeof j->reach.why_not] = "";
+    if (has_gpu) {
         backend_about(j->cfg->gpu, &about);
-        mine.has_gpu = 1;
-        mine.has_nccl = backend_has_nccl(why, sizeof why);
         snprintf(mine.pci, sizeof mine.pci, "%s", about.pci);
         snprintf(j->mine->rank.gpu, sizeof j->mine->rank.gpu, "%.80s", about.device);
     }
-    return mine;
-}
-
-/* Collective. */
-static int tell_places(struct job *j, struct err *e)
-{
-    const struct place mine = own_place(j);
-    const size_t n = (size_t)j->size;
-    if (share(j, &mine, sizeof mine, j->places, e)) {
+    const bool has_nccl = has_gpu && backend_has_nccl(why_not, sizeof why_not);
+    if (reach_tell_gpu(&j->reach, j->comm, &mine, e) ||
+        reach_tell_nccl(&j->reach, has_nccl, why_not, e)) {
         return -1;
     }
-    j->all_have_nccl = true; // as a run takes it (cli/links.h)
-    for (int r = 0; r < j->size; r++) {
-        j->all_have_nccl = j->all_have_nccl && j->places[r].has_nccl;
-    }
-    unsigned char *row = xcalloc(n, 1);
-    for (int r = 0; r < j->size; r++) {
-        row[r] = mine.has_gpu && j->places[r].has_gpu &&
-                 strcmp(comm_host(j->comm, r), comm_host(j->comm, j->rank)) == 0 &&
-                 backend_gpu_reaches(comm_index_on_this_host(j->comm),
-                                     comm_ranks_on_this_host(j->comm), j->places[r].pci);
-    }
-    const int rc = share(j, row, n, j->reaches, e);
+    unsigned char *row = xcalloc((size_t)j->size, 1);
+    reach_find_row(&j->reach, comm_index_on_this_host(j->comm), comm_ranks_on_this_host(j->comm),
+                   row);
+    const int rc = reach_tell_row(&j->reach, row, e);
     free(row);
     return rc;
 }
@@ -565,8 +533,6 @@ static int prepare(struct job *j, struct err *e)
     n_times = (size_t)j->n_transports * EDGES_PLAN_MAX_SIZES * (size_t)j->size;
     j->mine_bytes = sizeof *j->mine + n_times * sizeof(struct edges_times);
     j->mine = xcalloc(1, j->mine_bytes);
-    j->places = xcalloc((size_t)j->size, sizeof *j->places);
-    j->reaches = xcalloc((size_t)j->size * (size_t)j->size, 1);
     j->samples = xcalloc(MAX_MESSAGES, sizeof *j->samples);
     j->wire.comm = j->comm;
     j->wire.large = mem_pages(j->cfg->max_bytes);
@@ -644,13 +610,12 @@ int edges_measure(const struct edges_measure *m, struct comm *comm, struct edges
     if (prepare(&j, e)) {
         CHECK(e->code != ERR_NONE);
     }
-    int rc = comm_agree(comm, e) || tell_places(&j, e) || time_looks(&j, e) ||
+    int rc = comm_agree(comm, e) || tell_reach(&j, e) || time_looks(&j, e) ||
                      copy_in_turns(&j, e) || play_rounds(&j, e) || collect(&j, out, e)
                  ? -1
                  : 0;
     mem_pages_free(j.wire.large, m->max_bytes);
-    free(j.places);
-    free(j.reaches);
+    reach_free(&j.reach);
     free(j.samples);
     free(j.mine);
     return rc;

@@ -47,6 +47,7 @@ class Stop(cli.TestCase):
             self.assertTrue(math.isnan(attrs[name]), f"{name} = {attrs[name]}")
         report = self.good("report", self.file, "--format", "json").json()
         self.assertEqual(report["steps"][-1]["poll_gap_us"], {"p50": None, "p99": None})
+        self.assertIsNone(report["steps"][-1]["load_cpu_share"])
 
     def check_aborted(self, process, began, n_whole):
         """Gone within 10 s; the journal is there and closes the file."""
