@@ -3,10 +3,10 @@
 #include <math.h>
 
 #include "workers/cuda/device_matrix.h"
+#include "workers/cuda/forward.h"
 #include "workers/hop.h"
 
 #define VALUE       4.0 // bytes of what is no matrix, the router included
-#define HEAD_ROWS   256 // of logits at once
 #define CACHE_ALIGN 128 // bytes of a head's part of a block
 
 /* --- forms -------------------------------------------------------------------------------------- */
@@ -166,7 +166,7 @@ static double token_bytes(const struct rank_memory_config *c)
 /* Of rows whose logits are wanted. */
 static double logits_bytes(const struct rank_memory_config *c)
 {
-    const double rows = c->limits.max_rows < HEAD_ROWS ? c->limits.max_rows : HEAD_ROWS;
+    const double rows = fmin(c->limits.max_rows, FORWARD_HEAD_ROWS);
     const double part = c->shard.size > 1 ? c->shard.vocab.n : 0;
     return c->part.has_head
                ? rows * (2.0 * c->arch->vocab + part) * sizeof(float) +
@@ -177,7 +177,7 @@ static double logits_bytes(const struct rank_memory_config *c)
 /* Sums of a stage's ranks: twice, so that one can be read while the next one is written. */
 static double group_bytes(const struct rank_memory_config *c)
 {
-    const double rows = c->limits.max_rows < HEAD_ROWS ? c->limits.max_rows : HEAD_ROWS;
+    const double rows = fmin(c->limits.max_rows, FORWARD_HEAD_ROWS);
     const double logits = c->part.has_head ? rows * shard_most_vocab(c->arch, c->shard.size) : 0;
     return c->shard.size > 1
                ? 2 * fmax((double)c->limits.max_tokens * c->arch->hidden, logits) * sizeof(float)

@@ -25,6 +25,10 @@
 #include "workers/sampler.h"
 #include "workers/shard.h"
 
+enum {
+    FORWARD_HEAD_ROWS = 256, // rows of logits that there are at once
+};
+
 struct forward;
 struct nccl_library;
 

@@ -17,7 +17,6 @@
 
 enum {
     FORWARD_WINDOWS = 2,     // attention of different reach in one model, at most
-    FORWARD_HEAD_ROWS = 256, // rows of logits there are at once
     FORWARD_GRAPHS = 15,     // sizes of graphs (forward_graphs.c)
     FORWARD_BANNED = 32,     // ids that a request may not be given, at most
 };
