@@ -362,7 +362,7 @@ const struct command cmd_model = {
         "batch and a token in the KV cache take of a rank's memory, and the pool that is left.\n"
         "inspect --edges: each rank of the file is one such device (without --hardware, the ranks of a\n"
         "host share this machine; --costs FILE,.. are those of one rank, then those that --measure\n"
-        "--tensor T saved of T ranks; where there are none, of all divided by T). Ranked by output tokens/s at\n"
+        "--tensor T saved of T ranks, on as many cores for each (taskset -c LIST); where there are none, of all divided by T). Ranked by output tokens/s at\n"
         "saturation, with TTFT, TPOT and, where cost.instance is given, USD per million tokens: T ranks\n"
         "of one host share each stage and add up by a ring over their slowest edge, P stages pass\n"
         "hidden states over the edges between them, R replicas as there are ranks.\n"

@@ -110,6 +110,13 @@ static int check_costs(const struct inspect *in, struct err *e)
                            in->costs[n].tensor);
         }
     }
+    if (in->costs[n].n_threads != in->costs[0].n_threads) {
+        return err_set(
+            e, ERR_INPUT,
+            "costs of ranks with %d threads each, but the first file's have %d: measure each "
+            "file on the cores that its ranks are to have (taskset -c LIST)",
+            in->costs[n].n_threads, in->costs[0].n_threads);
+    }
     return 0;
 }
 

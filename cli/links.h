@@ -2,8 +2,8 @@
  * How the GPUs of a job's workers reach each other, and what hops and sums go by accordingly:
  *
  *   ipc    memory that both processes see: of one host, one GPU or two that reach each other
- *   nccl   where they do not and all workers have it; not of two workers on one GPU. Hops only between stages that
- *          have no sums over it: several communicators on a GPU, launched by several threads, can hang (NCCL)
+ *   nccl   where they do not and all workers have it; not of two workers on one GPU. Hops, unless asked for, only between
+ *          stages that have no sums over it: several communicators on a GPU, launched by several threads, can hang (NCCL)
  *   mpi    hops that have neither, through the hosts' memory
  *
  * All ranks know the same, so both ends of a hop and all ranks of a stage take the same.

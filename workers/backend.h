@@ -29,7 +29,7 @@ struct sampler_jobs;
 struct backend_config {
     const char *backend; // "cpu" (also NULL), "sim", "cuda"
     const char *model;   // folder or preset:NAME
-    bool hops_only;      // "cuda": hops and copies alone, which want only rank and index
+    bool hops_only; // "cuda": hops and copies alone, which want only rank, index and n_neighbours
     const struct arch *arch;
     int first_layer, n_layers;     // this stage's
     bool has_embed, has_head;      // first / last stage

@@ -79,7 +79,7 @@ static struct turn turn_of(const struct fabric_splits_ask *q, double n_rows)
     return t;
 }
 
-/* As measured of one of `tensor` ranks, or of one that has all to itself. */
+/* As measured of `tensor` ranks that share a stage, or of one that has it to itself. */
 static struct costs costs_of(const struct fabric_splits_ask *q, int tensor)
 {
     for (int i = 1; i < q->n_costs; i++) {
@@ -133,6 +133,11 @@ static void add_hidden(const struct replica *r, int s, struct costs *c)
 {
     const struct costs_sums next = sums_over(r->ask, r->groups, r->first_group + s + 1);
     const int tensor = r->groups->tensor, share = r->ask->sums_in_memory ? tensor : 2;
+    if (costs_of(r->ask, tensor).tensor ==
+        tensor) { // one rank, or several whose gathering was measured with them
+        c->hop_byte_ns /= tensor;
+        return;
+    }
     c->hop_ns += r->ask->sums_in_memory ? next.sum_ns : next.sum_ns / 2;
     c->hop_byte_ns = c->hop_byte_ns / tensor + next.sum_byte_ns / share;
 }

@@ -142,12 +142,13 @@ int tp_group_create_all(struct tp_group **out, int size, size_t max_n_values, st
         const struct tp_group_config cfg = {ranks, size, i, max_n_values};
         rc = tp_group_create(&out[i], &cfg, e);
         if (rc == 0 && i > 0) {
-            out[i]->fd = dup(out[0]->fd);
+            out[i]->fd = fcntl(out[0]->fd, F_DUPFD_CLOEXEC, 0);
             rc = map_memory(out[i], e);
         }
     }
     for (int i = 0; i < size && rc; i++) {
         tp_group_destroy(out[i]);
+        out[i] = NULL;
     }
     free(ranks);
     return rc;

@@ -83,6 +83,10 @@ class Inspect(cli.TestCase):
         self.assertIn("2 ranks with their sums", said.out)
         self.assertEqual(json.loads(shard.read_text())["tensor"], 2)
         self.refused(["model", "inspect", "preset:tiny", "--costs", shard], "--costs", shard, "2 ranks")
+        self.refused(["model", "inspect", "preset:tiny", "--costs", f"{costs},{shard}"], "--costs", shard, "threads each")
+        one = json.loads(costs.read_text())
+        one["threads"] = json.loads(shard.read_text())["threads"]
+        costs.write_text(json.dumps(one))
         self.refused(["model", "inspect", "preset:tiny", "--costs", f"{costs},{shard},{shard}"], "--costs", "2 ranks")
         self.refused(["run", cli.small_run(self.folder), "target.backend=sim", f"target.sim.costs={shard}"],
                      "target.sim.costs", "2 ranks")

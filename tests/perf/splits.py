@@ -82,7 +82,7 @@ class Machine:
                 self.scale(path, 1 + load_share)
             said = json.loads(self.tidemark(
                 "model", "inspect", model, "--edges", self.edges(1 + n_workers), "--costs",
-                path if path == whole or tensor == 1 else f"{whole},{path}", "--pipeline", pipeline, "--tensor", tensor, "--input-tokens",
+                path if tensor == 1 else f"{whole},{path}", "--pipeline", pipeline, "--tensor", tensor, "--input-tokens",
                 n_in, "--output-tokens", n_out, "--requests", users, "--format", "json"))
             splits += said["edges"]["splits"]
         slowest = min(splits, key=lambda split: split["output_tokens_per_s"])
@@ -108,18 +108,22 @@ class Machine:
         n_in, n_out, users = load
         full = self.step(model, pipeline, tensor, layers, spread(n_in), spread(n_out), users, users)
         alone = self.step(model, pipeline, tensor, layers, n_in, 4, 1, users)
-        return full["tokens_per_s"]["output"]["value"], alone["ttft_service_ms"]["p50"], full["load_cpu_share"]
+        got = full["tokens_per_s"]["output"]["value"], alone["ttft_service_ms"]["p50"], full["load_cpu_share"]
+        if None in got:
+            sys.exit(f"{model} as {pipeline} x {tensor}: steps of {self.seconds:g} s are too short, nothing was measured")
+        return got
 
     def compare(self, model, pipeline, tensor, load):
         """Means: tokens/s predicted and measured, TTFT predicted and measured."""
         whole, = self.costs(model, 1, 1)
         whole = whole.rename(self.folder / "whole.json")
-        _, _, layers = self.predict([whole], whole, model, pipeline, tensor, load, 0)
         rows = []
         for _ in range(TURNS):
             costs = self.costs(model, pipeline, tensor)
+            _, _, layers = self.predict(costs, whole, model, pipeline, tensor, load, 0)
             got, got_ttft, load_share = self.measure(model, pipeline, tensor, load, layers)
-            want, want_ttft, layers = self.predict(costs, whole, model, pipeline, tensor, load, load_share)
+            want, want_ttft, same = self.predict(costs, whole, model, pipeline, tensor, load, load_share)
+            assert same == layers, "costs that are all scaled alike gave another split of the layers"
             rows.append((want, got, want_ttft, got_ttft))
         return [statistics.mean(column) for column in zip(*rows)]
 

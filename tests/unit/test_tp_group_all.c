@@ -24,9 +24,17 @@ struct rank {
     int index, n_wrong;
 };
 
+/* Large, large the other way, and small: another order gives other bits. */
 static float value(int rank, int round, size_t i)
 {
-    return (float)((size_t)(rank + 1) * (i % 977 + (size_t)round)) * (rank == 1 ? 1e-6f : 1e3f);
+    const float large = (float)(16777216 + 2 * (int)(i % 977) + round);
+    const float small = 0.1f + (float)(i % 13) * 0.07f;
+    return rank == 0 ? large : rank == 1 ? 2 - large : small;
+}
+
+static float sum_in_order(int round, size_t i)
+{
+    return value(0, round, i) + value(1, round, i) + value(2, round, i);
 }
 
 static void *compute(void *arg)
@@ -43,7 +51,7 @@ static void *compute(void *arg)
         }
         tp_group_sum(r->group, x, n);
         for (size_t i = 0; i < n; i++) {
-            r->n_wrong += x[i] != value(0, round, i) + value(1, round, i) + value(2, round, i);
+            r->n_wrong += x[i] != sum_in_order(round, i);
         }
         tp_group_gather(r->group, mine, sizeof mine, all);
         for (int k = 0; k < SIZE; k++) {
@@ -61,6 +69,7 @@ static void threads_add_up_in_rank_order(void **state)
     struct rank ranks[SIZE];
     pthread_t threads[SIZE];
     struct err e = {0};
+    assert_true(sum_in_order(0, 0) != value(2, 0, 0) + value(1, 0, 0) + value(0, 0, 0));
     assert_int_equal(tp_group_create_all(groups, SIZE, MAX_N, &e), 0);
     for (int i = 0; i < SIZE; i++) {
         ranks[i] = (struct rank){groups[i], i, 0};

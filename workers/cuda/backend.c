@@ -254,6 +254,7 @@ static bool idle_class(const struct backend *b)
 static int64_t room(const struct backend *base)
 {
     const struct cuda *b = cuda_of_const(base);
+    CHECK(b->forward);
     const double share = b->memory_fraction * (double)gpu_info(b->gpu)->bytes;
     const int64_t left = (int64_t)share - CONTEXT_BYTES - gpu_taken_bytes(b->gpu);
     return left > 0 ? left / forward_block_bytes(b->forward) : 0;
@@ -284,7 +285,9 @@ static void logits(struct backend *b, float *to)
 
 static int64_t busy_ns(const struct backend *b)
 {
-    return forward_busy_ns(cuda_of_const(b)->forward);
+    const struct cuda *c = cuda_of_const(b);
+    CHECK(c->forward);
+    return forward_busy_ns(c->forward);
 }
 
 /* --- what measurements ask ------------------------------------------------------------------------ */

@@ -63,7 +63,8 @@ struct hello {
 };
 
 /* From all (size): two on one GPU are refused. */
-static int start_nccl(struct forward *f, const struct hello *all, struct err *e)
+static int start_nccl(struct forward *f, const struct hello *all, int64_t deadline_ns,
+                      struct err *e)
 {
     const int size = f->shard.size;
     struct nccl_comm_place places[GROUP_SUM_MOST];
@@ -83,7 +84,6 @@ static int start_nccl(struct forward *f, const struct hello *all, struct err *e)
         .index = f->shard.rank,
         .id = all[0].id,
     };
-    const int64_t deadline_ns = clock_local_ns() + NCCL_COMM_MEETING_NS;
     if (nccl_comm_check(f->cfg.nccl, places, size, e) ||
         nccl_comm_start(&f->sums, &cfg, deadline_ns, e)) {
         return -1;
@@ -95,7 +95,8 @@ static int start_nccl(struct forward *f, const struct hello *all, struct err *e)
     return rc < 0 ? -1 : 0;
 }
 
-static int meet_over_nccl(struct forward *f, struct err *e)
+/* deadline_ns: of the meeting and its first sums, from when all have come. */
+static int meet_over_nccl(struct forward *f, int64_t *deadline_ns, struct err *e)
 {
     const struct shard_group *g = &f->cfg.group;
     struct hello *all = xcalloc((size_t)f->shard.size, sizeof *all);
@@ -104,7 +105,8 @@ static int meet_over_nccl(struct forward *f, struct err *e)
     int rc = f->shard.rank == 0 ? nccl_comm_make_id(f->cfg.nccl, gpu_rank(f->gpu), &mine.id, e) : 0;
     if (rc == 0) {
         g->gather(g->ctx, &mine, sizeof mine, all);
-        rc = start_nccl(f, all, e);
+        *deadline_ns = clock_local_ns() + NCCL_COMM_MEETING_NS;
+        rc = start_nccl(f, all, *deadline_ns, e);
     }
     free(all);
     return rc;
@@ -114,8 +116,9 @@ static int meet_over_nccl(struct forward *f, struct err *e)
 static int join_nccl(struct forward *f, struct err *e)
 {
     const size_t hidden = (size_t)f->arch->hidden, all = f->cfg.max_tokens * hidden;
-    const int64_t deadline_ns = clock_local_ns() + NCCL_COMM_MEETING_NS;
-    if (meet_over_nccl(f, e) || gpu_clear(f->gpu, f->room.branch, all * sizeof(float), e) ||
+    int64_t deadline_ns;
+    if (meet_over_nccl(f, &deadline_ns, e) ||
+        gpu_clear(f->gpu, f->room.branch, all * sizeof(float), e) ||
         nccl_comm_sum(f->sums, f->room.branch, hidden, ARCH_F32, deadline_ns, e) ||
         nccl_comm_sum(f->sums, f->room.branch, all, ARCH_F32, deadline_ns, e) ||
         nccl_comm_wait(f->sums, deadline_ns, e)) {

@@ -16,9 +16,9 @@
 #include "workers/cuda/tables.h"
 
 enum {
-    FORWARD_WINDOWS = 2,     // attention of different reach in one model, at most
-    FORWARD_GRAPHS = 15,     // sizes of graphs (forward_graphs.c)
-    FORWARD_BANNED = 32,     // ids that a request may not be given, at most
+    FORWARD_WINDOWS = 2, // attention of different reach in one model, at most
+    FORWARD_GRAPHS = 15, // sizes of graphs (forward_graphs.c)
+    FORWARD_BANNED = 32, // ids that a request may not be given, at most
 };
 
 #define FORWARD_SETUP_NS (60 * NS_PER_S) // for a copy, or a first batch, before traffic

@@ -29,7 +29,8 @@
 struct gpu;
 struct nccl_comm;
 
-/* For all ranks to meet, who begin with the first batch: less than a stage waits for that one (4 x deadline.batch). */
+/* For all ranks to meet, who begin with the first batch: half of what a stage waits for that one unless told otherwise
+   (4 x deadline.batch). */
 #define NCCL_COMM_MEETING_NS (60 * NS_PER_S)
 #define NCCL_COMM_ENDING_NS  (10 * NS_PER_S) // for nccl_comm_end
 

@@ -16,6 +16,7 @@
 #define MAX_COST_NS    1e15
 #define MAX_TOKENS     1e9
 #define MAX_TENSOR     64
+#define MAX_THREADS    4096
 #define VALUE_BYTES    2.0 // of activations and cache on an accelerator: bf16
 
 enum costs_kind costs_kind_of(const struct arch *a, int layer)
@@ -430,6 +431,18 @@ static int check_size(const char *where, const json_t *root, const char *key, in
                          want);
 }
 
+/* What is missing stays. */
+static int read_count(const char *where, const json_t *root, const char *key, int max, int *out,
+                      struct err *e)
+{
+    const json_t *v = json_object_get(root, key);
+    if (v && (!json_is_integer(v) || json_integer_value(v) < 1 || json_integer_value(v) > max)) {
+        return err_set(e, ERR_INPUT, "%s: %s must be a whole number from 1 to %d", where, key, max);
+    }
+    *out = v ? (int)json_integer_value(v) : *out;
+    return 0;
+}
+
 static int read_layers(const char *where, const json_t *root, const struct arch *a, struct costs *c,
                        struct err *e)
 {
@@ -475,15 +488,11 @@ static int read_root(const char *where, const json_t *root, const struct arch *a
         return err_set(e, ERR_INPUT, "%s: schema is not \"" SCHEMA "\"", where);
     }
     const char *source = json_string_value(json_object_get(root, "source"));
-    const json_t *tensor = json_object_get(root, "tensor");
     keep_source(c, source ? source : "a file");
-    c->tensor = tensor ? (int)json_integer_value(tensor) : 1;
-    if (tensor && (!json_is_integer(tensor) || json_integer_value(tensor) < 1 ||
-                   json_integer_value(tensor) > MAX_TENSOR)) {
-        return err_set(e, ERR_INPUT, "%s: tensor must be a whole number from 1 to %d", where,
-                       MAX_TENSOR);
-    }
-    return check_size(where, root, "hidden", a->hidden, e) ||
+    c->tensor = 1;
+    return read_count(where, root, "tensor", MAX_TENSOR, &c->tensor, e) ||
+                   read_count(where, root, "threads", MAX_THREADS, &c->n_threads, e) ||
+                   check_size(where, root, "hidden", a->hidden, e) ||
                    check_size(where, root, "vocab", a->vocab, e) ||
                    read_layers(where, root, a, c, e) ||
                    read_part(where, "embed", json_object_get(root, "embed"), &c->embed, e) ||
@@ -551,9 +560,13 @@ struct json_t *costs_json(const struct costs *c, const struct arch *a)
             json_object_set_new(layers, kind_names[k], part_json(&c->kinds[k]));
         }
     }
-    return json_pack("{s:s, s:s, s:i, s:i, s:i, s:o, s:o, s:o, s:f, s:f}", "schema", SCHEMA,
-                     "source", c->source, "tensor", c->tensor > 1 ? c->tensor : 1, "hidden",
-                     a->hidden, "vocab", a->vocab, "layers", layers, "embed", part_json(&c->embed),
-                     "head", part_json(&c->head), "hop_ns", c->hop_ns, "hop_byte_ns",
-                     c->hop_byte_ns);
+    json_t *o =
+        json_pack("{s:s, s:s, s:i, s:i, s:i, s:o, s:o, s:o, s:f, s:f}", "schema", SCHEMA, "source",
+                  c->source, "tensor", c->tensor > 1 ? c->tensor : 1, "hidden", a->hidden, "vocab",
+                  a->vocab, "layers", layers, "embed", part_json(&c->embed), "head",
+                  part_json(&c->head), "hop_ns", c->hop_ns, "hop_byte_ns", c->hop_byte_ns);
+    if (c->n_threads > 0) {
+        json_object_set_new(o, "threads", json_integer(c->n_threads));
+    }
+    return o;
 }

@@ -24,7 +24,8 @@
  *               "moe": {..}, "moe_sliding": {..}},
  *    "embed": {..}, "head": {..}, "hop_ns": 10000, "hop_byte_ns": 0.02}
  *
- * Costs measured of T ranks that share the layers, with their sums, have "tensor": T beside.
+ * Costs measured of T ranks that share the layers, with their sums, have "tensor": T beside; those of cores have "threads",
+ * of each rank.
  * Layers of one kind cost alike, so that costs measured on a model cut to a few layers serve the
  * whole; hidden and vocab must be the model's. Transparent, pure but for costs_read and costs_write.
  */
@@ -62,6 +63,7 @@ struct costs_part {
 struct costs {
     char source[96];
     int tensor; // devices that share a stage, whose costs these are with their sums; 1: it has all to itself
+    int n_threads; // of each device, where it was cores; 0: not said
     struct costs_part kinds[COSTS_N_KINDS];
     struct costs_part embed, head;
     double hop_ns, hop_byte_ns; // from a stage to the next: t = hop + hop_byte * bytes

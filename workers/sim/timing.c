@@ -11,6 +11,7 @@
 #include "workers/backend.h"
 #include "workers/kv.h"
 #include "workers/tp_group.h"
+#include "workers/weights/bf16.h"
 
 enum {
     PROMPT = 256,   // tokens of a batch that is bound by arithmetic
@@ -22,6 +23,7 @@ enum {
 };
 #define ROUNDS_NS   (1 * NS_PER_S)   // for so long, unless they are the least or the most
 #define LOOK_NS     (50 * NS_PER_US) // as a waiting worker looks
+#define LONGEST_NS  (600 * NS_PER_S) // of a batch: beyond, a rank hangs
 #define TRIM        0.1              // share of the times at either end that do not count
 #define STACK_BYTES 5e8              // of layers timed together: more than caches hold
 
@@ -45,7 +47,7 @@ struct part {
     struct tp_group **group; // (n_ranks)
     struct kv_tables tables;
     struct batch *batch;
-    float *in;        // (PROMPT, hidden)
+    void *in;         // (PROMPT, hidden) of arch_carried
     uint32_t context; // positions that a slot has blocks for
 };
 
@@ -132,7 +134,6 @@ static int open_ranks(struct part *p, struct range layers, struct err *e)
 {
     const size_t most = (size_t)PROMPT * (size_t)(p->cfg->arch->hidden + BACKEND_ROW_PAD);
     if (tp_group_create_all(p->group, p->n_ranks, most, e)) {
-        p->n_ranks = 0;
         return -1;
     }
     for (int i = 0; i < p->n_ranks; i++) {
@@ -141,6 +142,21 @@ static int open_ranks(struct part *p, struct range layers, struct err *e)
         }
     }
     return 0;
+}
+
+/* Between -1 and 1, no two rows alike: experts are to be chosen as in a run. */
+static void fill_hidden(void *out, size_t n, enum arch_dtype dtype)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint32_t h = (uint32_t)i * 2654435761u;
+        h = (h ^ (h >> 16)) * 0x45d9f3bu;
+        const float x = (float)((h ^ (h >> 16)) >> 8) * 0x1p-23f - 1;
+        if (dtype == ARCH_BF16) {
+            ((uint16_t *)out)[i] = bf16_from_f32(x);
+        } else {
+            ((float *)out)[i] = x;
+        }
+    }
 }
 
 static int open_part(struct part *p, const struct timing_config *cfg, struct range layers,
@@ -154,10 +170,8 @@ static int open_part(struct part *p, const struct timing_config *cfg, struct ran
     p->ranks = xcalloc((size_t)p->n_ranks, sizeof *p->ranks);
     p->group = xcalloc((size_t)p->n_ranks, sizeof *p->group);
     p->context = room > CONTEXT + PROMPT ? CONTEXT : room > PROMPT ? room - PROMPT : 0;
-    p->in = xcalloc(n, sizeof *p->in);
-    for (size_t i = 0; i < n; i++) {
-        p->in[i] = (float)(i * 2654435761u % 1000) / 500 - 1;
-    }
+    p->in = xcalloc(n, sizeof(float));
+    fill_hidden(p->in, n, arch_carried(a));
     if (fill_tables(p, e) || batch_create(&p->batch, &limits, e) || open_ranks(p, layers, e)) {
         close_part(p);
         return -1;
@@ -191,12 +205,15 @@ static double compute_ns(struct part *p)
         struct rank *r = &p->ranks[i];
         backend_submit(r->backend, p->batch, &p->tables, p->in, r->out, r->ids, NULL);
     }
+    const int64_t until_ns = clock_local_ns() + LONGEST_NS;
     for (int i = 0; i < p->n_ranks; i++) {
+        const struct rank *r = &p->ranks[i];
         int64_t its_begin_ns, its_end_ns;
-        while (!backend_poll(p->ranks[i].backend)) {
+        while (!backend_poll(r->backend)) {
+            CHECK(clock_local_ns() < until_ns);
             clock_sleep_until_ns(clock_local_ns() + LOOK_NS);
         }
-        backend_times(p->ranks[i].backend, &its_begin_ns, &its_end_ns);
+        backend_times(r->backend, &its_begin_ns, &its_end_ns);
         begin_ns = its_begin_ns < begin_ns ? its_begin_ns : begin_ns;
         end_ns = its_end_ns > end_ns ? its_end_ns : end_ns;
     }
@@ -243,12 +260,12 @@ static int by_size(const void *a, const void *b)
 static double trimmed_mean(double *v, int n)
 {
     const int trim = (int)(TRIM * n);
-    double sum = 0;
+    double all = 0;
     qsort(v, (size_t)n, sizeof *v, by_size);
     for (int i = trim; i < n - trim; i++) {
-        sum += v[i];
+        all += v[i];
     }
-    return sum / (n - 2 * trim);
+    return all / (n - 2 * trim);
 }
 
 static void run_rounds(struct timed *t, int n)
@@ -329,21 +346,28 @@ static int open_layers(struct layers *l, const struct timing_config *cfg, struct
                : 0;
 }
 
+/* The times of the kind's layer into t (N_LAYER_TIMES). */
+static void plan_layer(struct part *p, struct timed *t)
+{
+    for (int i = 0; i < N_POINTS; i++) {
+        t[i] = timed_point(p, points[i]);
+    }
+    t[FEW] = timed_rows(p, APART, 1, 0);
+    t[FEW_FAR] = timed_rows(p, APART, 1, p->context);
+    t[MANY] = timed_rows(p, 1, PROMPT, 0);
+    t[MANY_FAR] = timed_rows(p, 1, PROMPT, p->context);
+}
+
 static void time_layers(struct layers *l)
 {
     int n = 0;
     l->times = xcalloc(COSTS_N_KINDS * N_LAYER_TIMES + N_POINTS, sizeof *l->times);
     for (int k = 0; k < COSTS_N_KINDS; k++) {
-        struct part *p = &l->alone[k];
-        struct timed *t = l->of_kind[k] = &l->times[n];
-        for (int i = 0; i < N_POINTS && l->first[k] >= 0; i++) {
-            t[i] = timed_point(p, points[i]);
+        if (l->first[k] >= 0) {
+            l->of_kind[k] = &l->times[n];
+            plan_layer(&l->alone[k], l->of_kind[k]);
+            n += N_LAYER_TIMES;
         }
-        t[FEW] = timed_rows(p, APART, 1, 0);
-        t[FEW_FAR] = timed_rows(p, APART, 1, p->context);
-        t[MANY] = timed_rows(p, 1, PROMPT, 0);
-        t[MANY_FAR] = timed_rows(p, 1, PROMPT, p->context);
-        n += l->first[k] >= 0 ? N_LAYER_TIMES : 0;
     }
     l->of_stack = &l->times[n];
     for (int i = 0; i < N_POINTS && l->n_stacked > 1; i++) {
@@ -352,20 +376,27 @@ static void time_layers(struct layers *l)
     run_rounds(l->times, n);
 }
 
-/* A token that sees `far` more, or what the window leaves of them. */
+static struct costs_load load_of(const struct timed *t)
+{
+    fill_batch(t->part, t->n_rows, t->n_tokens, t->pos);
+    return costs_load_batch(t->part->cfg->arch, t->part->batch);
+}
+
+/* What is slower behind a context: by pairs in the prompt; in decoding rows, which read what they see, what pairs do not explain. */
 static struct costs_part layer_costs(const struct layers *l, enum costs_kind k)
 {
     const struct timed *t = l->of_kind[k];
-    const double window = arch_window(l->cfg->arch, l->first[k]), far = l->alone[k].context;
-    const double seen = window > 0 && far + 1 > window ? window : far + 1, prompt = PROMPT;
+    const int slides = arch_window(l->cfg->arch, l->first[k]) > 0;
+    const struct costs_load few = load_of(&t[FEW]), few_far = load_of(&t[FEW_FAR]);
+    const struct costs_load many = load_of(&t[MANY]), many_far = load_of(&t[MANY_FAR]);
     struct costs_part c = {.n_points = N_POINTS};
     for (int i = 0; i < N_POINTS; i++) {
         c.points[i] = (struct costs_point){points[i], t[i].ns};
     }
-    c.pair_ns =
-        per(t[MANY_FAR].ns - t[MANY].ns, prompt * (window > 0 ? fmax(seen - prompt / 2, 1) : far));
-    // A decoding row reads as many positions as it sees: what its pairs do not explain.
-    c.kv_ns = fmax(per(t[FEW_FAR].ns - t[FEW].ns, APART * (seen - 1)) - c.pair_ns, 0);
+    c.pair_ns = per(t[MANY_FAR].ns - t[MANY].ns, many_far.n_seen[slides] - many.n_seen[slides]);
+    const double pairs_ns = c.pair_ns * (few_far.n_seen[slides] - few.n_seen[slides]);
+    c.kv_ns =
+        per(t[FEW_FAR].ns - t[FEW].ns - pairs_ns, few_far.n_cached[slides] - few.n_cached[slides]);
     return c;
 }
 
@@ -453,7 +484,7 @@ static int measure_ends(const struct timing_config *cfg, struct costs *out, stru
 
 int timing_measure(const struct timing_config *cfg, struct costs *out, struct err *e)
 {
-    *out = (struct costs){.tensor = cfg->tensor > 1 ? cfg->tensor : 1};
+    *out = (struct costs){.tensor = cfg->tensor > 1 ? cfg->tensor : 1, .n_threads = cfg->n_threads};
     const int n = snprintf(out->source, sizeof out->source, "the cores of this host, %d threads",
                            cfg->n_threads);
     if (out->tensor > 1) {

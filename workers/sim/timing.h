@@ -3,7 +3,7 @@
  * behind a context; as many layers together as make half a gigabyte, which says what each costs among others (kinds that
  * are not among those stay as they are alone); then embedding and head. Batches take turns for a second and more, since
  * a machine's speed wanders, and of each the mean counts but for the shortest and longest times. Layers of a kind cost
- * alike, so a model that this host could not hold is measured by a few of them.
+ * alike: a model that this host could not hold is measured by one of each kind, and two and an end at a time.
  */
 #pragma once
 
