@@ -256,7 +256,7 @@ static int by_size(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* The mean of those between; puts them in order. */
+/* The mean of those between the longest and the shortest; puts them in order. */
 static double trimmed_mean(double *v, int n)
 {
     const int trim = (int)(TRIM * n);
@@ -268,7 +268,12 @@ static double trimmed_mean(double *v, int n)
     return all / (n - 2 * trim);
 }
 
-static void run_rounds(struct timed *t, int n)
+/* How long all rounds took, and how long they would have without their longest and shortest times. */
+struct taken {
+    double all_ns, usual_ns;
+};
+
+static void run_rounds(struct timed *t, int n, struct taken *taken)
 {
     const int64_t begin_ns = clock_local_ns();
     int rounds = 0;
@@ -276,11 +281,13 @@ static void run_rounds(struct timed *t, int n)
            (rounds < MOST_ROUNDS && clock_local_ns() - begin_ns < ROUNDS_NS)) {
         for (int i = 0; i < n; i++) {
             t[i].took_ns[rounds] = time_ns(t[i].part, t[i].n_rows, t[i].n_tokens, t[i].pos);
+            taken->all_ns += t[i].took_ns[rounds];
         }
         rounds++;
     }
     for (int i = 0; i < n; i++) {
         t[i].ns = trimmed_mean(t[i].took_ns, rounds);
+        taken->usual_ns += rounds * t[i].ns;
     }
 }
 
@@ -358,7 +365,7 @@ static void plan_layer(struct part *p, struct timed *t)
     t[MANY_FAR] = timed_rows(p, 1, PROMPT, p->context);
 }
 
-static void time_layers(struct layers *l)
+static void time_layers(struct layers *l, struct taken *taken)
 {
     int n = 0;
     l->times = xcalloc(COSTS_N_KINDS * N_LAYER_TIMES + N_POINTS, sizeof *l->times);
@@ -373,7 +380,7 @@ static void time_layers(struct layers *l)
     for (int i = 0; i < N_POINTS && l->n_stacked > 1; i++) {
         l->times[n++] = timed_point(&l->stack, points[i]);
     }
-    run_rounds(l->times, n);
+    run_rounds(l->times, n, taken);
 }
 
 static struct costs_load load_of(const struct timed *t)
@@ -418,14 +425,15 @@ static void place_among_others(const struct layers *l, struct costs *out)
     }
 }
 
-static int measure_layers(const struct timing_config *cfg, struct costs *out, struct err *e)
+static int measure_layers(const struct timing_config *cfg, struct costs *out, struct taken *taken,
+                          struct err *e)
 {
     struct layers l;
     if (open_layers(&l, cfg, e)) {
         close_layers(&l);
         return -1;
     }
-    time_layers(&l);
+    time_layers(&l, taken);
     for (int k = 0; k < COSTS_N_KINDS; k++) {
         if (l.first[k] >= 0) {
             out->kinds[k] = layer_costs(&l, (enum costs_kind)k);
@@ -440,7 +448,7 @@ static int measure_layers(const struct timing_config *cfg, struct costs *out, st
 
 /* The first layer with an end of the model, and alone: at `n` points from `first` on, by how much the end makes it slower. */
 static int measure_end(const struct timing_config *cfg, bool has_embed, int first, int n,
-                       double *ns, struct err *e)
+                       double *ns, struct taken *taken, struct err *e)
 {
     struct part layer = {0}, end = {0};
     if (open_part(&layer, cfg, (struct range){0, 1, false, false}, e) ||
@@ -453,7 +461,7 @@ static int measure_end(const struct timing_config *cfg, bool has_embed, int firs
         t[2 * i] = timed_point(&layer, points[first + i]);
         t[2 * i + 1] = timed_point(&end, points[first + i]);
     }
-    run_rounds(t, 2 * n);
+    run_rounds(t, 2 * n, taken);
     for (int i = 0; i < n; i++) {
         ns[i] = fmax(t[2 * i + 1].ns - t[2 * i].ns, 0);
     }
@@ -463,15 +471,16 @@ static int measure_end(const struct timing_config *cfg, bool has_embed, int firs
     return 0;
 }
 
-static int measure_ends(const struct timing_config *cfg, struct costs *out, struct err *e)
+static int measure_ends(const struct timing_config *cfg, struct costs *out, struct taken *taken,
+                        struct err *e)
 {
     double embed_ns, head_ns[N_POINTS];
     int n = 0;
     while (n < N_POINTS && points[n] <= ROWS) {
         n++;
     }
-    if (measure_end(cfg, true, N_POINTS - 1, 1, &embed_ns, e) ||
-        measure_end(cfg, false, 0, n, head_ns, e)) {
+    if (measure_end(cfg, true, N_POINTS - 1, 1, &embed_ns, taken, e) ||
+        measure_end(cfg, false, 0, n, head_ns, taken, e)) {
         return -1;
     }
     out->embed = (struct costs_part){.token_ns = embed_ns / PROMPT};
@@ -491,5 +500,10 @@ int timing_measure(const struct timing_config *cfg, struct costs *out, struct er
         snprintf(out->source + n, sizeof out->source - (size_t)n,
                  " for each of %d ranks with their sums", out->tensor);
     }
-    return measure_layers(cfg, out, e) || measure_ends(cfg, out, e) ? -1 : 0;
+    struct taken taken = {0};
+    if (measure_layers(cfg, out, &taken, e) || measure_ends(cfg, out, &taken, e)) {
+        return -1;
+    }
+    costs_scale(out, taken.all_ns / taken.usual_ns); // a machine's hiccups hit any batch
+    return 0;
 }
