@@ -133,13 +133,12 @@ static void add_hidden(const struct replica *r, int s, struct costs *c)
 {
     const struct costs_sums next = sums_over(r->ask, r->groups, r->first_group + s + 1);
     const int tensor = r->groups->tensor, share = r->ask->sums_in_memory ? tensor : 2;
-    if (costs_of(r->ask, tensor).tensor ==
-        tensor) { // one rank, or several whose gathering was measured with them
-        c->hop_byte_ns /= tensor;
-        return;
+    c->hop_byte_ns /= tensor;
+    if (costs_of(r->ask, tensor).tensor == tensor) {
+        return; // one rank, or several whose gathering was measured with them
     }
     c->hop_ns += r->ask->sums_in_memory ? next.sum_ns : next.sum_ns / 2;
-    c->hop_byte_ns = c->hop_byte_ns / tensor + next.sum_byte_ns / share;
+    c->hop_byte_ns += next.sum_byte_ns / share;
 }
 
 /* What stage s takes: its group's sums, a look, and the edge behind it. */

@@ -362,3 +362,18 @@ void tp_group_gather(struct tp_group *g, const void *mine, size_t n_bytes, void 
         }
     }
 }
+
+static void sum(void *ctx, float *x, size_t n)
+{
+    tp_group_sum(ctx, x, n);
+}
+
+static void gather(void *ctx, const void *mine, size_t n_bytes, void *all)
+{
+    tp_group_gather(ctx, mine, n_bytes, all);
+}
+
+struct shard_group tp_group_shard(struct tp_group *g)
+{
+    return g ? (struct shard_group){g->index, g->size, g, sum, gather} : (struct shard_group){0};
+}

@@ -11,6 +11,7 @@
 
 #include "core/comm.h"
 #include "core/err.h"
+#include "workers/shard.h"
 
 struct tp_group;
 
@@ -41,3 +42,5 @@ int tp_group_waits_for(const struct tp_group *g);
 void tp_group_sum(struct tp_group *g, float *x, size_t n);
 /* all (size, n_bytes): what each rank has in `mine`. */
 void tp_group_gather(struct tp_group *g, const void *mine, size_t n_bytes, void *all);
+/* These two as a backend asks for them; borrows g, which may be NULL: one rank alone. */
+struct shard_group tp_group_shard(struct tp_group *g);

@@ -114,16 +114,6 @@ static int create_group(struct worker *w, const struct target_config *t, struct 
     return rc;
 }
 
-static void sum(void *ctx, float *x, size_t n)
-{
-    tp_group_sum(ctx, x, n);
-}
-
-static void gather(void *ctx, const void *mine, size_t n_bytes, void *all)
-{
-    tp_group_gather(ctx, mine, n_bytes, all);
-}
-
 static int create_backend(struct worker *w, const struct target_config *t,
                           const struct worker_cores *cores, struct err *e)
 {
@@ -157,11 +147,7 @@ static int create_backend(struct worker *w, const struct target_config *t,
         .kv_dtype = target_kv_dtype(t, &w->arch),
         .routing = {.kind = (enum router_kind)t->moe_routing, .s = t->moe_zipf},
         .weight_bits = target_weight_bits(t),
-        .group = {.rank = w->place.tensor,
-                  .size = w->layout.tensor,
-                  .ctx = w->tp,
-                  .sum = sum,
-                  .gather = gather},
+        .group = tp_group_shard(w->tp),
         .sums = cores->sums,
         .n_threads = cores->n_threads,
         .cpus = cores->cpus,

@@ -155,11 +155,6 @@ static void give(void *ctx, uint32_t n_tokens)
     wait_anew(p);
 }
 
-static void gather(void *ctx, const void *mine, size_t n_bytes, void *all)
-{
-    tp_group_gather(ctx, mine, n_bytes, all);
-}
-
 static struct hop *open_hop(const struct place *p, struct chain *c, int away)
 {
     struct err e = {0};
@@ -201,8 +196,7 @@ static void compute(struct place *p, const struct oracle *o, struct oracle_way w
     struct chain c;
     const struct chain_ends ends = {p->stage, p, take, room, turn, give};
     open_group(p);
-    const struct shard_group group = {
-        .rank = p->tensor, .size = p->split->tensor, .ctx = p->group, .gather = gather};
+    const struct shard_group group = tp_group_shard(p->group);
     way.n_stages = p->split->pipeline;
     way.ends = &ends;
     way.group = &group;

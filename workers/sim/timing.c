@@ -86,16 +86,6 @@ static int fill_tables(struct part *p, struct err *e)
     return 0;
 }
 
-static void sum(void *ctx, float *x, size_t n)
-{
-    tp_group_sum(ctx, x, n);
-}
-
-static void gather(void *ctx, const void *mine, size_t n_bytes, void *all)
-{
-    tp_group_gather(ctx, mine, n_bytes, all);
-}
-
 /* Which layers, and whether with the ends of the model. */
 struct range {
     int first, n;
@@ -120,11 +110,7 @@ static int open_rank(struct part *p, int i, struct range layers, struct err *e)
         .kernels = "auto",
         .kv_dtype =
             a->dtype == ARCH_F32 ? ARCH_F32 : ARCH_BF16, // as a run has it unless told otherwise
-        .group = {.rank = i,
-                  .size = p->n_ranks > 1 ? p->n_ranks : 0,
-                  .ctx = p->group[i],
-                  .sum = sum,
-                  .gather = gather},
+        .group = tp_group_shard(p->group[i]),
     };
     p->ranks[i].out = xcalloc((size_t)PROMPT * (size_t)a->hidden, sizeof *p->ranks[i].out);
     return backend_create(&p->ranks[i].backend, &backend, e);
