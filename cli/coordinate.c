@@ -12,6 +12,7 @@
 #include "cli/gpu_watch.h"
 #include "cli/keeper.h"
 #include "cli/origin.h"
+#include "cli/roster.h"
 #include "cli/signals.h"
 #include "cli/wires.h"
 #include "core/clock.h"
@@ -172,132 +173,7 @@ static int on_end(void *arg, struct err *e)
 
 /* --- setting up ---------------------------------------------------------------------------------- */
 
-static json_t *text_or(const char *configured, const char *found)
-{
-    const char *text = configured ? configured : found && found[0] ? found : NULL;
-    return text ? json_string(text) : json_null();
-}
-
-static json_t *describe_endpoint(const struct world *w)
-{
-    const struct target_config *t = &w->config.target;
-    const struct endpoint_config *c = &w->config.endpoint;
-    json_t *urls = json_array();
-    for (size_t i = 0; i < c->urls.n; i++) {
-        json_array_append_new(urls, json_string(c->urls.v[i]));
-    }
-    return json_pack("{s:s, s:s, s:n, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:b, s:I}",
-                     "kind", "openai", "model", t->model, "backend", "replicas",
-                     (json_int_t)t->replicas, "pipeline", (json_int_t)t->pipeline, "tensor",
-                     (json_int_t)t->tensor, "server", text_or(c->server, w->identity.server),
-                     "server_version", text_or(c->server_version, w->identity.version), "instance",
-                     text_or(c->instance, NULL), "accelerator", text_or(c->accelerator, NULL),
-                     "accelerators",
-                     c->accelerators > 0 ? json_integer((json_int_t)c->accelerators) : json_null(),
-                     "urls", urls, "api", c->api == ENDPOINT_CHAT ? "chat" : "completions",
-                     "stream", (int)c->stream, "context", (json_int_t)c->context);
-}
-
-/* What the ranks say of themselves; rank 0 has it. */
-struct about {
-    struct store_rank *ranks;
-    struct engine *engines; // (n_engines)
-    size_t n_engines;
-    struct edge *edges; // (n_edges)
-    size_t n_edges;
-};
-
-static void about_free(struct about *about)
-{
-    free(about->ranks);
-    free(about->engines);
-    free(about->edges);
-}
-
-/* Collective. */
-static int ask_ranks(struct world *w, struct about *about, struct err *e)
-{
-    if (world_ranks(w, &about->ranks, e) ||
-        world_engines(w, &about->engines, &about->n_engines, e)) {
-        return -1;
-    }
-    if (w->rank == 0) {
-        about->n_edges = wires_edges(&w->layout, w->comm, about->engines, &about->edges);
-    }
-    return 0;
-}
-
-/* GPUs that workers compute on, each once: several may share one. */
-static int64_t count_gpus(const struct world *w, const struct about *about)
-{
-    int64_t n = 0;
-    for (size_t i = 0; i < about->n_engines; i++) {
-        const struct engine *mine = &about->engines[i];
-        bool is_new = mine->pci[0] != '\0';
-        for (size_t k = 0; k < i && is_new; k++) {
-            const struct engine *other = &about->engines[k];
-            is_new = strcmp(other->pci, mine->pci) != 0 ||
-                     strcmp(comm_host(w->comm, other->rank), comm_host(w->comm, mine->rank)) != 0;
-        }
-        n += is_new;
-    }
-    return n;
-}
-
-/* Layers of each stage. */
-static json_t *describe_split(const struct world *w)
-{
-    int first[RECORD_MAX_STAGES + 1];
-    struct err unread = {0};
-    if (target_split(&w->config.target, &w->arch, first, &unread)) {
-        return json_null(); // a file of costs that is gone since the workers read it
-    }
-    json_t *layers = json_array();
-    for (int s = 0; s < w->config.target.pipeline; s++) {
-        json_array_append_new(layers, json_integer(first[s + 1] - first[s]));
-    }
-    return layers;
-}
-
-static json_t *describe_stages(const struct world *w, const struct about *about)
-{
-    const struct target_config *t = &w->config.target;
-    bool is_sim = target_backend(t) == TARGET_BACKEND_SIM;
-    bool by_costs = is_sim && t->sim.costs && t->sim.costs[0];
-    json_t *o =
-        json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:n, s:n, s:n, s:n, s:o}", "kind", "stages",
-                  "model", t->model, "backend", target_backend_name(t), "replicas",
-                  (json_int_t)t->replicas, "pipeline", (json_int_t)t->pipeline, "tensor",
-                  (json_int_t)(t->tensor * (is_sim ? t->sim.tensor : 1)), "server",
-                  "server_version", "instance", "accelerator", "layers", describe_split(w));
-    if (is_sim) {
-        json_object_set_new(
-            o, "accelerator",
-            json_sprintf("simulated: %s", by_costs ? t->sim.costs : t->sim.hardware));
-    }
-    const int64_t n_gpus = count_gpus(w, about);
-    if (n_gpus > 0) {
-        json_object_set_new(o, "accelerator", json_string(about->engines[0].device));
-        json_object_set_new(o, "accelerators", json_integer((json_int_t)n_gpus));
-    }
-    return o;
-}
-
-static json_t *describe_target(const struct world *w, const struct about *about)
-{
-    const struct target_config *t = &w->config.target;
-    if (t->kind == TARGET_OPENAI) {
-        return describe_endpoint(w);
-    }
-    if (t->kind == TARGET_STAGES) {
-        return describe_stages(w, about);
-    }
-    return json_pack("{s:s, s:s, s:n, s:i, s:i, s:i, s:n, s:n, s:n, s:n}", "kind", "null", "model",
-                     t->model, "backend", "replicas", 0, "pipeline", 0, "tensor", 0, "server",
-                     "server_version", "instance", "accelerator");
-}
-
-static int keep_file(struct coordinator *c, const struct about *about, int argc, char **argv,
+static int keep_file(struct coordinator *c, const struct roster *roster, int argc, char **argv,
                      struct err *e)
 {
     struct world *w = c->w;
@@ -311,7 +187,7 @@ static int keep_file(struct coordinator *c, const struct about *about, int argc,
     }
     json_t *config = run_config_dump(&w->config);
     json_t *dataset = dataset_describe(w->dataset);
-    json_t *target = describe_target(w, about);
+    json_t *target = roster_target(roster, w);
     struct store_run run = {
         .name = w->config.name,
         .created_unix_ns = clock_unix_ns(),
@@ -320,12 +196,12 @@ static int keep_file(struct coordinator *c, const struct about *about, int argc,
         .provenance = provenance,
         .dataset = dataset,
         .target = target,
-        .ranks = about->ranks,
+        .ranks = roster->ranks,
         .n_ranks = (size_t)comm_size(w->comm),
-        .engines = about->engines,
-        .n_engines = about->n_engines,
-        .edges = about->edges,
-        .n_edges = about->n_edges,
+        .engines = roster->engines,
+        .n_engines = roster->n_engines,
+        .edges = roster->edges,
+        .n_edges = roster->n_edges,
         .gpus = c->gpus.gpus,
         .n_gpus = c->gpus.n_gpus,
     };
@@ -409,12 +285,13 @@ static int watch_gpus(struct coordinator *c, struct err *e)
 }
 
 /* Who is where, before the one request of --dry-run; else only what could be better. */
-static void say_places(const struct coordinator *c, const struct about *about)
+static void say_places(const struct coordinator *c, const struct roster *roster)
 {
     const struct world *w = c->w;
     struct str text = {0};
     if (c->o.dry_run) {
-        wires_text(&w->layout, about->ranks, about->engines, about->edges, about->n_edges, &text);
+        wires_text(&w->layout, roster->ranks, roster->engines, roster->edges, roster->n_edges,
+                   &text);
         fputs(text.data, stdout);
     } else if (!c->o.quiet && wires_detour(&w->layout, w->comm, &text)) {
         log_warn("run", "%s", text.data);
@@ -426,7 +303,7 @@ int coordinate_open(struct coordinator **out, struct world *w, const struct coor
                     int argc, char **argv, struct err *e)
 {
     struct coordinator *c = xcalloc(1, sizeof *c);
-    struct about about = {0};
+    struct roster roster = {0};
     c->w = w;
     c->o = *o;
     if (w->auto_why[0] != '\0' && !o->quiet) {
@@ -435,18 +312,18 @@ int coordinate_open(struct coordinator **out, struct world *w, const struct coor
     if (w->is_load) {
         loop_realtime(true);
     }
-    if (ask_ranks(w, &about, e) || (!o->dry_run && gpu_watch_find(&c->gpus, w, e))) {
+    if (roster_call(&roster, w, e) || (!o->dry_run && gpu_watch_find(&c->gpus, w, e))) {
         gpu_watch_stop(&c->gpus);
-        about_free(&about);
+        roster_free(&roster);
         free(c);
         return -1;
     }
     int rc = 0;
     if (w->rank == 0 && !o->dry_run) {
-        rc = keep_file(c, &about, argc, argv, e);
+        rc = keep_file(c, &roster, argc, argv, e);
     }
     if (w->rank == 0) {
-        say_places(c, &about);
+        say_places(c, &roster);
     }
     if (rc == 0 && w->is_load) {
         early_stop_init(&c->early_stop, w->comm, w->layout.load_ranks);
@@ -455,7 +332,7 @@ int coordinate_open(struct coordinator **out, struct world *w, const struct coor
     if (rc == 0 && w->rank == 0 && !o->dry_run && w->config.target.kind == TARGET_OPENAI) {
         rc = watch_endpoint(c, e);
     }
-    about_free(&about);
+    roster_free(&roster);
     CHECK(rc == 0 || e->code != ERR_NONE);
     *out = c;
     if (world_agree(w, e)) {
