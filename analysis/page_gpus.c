@@ -11,18 +11,13 @@
 
 #define DASH "\xe2\x80\x93"
 
-static const json_t *get(const json_t *o, const char *key)
-{
-    return json_object_get(o, key);
-}
-
 bool page_gpus_any(const json_t *report)
 {
     size_t i;
     const json_t *step;
-    json_array_foreach(get(report, "steps"), i, step)
+    json_array_foreach(value_at(report, "steps"), i, step)
     {
-        if (json_is_object(get(step, "gpus"))) {
+        if (json_is_object(value_at(step, "gpus"))) {
             return true;
         }
     }
@@ -43,7 +38,7 @@ static void interval_cell(struct str *out, const json_t *v)
 {
     str_puts(out, "<td>");
     put_number(out, value_get(v, "value"));
-    if (json_is_number(get(v, "lo95"))) {
+    if (json_is_number(value_at(v, "lo95"))) {
         str_puts(out, "<small>");
         put_number(out, value_get(v, "lo95"));
         str_puts(out, " " DASH " ");
@@ -65,9 +60,9 @@ static void step_row(struct str *out, const json_t *step, const json_t *gpus)
     struct str reasons = {0};
     str_printf(out, "<tr><td>%.0f</td>", value_get(step, "index"));
     cell(out, value_get(step, "rate_rps"));
-    interval_cell(out, get(gpus, "power_w"));
-    interval_cell(out, get(gpus, "joules_per_output_token"));
-    interval_cell(out, get(gpus, "joules_per_token"));
+    interval_cell(out, value_at(gpus, "power_w"));
+    interval_cell(out, value_at(gpus, "joules_per_output_token"));
+    interval_cell(out, value_at(gpus, "joules_per_token"));
     cell(out, 100 * value_get(gpus, "gpu_util"));
     cell(out, value_get(gpus, "sm_mhz"));
     cell(out, value_get(gpus, "temperature_c"));
@@ -97,9 +92,9 @@ void page_gpus_steps(struct str *out, const json_t *report)
         "<th>J per token<br>in and out</th><th>busy<br>%</th><th>SM clock<br>MHz</th>"
         "<th>hottest<br>\xc2\xb0"
         "C</th><th>memory<br>GB</th><th>throttled<br>%</th></tr></thead>\n<tbody>\n");
-    json_array_foreach(get(report, "steps"), i, step)
+    json_array_foreach(value_at(report, "steps"), i, step)
     {
-        const json_t *gpus = get(step, "gpus");
+        const json_t *gpus = value_at(step, "gpus");
         if (json_is_object(gpus)) {
             step_row(out, step, gpus);
         }
@@ -109,7 +104,7 @@ void page_gpus_steps(struct str *out, const json_t *report)
 
 static void text_cell(struct str *out, const json_t *o, const char *key)
 {
-    const char *text = json_string_value(get(o, key));
+    const char *text = json_string_value(value_at(o, key));
     str_puts(out, "<td class=\"text\">");
     svg_escape(out, text ? text : DASH);
     str_puts(out, "</td>");
@@ -117,7 +112,7 @@ static void text_cell(struct str *out, const json_t *o, const char *key)
 
 void page_gpus_devices(struct str *out, const json_t *report)
 {
-    const json_t *list = get(get(report, "run"), "gpus"), *d;
+    const json_t *list = value_at(value_at(report, "run"), "gpus"), *d;
     size_t i;
     if (json_array_size(list) == 0) {
         return;

@@ -14,11 +14,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static const json_t *get(const json_t *o, const char *key)
-{
-    return json_object_get(o, key);
-}
-
 static const char *text(const json_t *o, const char *key)
 {
     const char *s = json_string_value(json_object_get(o, key));
@@ -67,13 +62,13 @@ static void put_list(struct str *out, const char *label, const json_t *list)
 static void put_target(struct str *out, const json_t *target)
 {
     str_printf(out, "target   %s", text(target, "kind"));
-    if (json_is_string(get(target, "model"))) {
+    if (json_is_string(value_at(target, "model"))) {
         str_printf(out, ", %s", text(target, "model"));
     }
-    if (json_is_string(get(target, "backend"))) {
+    if (json_is_string(value_at(target, "backend"))) {
         str_printf(out, " on %s", text(target, "backend"));
     }
-    if (json_is_number(get(target, "replicas"))) {
+    if (json_is_number(value_at(target, "replicas"))) {
         str_printf(out, ": %.0f replica(s) x %.0f stage(s) x %.0f", value_get(target, "replicas"),
                    value_get(target, "pipeline"), value_get(target, "tensor"));
     }
@@ -82,21 +77,21 @@ static void put_target(struct str *out, const json_t *target)
 
 static void put_head(struct str *out, const json_t *report)
 {
-    const json_t *run = get(report, "run");
-    bool valid = json_is_true(get(run, "valid"));
+    const json_t *run = value_at(report, "run");
+    bool valid = json_is_true(value_at(run, "valid"));
     str_printf(out, "%s  %s  %s\n", text(run, "name"), text(run, "created_utc"), text(run, "uuid"));
     str_printf(out, "%s%s\n",
                valid ? "VALID    by its own checks" : "INVALID  the answers below must not be used",
-               json_is_true(get(run, "complete")) ? "" : "; INCOMPLETE");
-    put_list(out, "  !      ", get(run, "invalid_reasons"));
-    put_list(out, "  note   ", get(run, "warnings"));
-    put_target(out, get(run, "target"));
-    if (json_is_object(get(run, "engine"))) {
+               json_is_true(value_at(run, "complete")) ? "" : "; INCOMPLETE");
+    put_list(out, "  !      ", value_at(run, "invalid_reasons"));
+    put_list(out, "  note   ", value_at(run, "warnings"));
+    put_target(out, value_at(run, "target"));
+    if (json_is_object(value_at(run, "engine"))) {
         str_puts(out, "engine   ");
-        engine_line(get(run, "engine"), out);
+        engine_line(value_at(run, "engine"), out);
         str_puts(out, "\n");
     }
-    str_printf(out, "traffic  %s\n\n", text(get(run, "dataset"), "source"));
+    str_printf(out, "traffic  %s\n\n", text(value_at(run, "dataset"), "source"));
 }
 
 /* --- answers ---------------------------------------------------------------------------------- */
@@ -104,7 +99,7 @@ static void put_head(struct str *out, const json_t *report)
 static void put_saturation(struct str *out, const json_t *sat)
 {
     str_printf(out, "saturation    %s: ", text(sat, "verdict"));
-    if (json_is_number(get(sat, "rate_rps"))) {
+    if (json_is_number(value_at(sat, "rate_rps"))) {
         put_interval(out, sat, "rate_rps", "lo95", "hi95");
         str_puts(out, " requests/s, ");
         put_interval(out, sat, "output_tokens_per_s", "output_tokens_per_s_lo95",
@@ -137,8 +132,9 @@ static void put_decided(struct str *out, const json_t *decided)
         str_printf(out, "; undecided at %s/s, where the client was the limit", number(client, buf));
     }
     str_printf(out, "%s\n",
-               json_is_false(get(decided, "monotone")) ? "; NOT MONOTONE: missed below a met rate"
-                                                       : "");
+               json_is_false(value_at(decided, "monotone"))
+                   ? "; NOT MONOTONE: missed below a met rate"
+                   : "");
 }
 
 static void put_slo(struct str *out, const json_t *slo)
@@ -146,22 +142,22 @@ static void put_slo(struct str *out, const json_t *slo)
     size_t i;
     const json_t *o;
     char buf[NUMBER_BYTES];
-    if (json_array_size(get(slo, "objectives")) == 0) {
+    if (json_array_size(value_at(slo, "objectives")) == 0) {
         return;
     }
     str_printf(out, "objectives    %s", text(slo, "verdict"));
-    if (json_is_number(get(slo, "rate_rps"))) {
+    if (json_is_number(value_at(slo, "rate_rps"))) {
         str_puts(out, " up to ");
         put_interval(out, slo, "rate_rps", "lo95", "hi95");
         str_puts(out, " requests/s");
     }
-    json_array_foreach(get(slo, "objectives"), i, o)
+    json_array_foreach(value_at(slo, "objectives"), i, o)
     {
         str_printf(out, "%s%s p%.4g <= %s ms", i == 0 ? " (" : ", ", text(o, "metric"),
                    100 * value_get(o, "quantile"), number(value_get(o, "limit_ms"), buf));
     }
     str_puts(out, ")\n");
-    put_decided(out, get(slo, "decided"));
+    put_decided(out, value_at(slo, "decided"));
 }
 
 static bool any_rung_meets(const json_t *rungs)
@@ -170,7 +166,7 @@ static bool any_rung_meets(const json_t *rungs)
     const json_t *rung;
     json_array_foreach(rungs, i, rung)
     {
-        if (json_is_true(get(rung, "meets"))) {
+        if (json_is_true(value_at(rung, "meets"))) {
             return true;
         }
     }
@@ -180,13 +176,13 @@ static bool any_rung_meets(const json_t *rungs)
 static void put_concurrency(struct str *out, const json_t *c)
 {
     char a[NUMBER_BYTES], b[NUMBER_BYTES];
-    const json_t *above = get(c, "above"), *below = get(c, "below");
-    if (json_array_size(get(c, "rungs")) == 0) {
+    const json_t *above = value_at(c, "above"), *below = value_at(c, "below");
+    if (json_array_size(value_at(c, "rungs")) == 0) {
         return;
     }
     str_puts(out, "concurrency   ");
-    if (!json_is_number(get(c, "best"))) {
-        str_puts(out, any_rung_meets(get(c, "rungs"))
+    if (!json_is_number(value_at(c, "best"))) {
+        str_puts(out, any_rung_meets(value_at(c, "rungs"))
                           ? "no limit to go by: where the objectives hold, requests failed or the "
                             "client was the limit\n"
                           : "no limit meets the objectives\n");
@@ -195,7 +191,7 @@ static void put_concurrency(struct str *out, const json_t *c)
     str_printf(out,
                "best limit %.0f [%.0f, %.0f] in flight: %s output tokens/s (rule of thumb: %s)\n",
                value_get(c, "best"), value_get(c, "lo95"), value_get(c, "hi95"),
-               number(value_get(get(c, "output_tokens_per_s"), "value"), a),
+               number(value_get(value_at(c, "output_tokens_per_s"), "value"), a),
                number(value_get(c, "rule"), b));
     if (json_is_object(below)) {
         str_printf(out, "              at %.0f: %s of that throughput, the target idles\n",
@@ -212,7 +208,7 @@ static void put_concurrency(struct str *out, const json_t *c)
 static void put_pooled(struct str *out, const json_t *step, const char *name, const char *key)
 {
     str_printf(out, "  %s ", name);
-    put_interval(out, get(step, key), "value", "lo95", "hi95");
+    put_interval(out, value_at(step, key), "value", "lo95", "hi95");
 }
 
 static void put_repeats(struct str *out, const json_t *repeats)
@@ -225,7 +221,7 @@ static void put_repeats(struct str *out, const json_t *repeats)
     }
     str_printf(out, "\nOver %.0f passes (intervals include the variance between them):\n",
                value_get(repeats, "passes"));
-    json_array_foreach(get(repeats, "steps"), i, step)
+    json_array_foreach(value_at(repeats, "steps"), i, step)
     {
         bool closed = value_get(step, "users") > 0;
         str_printf(out, "%-7s %8s%s", text(step, "kind"),
@@ -248,8 +244,8 @@ static void put_usd(struct str *out, const json_t *o)
 
 static void put_cost_at(struct str *out, const char *where, const json_t *at)
 {
-    const json_t *in = get(at, "usd_per_m_input"), *o = get(at, "usd_per_m_output");
-    if (!json_is_number(get(o, "value"))) {
+    const json_t *in = value_at(at, "usd_per_m_input"), *o = value_at(at, "usd_per_m_output");
+    if (!json_is_number(value_at(o, "value"))) {
         return;
     }
     str_printf(out, "  at %-10s ", where);
@@ -261,15 +257,15 @@ static void put_cost_at(struct str *out, const char *where, const json_t *at)
 
 static void put_cost(struct str *out, const json_t *cost)
 {
-    if (!json_is_number(get(cost, "usd_per_hour"))) {
+    if (!json_is_number(value_at(cost, "usd_per_hour"))) {
         return;
     }
     str_printf(out, "cost          %.0f x %s at $%.4g/h %s, as of %s%s\n",
                value_get(cost, "instances"), text(cost, "instance_type"),
                value_get(cost, "usd_per_hour"), text(cost, "pricing_model"), text(cost, "as_of"),
-               json_is_true(get(cost, "example")) ? "  ** EXAMPLE PRICE, no market's **" : "");
-    put_cost_at(out, "saturation", get(cost, "at_saturation"));
-    put_cost_at(out, "objectives", get(cost, "at_slo"));
+               json_is_true(value_at(cost, "example")) ? "  ** EXAMPLE PRICE, no market's **" : "");
+    put_cost_at(out, "saturation", value_at(cost, "at_saturation"));
+    put_cost_at(out, "objectives", value_at(cost, "at_slo"));
 }
 
 /* --- steps ------------------------------------------------------------------------------------ */
@@ -300,15 +296,15 @@ static const char *mark_of(const struct column *c, const json_t *group)
     if (value_get(group, "failed_share") > REPORT_MUCH_FAILED) {
         return "!";
     }
-    bool is_star = c->starred && json_is_false(get(group, "p99_supported")) &&
-                   json_is_number(get(group, c->key));
+    bool is_star = c->starred && json_is_false(value_at(group, "p99_supported")) &&
+                   json_is_number(value_at(group, c->key));
     return is_star ? "*" : "";
 }
 
 static void put_cell(struct str *out, const struct column *c, const json_t *step)
 {
     char buf[NUMBER_BYTES];
-    const json_t *group = get(step, c->group);
+    const json_t *group = value_at(step, c->group);
     const char *mark = mark_of(c, group);
     str_printf(out, "%*s%s", c->width - (int)strlen(mark), number(value_get(group, c->key), buf),
                mark);
@@ -317,7 +313,7 @@ static void put_cell(struct str *out, const struct column *c, const json_t *step
 static void put_step(struct str *out, const json_t *step, int columns)
 {
     char buf[NUMBER_BYTES];
-    const json_t *requests = get(step, "requests");
+    const json_t *requests = value_at(step, "requests");
     double rate = value_get(step, "rate_rps"), users = value_get(step, "users");
     str_printf(out, "%3.0f %-7s", value_get(step, "index"), text(step, "kind"));
     if (users > 0) {
@@ -331,24 +327,24 @@ static void put_step(struct str *out, const json_t *step, int columns)
         }
     }
     str_printf(out, "  %5.0f/%-5.0f ", value_get(requests, "ok"), value_get(requests, "scheduled"));
-    const json_t *tokens = get(get(step, "tokens_per_s"), "output");
+    const json_t *tokens = value_at(value_at(step, "tokens_per_s"), "output");
     str_printf(out, "%8s", number(value_get(tokens, "value"), buf));
     double half = 0.5 * (value_get(tokens, "hi95") - value_get(tokens, "lo95"));
     str_printf(out, " +-%-6s%s %s\n", number(half, buf),
-               json_is_true(get(step, "approximate")) ? "~" : " ", text(step, "verdict"));
+               json_is_true(value_at(step, "approximate")) ? "~" : " ", text(step, "verdict"));
 }
 
 static const char *or_infinite(const json_t *o, const char *key, char *buf)
 {
-    return json_is_number(get(o, key)) ? number(value_get(o, key), buf) : "infinite";
+    return json_is_number(value_at(o, key)) ? number(value_get(o, key), buf) : "infinite";
 }
 
 /* Without the failures, with them, and goodput of all: side by side. */
 static void put_failed(struct str *out, const json_t *step)
 {
     char a[NUMBER_BYTES], b[NUMBER_BYTES];
-    const json_t *ttft = get(step, "ttft_ms"), *requests = get(step, "requests"),
-                 *goodput = get(step, "goodput");
+    const json_t *ttft = value_at(step, "ttft_ms"), *requests = value_at(step, "requests"),
+                 *goodput = value_at(step, "goodput");
     double failed = value_get(requests, "failed"), scheduled = value_get(requests, "scheduled");
     if (!(failed > 0)) {
         return;
@@ -358,7 +354,7 @@ static void put_failed(struct str *out, const json_t *step)
                number(value_get(ttft, "p50"), a), number(value_get(ttft, "p99"), b));
     str_printf(out, "; as infinite, p50 %s, p99 %s ms", or_infinite(ttft, "p50_error_adjusted", a),
                or_infinite(ttft, "p99_error_adjusted", b));
-    if (json_is_number(get(goodput, "attainment"))) {
+    if (json_is_number(value_at(goodput, "attainment"))) {
         str_printf(out, "; goodput %s/s, %.1f %% of all that were due",
                    number(value_get(goodput, "rps"), a), 100 * value_get(goodput, "attainment"));
     }
@@ -377,8 +373,8 @@ static void put_client(struct str *out, const json_t *step)
     char buf[NUMBER_BYTES];
     int n = 0;
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
-        const json_t *of = get(step, parts[i].key);
-        if (json_is_number(get(of, "p99"))) {
+        const json_t *of = value_at(step, parts[i].key);
+        if (json_is_number(value_at(of, "p99"))) {
             if (n++ == 0) {
                 str_printf(out, "step %.0f: the client's p99 in us: ", value_get(step, "index"));
             }
@@ -393,14 +389,14 @@ static void put_client(struct str *out, const json_t *step)
 static void put_queue(struct str *out, const json_t *step)
 {
     char a[NUMBER_BYTES];
-    const json_t *queue = get(step, "queue");
+    const json_t *queue = value_at(step, "queue");
     double index = value_get(step, "index"), n = value_get(queue, "preemptions");
     if (n > 0) {
         str_printf(out,
                    "step %.0f: %.0f preemptions, for want of KV cache; its use was %s %% at most\n",
-                   index, n, number(100 * value_get(get(queue, "kv_used"), "max"), a));
+                   index, n, number(100 * value_get(value_at(queue, "kv_used"), "max"), a));
     }
-    if (json_is_number(get(queue, "prefix_hit_share"))) {
+    if (json_is_number(value_at(queue, "prefix_hit_share"))) {
         str_printf(out, "step %.0f: %s %% of the prompt tokens were found in the prefix cache\n",
                    index, number(100 * value_get(queue, "prefix_hit_share"), a));
     }
@@ -409,7 +405,7 @@ static void put_queue(struct str *out, const json_t *step)
 static void put_gpus(struct str *out, const json_t *step)
 {
     struct str line = {0};
-    gpu_report_line(get(step, "gpus"), &line);
+    gpu_report_line(value_at(step, "gpus"), &line);
     if (line.len > 0) {
         str_printf(out, "step %.0f: %s\n", value_get(step, "index"), line.data);
     }
@@ -420,15 +416,15 @@ static void put_gpus(struct str *out, const json_t *step)
 static void put_step_notes(struct str *out, const json_t *step)
 {
     char a[NUMBER_BYTES], b[NUMBER_BYTES];
-    const json_t *itl = get(step, "itl_ms"), *icl = get(step, "icl_ms"),
-                 *cap = get(step, "cap_wait_us");
+    const json_t *itl = value_at(step, "itl_ms"), *icl = value_at(step, "icl_ms"),
+                 *cap = value_at(step, "cap_wait_us");
     double index = value_get(step, "index");
     put_failed(out, step);
     put_queue(out, step);
     put_gpus(out, step);
-    if (value_get(get(step, "requests"), "late") > 0) {
+    if (value_get(value_at(step, "requests"), "late") > 0) {
         str_printf(out, "step %.0f: %.0f requests sent late, by more than 1 ms\n", index,
-                   value_get(get(step, "requests"), "late"));
+                   value_get(value_at(step, "requests"), "late"));
     }
     if (value_get(cap, "share") > 0) {
         str_printf(out, "step %.0f: %.1f %% waited at the cap on concurrency, p50 %s, p99 %s ms\n",
@@ -504,16 +500,16 @@ static void put_definitions(struct str *out, const json_t *definitions, int colu
 void report_text_table(const json_t *report, int columns, struct str *out)
 {
     put_head(out, report);
-    put_saturation(out, get(report, "saturation"));
-    put_slo(out, get(report, "slo"));
-    put_concurrency(out, get(report, "concurrency"));
-    put_cost(out, get(report, "cost"));
-    put_steps(out, get(report, "steps"), columns);
-    put_repeats(out, get(report, "repeats"));
+    put_saturation(out, value_at(report, "saturation"));
+    put_slo(out, value_at(report, "slo"));
+    put_concurrency(out, value_at(report, "concurrency"));
+    put_cost(out, value_at(report, "cost"));
+    put_steps(out, value_at(report, "steps"), columns);
+    put_repeats(out, value_at(report, "repeats"));
 }
 
 void report_text(const json_t *report, int columns, struct str *out)
 {
     report_text_table(report, columns, out);
-    put_definitions(out, get(report, "definitions"), columns);
+    put_definitions(out, value_at(report, "definitions"), columns);
 }

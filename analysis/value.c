@@ -26,9 +26,19 @@ void value_set(json_t *obj, const char *key, double x)
     json_object_set_new(obj, key, value_number(x));
 }
 
+const json_t *value_at(const json_t *obj, const char *key)
+{
+    return json_object_get(obj, key);
+}
+
+bool value_has(const json_t *obj, const char *key)
+{
+    return json_is_number(value_at(obj, key));
+}
+
 double value_get(const json_t *obj, const char *key)
 {
-    const json_t *v = json_object_get(obj, key);
+    const json_t *v = value_at(obj, key);
     return json_is_number(v) ? json_number_value(v) : STATS_NONE;
 }
 

@@ -6,6 +6,7 @@
 
 #include "analysis/stats.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 struct json_t;
@@ -16,7 +17,10 @@ struct json_t *value_interval(struct stats_interval v); // {value, lo95, hi95}
 /* obj[key] = x or null. */
 void value_set(struct json_t *obj, const char *key, double x);
 
-/* A number under a key, STATS_NONE when it is none; obj may be NULL. */
+/* What is under a key, borrowed; NULL where there is nothing. obj may be NULL, here and below. */
+const struct json_t *value_at(const struct json_t *obj, const char *key);
+/* Whether it is a number, and the number: STATS_NONE when it is none. */
+bool value_has(const struct json_t *obj, const char *key);
 double value_get(const struct json_t *obj, const char *key);
 
 /* US$ with three decimals or three significant digits, whichever is more: "12.345", "0.00192". "-" when
