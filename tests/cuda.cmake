@@ -172,4 +172,6 @@ if(NOT TIDEMARK_ASAN)
     ENVIRONMENT "${tm_crash_environment};TIDEMARK_CRASH_CUDA=all")
   set_property(TEST cli.cuda cli.bench_cuda cli.crash_cuda full.crash_cuda APPEND PROPERTY ENVIRONMENT
     "TIDEMARK_CUDA_PLUGIN=${tm_cuda_on_cpu}" "TIDEMARK_NCCL=$<TARGET_FILE:nccl-stand-in>")
+  add_test(NAME deploy.gpu_check COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cli/gpu_check.sh ${PROJECT_BINARY_DIR})
+  set_tests_properties(deploy.gpu_check PROPERTIES TIMEOUT 300 SKIP_RETURN_CODE 77 PROCESSORS 2)
 endif()
