@@ -78,16 +78,29 @@ static void put_flags(FILE *out, const struct command *c)
     put_flag(out, &help_flag, width);
 }
 
+static void put_keys(FILE *out, char *keys)
+{
+    put_lines(out, "", keys);
+    free(keys);
+}
+
 static void put_config_keys(FILE *out, const struct command *c)
 {
     if (!c->config_parts && !c->config) {
         return;
     }
-    char *keys = c->config ? opt_help(*c->config) : run_config_help(c->config_parts);
     fputs("\nconfig keys (key, type and bounds, default, meaning):\n", out);
-    put_lines(out, "", keys);
-    free(keys);
-    fputs("  A time has a unit (500ms, 12s, 5m, 2h); a share is 0.2 or 20%; a list is 2,4,8.\n",
+    if (c->config) {
+        put_keys(out, opt_help(*c->config));
+    }
+    if (c->config && c->config_parts) {
+        fputs("\n  and as `tidemark run` has them:\n", out);
+    }
+    if (c->config_parts) {
+        put_keys(out, run_config_help(c->config_parts));
+    }
+    fputs("  A time has a unit (500ms, 12s, 5m, 2h); a share is 0.2 or 20%; a list is 2,4,8.\n"
+          "  A short key is one value for its whole group, and sets what it is named beside.\n",
           out);
 }
 

@@ -368,6 +368,21 @@ static size_t key_length(const char *s)
     return n < KEY_MAX && (s[n] == '\0' || (s[n] == '.' && s[n + 1] != '\0')) ? n : 0;
 }
 
+/* The mapping under a key, made where there is none; the value that stood there becomes its CONFIG_SHORT. */
+static json_t *mapping_at(json_t *map, const char *key)
+{
+    json_t *old = json_object_get(map, key);
+    if (json_is_object(old)) {
+        return old;
+    }
+    json_t *below = json_object();
+    if (old != NULL && !json_is_null(old)) {
+        json_object_set(below, CONFIG_SHORT, old);
+    }
+    json_object_set_new(map, key, below);
+    return below;
+}
+
 /* Put v (owned) at the dotted path, making mappings on the way. 0, or -1 if the path is no key. */
 static int set_path(json_t *root, const char *path, json_t *v)
 {
@@ -383,12 +398,7 @@ static int set_path(json_t *root, const char *path, json_t *v)
         if (path[n] == '\0') {
             return json_object_set_new(map, key, v);
         }
-        json_t *below = json_object_get(map, key);
-        if (!json_is_object(below)) {
-            below = json_object();
-            json_object_set_new(map, key, below);
-        }
-        map = below;
+        map = mapping_at(map, key);
         path += n + 1;
     }
     json_decref(v);

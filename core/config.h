@@ -2,7 +2,8 @@
  * Config text to a tree: YAML (libyaml) into jansson objects whose scalars are all strings (types
  * are the option tables' business) or null (plain null, ~ or nothing), plus "key.path=value"
  * overrides whose values are YAML flow; a bare "a,b,c" is a list. An override replaces what was at
- * its path, mappings too, and a nested key assigned below a scalar turns the scalar into a mapping.
+ * its path, mappings too. A nested key assigned below a scalar or list makes a mapping of both, in which the
+ * scalar or list is under CONFIG_SHORT: the short form of that mapping (core/opt.h).
  *
  * Refused, each with its line and column: duplicate keys, anchors, aliases, merge keys, tags, dots
  * in a file's keys, a second document, more than 32 levels; and texts above 1 MiB.
@@ -16,6 +17,8 @@
 #include "core/err.h"
 
 struct json_t;
+
+#define CONFIG_SHORT "" // which no file and no override can name
 
 const char *config_library(void); // libyaml's version: "0.2.5"
 

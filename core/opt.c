@@ -1,5 +1,6 @@
 #include "core/opt.h"
 
+#include "core/config.h"
 #include "core/opt_value.h"
 #include "core/str.h"
 
@@ -130,12 +131,35 @@ static int fail_unknown(const struct walk *w, const char *path)
 
 static int apply_node(const struct walk *w, const char *path, json_t *v);
 
+static int apply_value(const struct walk *w, const char *path, json_t *v)
+{
+    struct row r = find_row(w, path, v);
+    if (r.o != NULL) {
+        return opt_value_apply(r.o, r.base, v, w->e);
+    }
+    if (!has_rows_below(w, path)) {
+        return fail_unknown(w, path);
+    }
+    if (json_is_null(v)) {
+        return 0; // "load:" with nothing below
+    }
+    return err_set(w->e, ERR_INPUT, "%s: takes a mapping (key: value), not a single value or list",
+                   path);
+}
+
+/* What is under CONFIG_SHORT first: a key that names its row wins. */
 static int apply_mapping(const struct walk *w, const char *path, json_t *map)
 {
     const char *key;
-    json_t *v;
+    json_t *v = json_object_get(map, CONFIG_SHORT);
+    if (v != NULL && apply_value(w, path, v) != 0) {
+        return -1;
+    }
     json_object_foreach(map, key, v)
     {
+        if (strcmp(key, CONFIG_SHORT) == 0) {
+            continue;
+        }
         char below[KEY_MAX + 64]; // cut short, it is longer than any known key still
         snprintf(below, sizeof below, "%s.%s", path, key);
         if (apply_node(w, below, v) != 0) {
@@ -148,22 +172,8 @@ static int apply_mapping(const struct walk *w, const char *path, json_t *map)
 /* Ends at the depth of the tables' keys, however deep the tree: unknown keys stop it. */
 static int apply_node(const struct walk *w, const char *path, json_t *v)
 {
-    bool has_below = has_rows_below(w, path);
-    if (json_is_object(v) && has_below) {
-        return apply_mapping(w, path, v);
-    }
-    struct row r = find_row(w, path, v);
-    if (r.o != NULL) {
-        return opt_value_apply(r.o, r.base, v, w->e);
-    }
-    if (!has_below) {
-        return fail_unknown(w, path);
-    }
-    if (json_is_null(v)) {
-        return 0; // "load:" with nothing below
-    }
-    return err_set(w->e, ERR_INPUT, "%s: takes a mapping (key: value), not a single value or list",
-                   path);
+    bool is_mapping = json_is_object(v) && has_rows_below(w, path);
+    return is_mapping ? apply_mapping(w, path, v) : apply_value(w, path, v);
 }
 
 /* The top section of row i into section[KEY_MAX], if no earlier row has it. */
@@ -260,8 +270,8 @@ static void put_help(struct str *out, const struct opt *o, struct columns *c)
         c->type = max_int(c->type, type.len);
         c->def = max_int(c->def, strlen(def));
     } else {
-        str_printf(out, "%-*s  %-*s  %-*s  %s\n", c->key, o->key, c->type, type.data, c->def, def,
-                   o->help);
+        str_printf(out, "%-*s  %-*s  %-*s  %s%s%s\n", c->key, o->key, c->type, type.data, c->def,
+                   def, o->help, o->short_key ? "; short: " : "", o->short_key ? o->short_key : "");
     }
     str_free(&type);
 }

@@ -5,7 +5,8 @@
  * the stored resolved config all come from the table; nothing else parses options.
  *
  * Variants with a short form ("arrival: poisson" for "arrival: {kind: poisson}") mark the row that
- * takes the scalar or list with the short key in `short_key`.
+ * takes the scalar or list with the short key in `short_key`. Beside other keys of the group it is under
+ * CONFIG_SHORT (core/config.h), and a key that names its row wins.
  */
 #pragma once
 

@@ -204,8 +204,10 @@ static void test_overrides(void **state)
     assert_override("rates: {start: auto, factor: 1.5}", "rates=2,4", "{\"rates\":[\"2\",\"4\"]}");
     assert_override("rates: {start: auto}", "rates=7", "{\"rates\":\"7\"}");
     assert_override("rates: {start: auto}", "rates={factor: 2}", "{\"rates\":{\"factor\":\"2\"}}");
-    assert_override("arrival: poisson", "arrival.cv=2", "{\"arrival\":{\"cv\":\"2\"}}");
-    assert_override("arrival: [1, 2]", "arrival.cv=2", "{\"arrival\":{\"cv\":\"2\"}}");
+    assert_override("arrival: gamma", "arrival.cv=2",
+                    "{\"arrival\":{\"\":\"gamma\",\"cv\":\"2\"}}");
+    assert_override("rates: [1, 2]", "rates.cv=2", "{\"rates\":{\"\":[\"1\",\"2\"],\"cv\":\"2\"}}");
+    assert_override("rates: {\"x\": 1}", "rates=3", "{\"rates\":\"3\"}");
     assert_override("arrival:", "arrival.cv=2", "{\"arrival\":{\"cv\":\"2\"}}");
 }
 
@@ -235,6 +237,7 @@ static void test_bad_overrides(void **state)
     refuse_override("a=b]", "a=b]: did not find expected <document start>");
     refuse_override("a=b], [c", "a=b], [c: did not find expected <document start>");
     refuse_override("a=*x", "a=*x: anchors and aliases are not allowed: write the value out");
+    refuse_override("a={'': 1}", "a={'': 1}: a key must have 1 to 127 bytes");
     refuse_override("a={b: 1, b: 2}", "a={b: 1, b: 2}: duplicate key 'b'");
     refuse_override("a='x", "a='x: found unexpected end of stream");
     struct str deep = {0};

@@ -404,6 +404,36 @@ static void test_a_list_of_mappings(void **state)
     assert_string_equal(e.msg, "set.mix: the list is empty");
 }
 
+/* "set=a" and then "set.mix=..", on the command line: nothing is lost, and the longer key wins. */
+static void test_a_short_form_beside_longer_keys(void **state)
+{
+    (void)state;
+    struct opt_table t = {several_rows, N_OF(several_rows)};
+    struct several x = {0};
+    struct err e = {0};
+    json_t *root = NULL;
+    assert_int_equal(config_parse("set: a", 6, "t", &root, &e), 0);
+    assert_int_equal(config_override(root, "set.mix=[{source: b}]", &e), 0);
+    assert_int_equal(opt_apply(t, &x, root, &e), 0);
+    assert_string_equal(x.source, "a");
+    assert_int_equal(json_array_size(x.mix), 1);
+    assert_int_equal(config_override(root, "set.source=c", &e), 0);
+    assert_int_equal(opt_apply(t, &x, root, &e), 0);
+    assert_string_equal(x.source, "c");
+    json_decref(root);
+    opt_free(t, &x);
+    // where there is no short form, what stood there is refused still
+    struct settings s = {0};
+    opt_defaults(table, &s);
+    root = json_object();
+    assert_int_equal(config_override(root, "load=3", &e), 0);
+    assert_int_equal(config_override(root, "load.seed=4", &e), 0);
+    assert_int_equal(opt_apply(table, &s, root, &e), -1);
+    assert_string_equal(e.msg, "load: takes a mapping (key: value), not a single value or list");
+    json_decref(root);
+    opt_free(table, &s);
+}
+
 /* --- dump and read back ---------------------------------------------------------------------- */
 
 static uint64_t draw(uint64_t i, uint64_t what)
@@ -599,6 +629,7 @@ int main(void)
         cmocka_unit_test(test_hostile_trees_end),
         cmocka_unit_test(test_tables_that_share_a_section),
         cmocka_unit_test(test_a_list_of_mappings),
+        cmocka_unit_test(test_a_short_form_beside_longer_keys),
         cmocka_unit_test(test_dump_reads_back_equal),
         cmocka_unit_test(test_dump_is_canonical),
         cmocka_unit_test(test_help),
