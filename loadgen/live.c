@@ -232,12 +232,14 @@ void live_recount(struct live_table *t, struct live *l, const uint32_t *counts, 
     CHECK(r->n_out == r->n_chunks);
     live_copy_tokens(t, l, gaps_us);
     free_chunks(t, l);
-    r->n_out = 0;
+    r->n_out = r->itl_max_us = 0;
     uint64_t gap_us = 0;
     for (uint32_t i = 0; i < r->n_chunks; i++) {
         gap_us += gaps_us[i];
         for (uint32_t k = 0; k < counts[i] && r->n_out < room; k++) {
-            *next_entry(t, l) = gap_us < UINT32_MAX ? (uint32_t)gap_us : UINT32_MAX;
+            const uint32_t us = gap_us < UINT32_MAX ? (uint32_t)gap_us : UINT32_MAX;
+            *next_entry(t, l) = us;
+            r->itl_max_us = r->n_out > 0 && us > r->itl_max_us ? us : r->itl_max_us;
             gap_us = 0;
             r->n_out++;
         }

@@ -32,7 +32,11 @@ const uint32_t *spread_tokens(struct spread *s, uint32_t n_tokens)
         sum += total > 0 ? s->weights[i] : 1;
         uint64_t of = total > 0 ? total : s->n;
         uint64_t up_to = (uint64_t)((double)n_tokens * (double)sum / (double)of + 0.5);
-        up_to = up_to == 0 ? 1 : up_to; // the first event had text, so it had a token
+        if (n_tokens >= s->n) { // each event had text, so it had a token
+            const uint64_t least = given + 1, most = n_tokens - (s->n - 1 - i);
+            up_to = up_to < least ? least : up_to > most ? most : up_to;
+        }
+        up_to = up_to == 0 ? 1 : up_to; // the first one in any case
         up_to = i + 1 == s->n ? n_tokens : up_to;
         s->weights[i] = (uint32_t)(up_to - given);
         given = up_to;

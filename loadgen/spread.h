@@ -1,7 +1,7 @@
 /*
  * How many of a reply's tokens each of its events brought, when only the sum is known: in proportion to
- * a weight per event (tokens or bytes of its own text), rounded so that every running sum is within half
- * a token, and at least one in the first event.
+ * a weight per event (tokens or bytes of its own text), running sums rounded, and at least one in each event:
+ * it had text. Of fewer tokens than events the first event gets one.
  */
 #pragma once
 

@@ -217,12 +217,12 @@ static void test_recounted_messages(void **state)
 {
     (void)state;
     static const struct {
-        uint32_t counts[3], n, dt_us[8];
+        uint32_t counts[3], n, dt_us[8], longest_us;
     } cases[] = {
-        {{1, 1, 1}, 3, {10, 20, 30}},
-        {{3, 1, 2}, 6, {10, 0, 0, 20, 30, 0}},
-        {{1, 0, 1}, 2, {10, 50}}, // the gap of a message without a token is the next one's
-        {{1, 0, 0}, 1, {10}},
+        {{1, 1, 1}, 3, {10, 20, 30}, 30},
+        {{3, 1, 2}, 6, {10, 0, 0, 20, 30, 0}, 30},
+        {{1, 0, 1}, 2, {10, 50}, 50}, // the gap of a message without a token is the next one's
+        {{1, 0, 0}, 1, {10}, 0},
     };
     struct live_table *t = open_table(1, 10);
     uint32_t gaps_us[MAX_TOKENS];
@@ -231,6 +231,7 @@ static void test_recounted_messages(void **state)
         live_recount(t, l, cases[i].counts, gaps_us);
         assert_tokens(t, l, cases[i].n, cases[i].dt_us);
         assert_int_equal(l->rec.n_chunks, 3);
+        assert_int_equal(l->rec.itl_max_us, cases[i].longest_us);
         assert_int_equal(l->rec.t_last_ns, 61000);
         end_and_free(t, l);
     }

@@ -1,4 +1,4 @@
-/* Tokens over events: the sum is kept, running sums are close to their share, the first has one. */
+/* Tokens over events: the sum is kept, each event has one where there are as many, running sums are close to their share. */
 #include "core/rng.h"
 #include "loadgen/spread.h"
 
@@ -51,6 +51,20 @@ static void test_fewer_tokens_than_events(void **state)
     spread_free(&s);
 }
 
+/* One token more than events: an event of one byte has its token still, and its gap. */
+static void test_each_event_has_a_token(void **state)
+{
+    (void)state;
+    struct spread s = {0};
+    add(&s, (uint32_t[]){20, 1, 20, 20}, 4);
+    assert_spread(&s, 5, (uint32_t[]){2, 1, 1, 1});
+    add(&s, (uint32_t[]){1, 1, 1, 100}, 4);
+    assert_spread(&s, 6, (uint32_t[]){1, 1, 1, 3});
+    add(&s, (uint32_t[]){100, 1, 1, 1}, 4);
+    assert_spread(&s, 6, (uint32_t[]){3, 1, 1, 1});
+    spread_free(&s);
+}
+
 static void test_any_weights(void **state)
 {
     (void)state;
@@ -67,11 +81,17 @@ static void test_any_weights(void **state)
         add(&s, weights, n);
         const uint32_t *counts = spread_tokens(&s, n_tokens);
         assert_true(counts[0] >= 1);
+        double before = 0.0;
         for (size_t i = 0; i < n; i++) {
             so_far += weights[i];
             given += counts[i];
-            double share = n_tokens * so_far / total;
-            assert_true(fabs(given - fmax(share, 0.5)) <= 0.5 + 1e-9);
+            double share = fmax(n_tokens * so_far / total, 0.5);
+            if (n_tokens >= n) { // as near as one token for each event allows
+                assert_true(counts[i] >= 1);
+                share = fmin(fmax(share, before + 1.0), n_tokens - (double)(n - 1 - i));
+            }
+            assert_true(fabs(given - share) <= 0.5 + 1e-9);
+            before = given;
         }
         assert_true(given == n_tokens);
     }
@@ -83,6 +103,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_by_weight),
         cmocka_unit_test(test_fewer_tokens_than_events),
+        cmocka_unit_test(test_each_event_has_a_token),
         cmocka_unit_test(test_any_weights),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
