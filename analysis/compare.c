@@ -101,6 +101,10 @@ static bool is_in_list(const char *name, const char *list)
 struct stats_interval compare_change(struct stats_interval a, struct stats_interval b)
 {
     struct stats_interval none = {STATS_NONE, STATS_NONE, STATS_NONE};
+    if (a.value > 0 && b.value == 0) { // all of it is gone
+        bool is_bounded = a.lo > 0 && b.hi >= 0;
+        return (struct stats_interval){-1, -1, is_bounded ? b.hi / a.lo - 1 : STATS_NONE};
+    }
     if (!(a.value > 0 && b.value > 0)) {
         return none;
     }
@@ -125,9 +129,12 @@ static const char *verdict_of(const struct figure *f, struct stats_interval chan
     return "unclear";
 }
 
+/* Beyond doubt; of a share, which has no interval, as it stands. */
 static bool is_worse_than(const struct figure *f, struct stats_interval change, double limit)
 {
-    return f->higher_is_better ? change.hi < -limit : change.lo > limit;
+    bool is_share = strcmp(f->lo, "-") == 0;
+    double hi = is_share ? change.value : change.hi, lo = is_share ? change.value : change.lo;
+    return f->higher_is_better ? hi < -limit : lo > limit;
 }
 
 /* --- building --------------------------------------------------------------------------------- */
@@ -139,17 +146,44 @@ struct comparing {
     int n_checked; // figures that the gate looked at
 };
 
-/* where: "step 3", or "" for the run's answers. */
-static void check_gate(struct comparing *c, const struct figure *f, struct stats_interval change,
-                       const char *where)
+static bool is_gated(const struct comparing *c, const struct figure *f)
 {
-    if (isnan(c->gate->max_regression) || !is_in_list(f->name, c->gate->metrics)) {
+    return !isnan(c->gate->max_regression) && is_in_list(f->name, c->gate->metrics);
+}
+
+/* where: "step 3", or "" for the run's answers. */
+static void check_gate(struct comparing *c, const struct figure *f, struct stats_interval a,
+                       struct stats_interval b, struct stats_interval change, const char *where)
+{
+    if (!is_gated(c, f)) {
         return;
     }
     c->n_checked++;
-    if (is_worse_than(f, change, c->gate->max_regression)) {
+    if (a.value == 0 && b.value > 0 && !f->higher_is_better) { // no share of 0 says how much
+        value_note(c->failed, "%s%s%s: from 0 to %.3g", where, where[0] ? ": " : "", f->name,
+                   b.value);
+    } else if (is_worse_than(f, change, c->gate->max_regression)) {
         value_note(c->failed, "%s%s%s: %+.1f %% (%+.1f to %+.1f)", where, where[0] ? ": " : "",
                    f->name, 100 * change.value, 100 * change.lo, 100 * change.hi);
+    }
+}
+
+/* A figure that A has and B lacks fails where B finished no request of the step, or missed the objective at its lowest rate. */
+static void check_missing(struct comparing *c, const struct figure *f, const json_t *b,
+                          const char *where)
+{
+    if (!is_gated(c, f)) {
+        return;
+    }
+    const char *verdict = json_string_value(value_at(value_at(b, f->path[0]), "verdict"));
+    if (where[0] && value_get(value_at(b, "requests"), "ok") == 0) {
+        c->n_checked++;
+        value_note(c->failed, "%s: %s: B finished no request", where, f->name);
+    } else if (verdict && strcmp(verdict, "first_step") == 0) {
+        c->n_checked++;
+        value_note(c->failed, "%s: B has none, its lowest rate is too high", f->name);
+    } else if (verdict) {
+        value_note(c->notes, "%s: B has none (%s): the gate says nothing of it", f->name, verdict);
     }
 }
 
@@ -162,7 +196,11 @@ static json_t *compare_figures(struct comparing *c, const struct figure *rows, i
     for (int i = 0; i < n; i++) {
         const struct figure *f = &rows[i];
         struct stats_interval of_a = figure_of(f, a), of_b = figure_of(f, b);
-        if (isnan(of_a.value) || isnan(of_b.value) || (service_only && f->of_response)) {
+        if (isnan(of_a.value) || (service_only && f->of_response)) {
+            continue;
+        }
+        if (isnan(of_b.value)) {
+            check_missing(c, f, b, where);
             continue;
         }
         struct stats_interval change = compare_change(of_a, of_b);
@@ -171,7 +209,7 @@ static json_t *compare_figures(struct comparing *c, const struct figure *rows, i
                                         "better", f->higher_is_better ? "higher" : "lower", "a",
                                         value_interval(of_a), "b", value_interval(of_b), "change",
                                         value_interval(change), "verdict", verdict_of(f, change)));
-        check_gate(c, f, change, where);
+        check_gate(c, f, of_a, of_b, change, where);
     }
     return list;
 }
@@ -235,11 +273,24 @@ static json_t *compare_step(struct comparing *c, int i_a, int i_b)
     return o;
 }
 
+/* Steps of A that no step of B is compared with. */
+static void note_unmatched(struct comparing *c, const json_t *of_a, const json_t *of_b)
+{
+    for (size_t i = 0; i < json_array_size(of_a); i++) {
+        const json_t *a = json_array_get(of_a, i);
+        if (nearest_step(of_b, a) < 0) {
+            value_note(c->notes, "step %.0f of A has no step of B within 5 %% of its rate",
+                       value_get(a, "index"));
+        }
+    }
+}
+
 static json_t *compare_steps(struct comparing *c)
 {
     json_t *list = json_array();
     const json_t *of_a = json_object_get(c->a->report, "steps");
     const json_t *of_b = json_object_get(c->b->report, "steps");
+    note_unmatched(c, of_a, of_b);
     for (size_t i = 0; i < json_array_size(of_b); i++) {
         const json_t *b = json_array_get(of_b, i);
         int i_a = nearest_step(of_a, b);
@@ -313,6 +364,9 @@ static void note_runs(struct comparing *c)
         const char *name = i ? "B" : "A";
         if (!json_is_true(run_part(runs[i], "valid"))) {
             value_note(c->notes, "%s is invalid by its own checks", name);
+        }
+        if (json_is_false(value_at(value_at(runs[i]->report, "run"), "complete"))) {
+            value_note(c->notes, "%s is not complete", name);
         }
         if (runs[i]->imported) {
             value_note(c->notes, "%s is imported: its client keeps no schedule", name);

@@ -92,12 +92,109 @@ static void engines_that_differ_are_said(void **state)
     str_free(&text);
 }
 
+/* A figure's interval, in a report's step. */
+static void set_interval(json_t *report, const char *name, const char *key, double value, double lo,
+                         double hi)
+{
+    json_t *step = json_array_get(json_object_get(report, "steps"), 0),
+           *at = json_object_get(step, name);
+    if (at == NULL) {
+        at = json_object();
+        json_object_set_new(step, name, at);
+    }
+    json_object_set_new(at, key,
+                        json_pack("{s:f, s:f, s:f}", "value", value, "lo95", lo, "hi95", hi));
+}
+
+/* Whether the gate holds, over these metrics. */
+static bool passes(json_t *a, json_t *b, const char *metrics)
+{
+    const uint64_t hash = 0;
+    const struct compare_run of_a = {.path = "a", .report = a, .schedule_hashes = &hash};
+    const struct compare_run of_b = {.path = "b", .report = b, .schedule_hashes = &hash};
+    const struct compare_gate gate = {.max_regression = 0.05, .metrics = metrics};
+    json_t *comparison;
+    struct err e;
+    assert_int_equal(compare_build(&of_a, &of_b, &gate, &comparison, &e), 0);
+    bool failed = compare_gate_failed(comparison);
+    json_decref(comparison);
+    json_decref(a);
+    json_decref(b);
+    return !failed;
+}
+
+static json_t *serving(double tokens_per_s, int n_ok)
+{
+    json_t *report = report_of(n_ok > 0, n_ok == 0),
+           *step = json_array_get(json_object_get(report, "steps"), 0);
+    set_interval(report, "tokens_per_s", "output", tokens_per_s, 0.95 * tokens_per_s,
+                 1.05 * tokens_per_s);
+    json_object_set_new(step, "requests", json_pack("{s:i}", "ok", n_ok));
+    if (n_ok > 0) {
+        json_object_set_new(
+            step, "tpot_ms",
+            json_pack("{s:f, s:f, s:f}", "p50", 10.0, "p50_lo95", 9.0, "p50_hi95", 11.0));
+    }
+    return report;
+}
+
+static void a_run_in_which_all_failed_does_not_pass(void **state)
+{
+    (void)state;
+    assert_true(passes(serving(1000, 10), serving(1000, 10), COMPARE_DEFAULT_GATE));
+    assert_false(passes(serving(1000, 10), serving(0, 0), "tokens_per_s.output"));
+    assert_false(passes(serving(1000, 10), serving(0, 0), "tpot_ms.p50")); // B has none
+    assert_true(passes(serving(0, 0), serving(1000, 10), "tokens_per_s.output"));
+}
+
+/* Shares have no interval: they count as they stand. */
+static void a_gate_over_shares_can_fail(void **state)
+{
+    (void)state;
+    assert_false(passes(report_of(0.9, 0), report_of(0.8, 0), "goodput.attainment"));
+    assert_true(passes(report_of(0.9, 0), report_of(0.88, 0), "goodput.attainment"));
+    assert_false(passes(report_of(0.9, 0), report_of(0.9, 0.01), "goodput.failed_share"));
+    assert_true(passes(report_of(0.9, 0), report_of(0.9, 0), "goodput.failed_share"));
+    assert_true(passes(report_of(0.9, 0.2), report_of(0.9, 0.1), "goodput.failed_share"));
+}
+
+/* An answer that B lacks: missed at its lowest rate, or not come to. */
+static void answers_that_are_missing(void **state)
+{
+    (void)state;
+    for (int is_low = 0; is_low < 2; is_low++) {
+        json_t *a = serving(1000, 10), *b = serving(1000, 10);
+        json_object_set_new(json_object_get(a, "slo"), "rate_rps", json_real(5));
+        json_object_set_new(json_object_get(b, "slo"), "verdict",
+                            json_string(is_low ? "first_step" : "not_reached"));
+        assert_int_equal(passes(a, b, "slo.rate_rps,tpot_ms.p50"), !is_low);
+    }
+}
+
+static void steps_of_one_side_are_named(void **state)
+{
+    (void)state;
+    struct str text = {0};
+    json_t *a = report_of(1, 0), *b = report_of(1, 0);
+    json_object_set_new(json_array_get(json_object_get(b, "steps"), 0), "rate_rps", json_real(4));
+    json_object_set_new(json_object_get(b, "run"), "complete", json_false());
+    compare(a, b, &text);
+    assert_non_null(strstr(text.data, "step 0 of A has no step of B"));
+    assert_non_null(strstr(text.data, "step 0 of B has no step of A"));
+    assert_non_null(strstr(text.data, "B is not complete"));
+    str_free(&text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(goodput_with_failures_is_marked),
         cmocka_unit_test(goodput_without_failures_stands_alone),
         cmocka_unit_test(engines_that_differ_are_said),
+        cmocka_unit_test(a_run_in_which_all_failed_does_not_pass),
+        cmocka_unit_test(a_gate_over_shares_can_fail),
+        cmocka_unit_test(answers_that_are_missing),
+        cmocka_unit_test(steps_of_one_side_are_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
