@@ -106,6 +106,27 @@ static double shift(const struct measure_objective *o, uint64_t seed, uint64_t d
     return n ? (drawn - mean) / (double)n : 0;
 }
 
+/* Steps at one rate are one point of the fit: each gets the mean of all, in whatever order they were. */
+static void average_ties(const double *rate, double *y, size_t n)
+{
+    for (size_t i = 0, end; i < n; i = end) {
+        double sum = 0;
+        for (end = i; end < n && rate[end] <= rate[i]; end++) {
+            sum += y[end];
+        }
+        for (size_t k = i; k < end; k++) {
+            y[k] = sum / (double)(end - i);
+        }
+    }
+}
+
+/* No gap and no finished request: beyond any limit. No gap in finished ones, of one token each: none is late. */
+static double quantile_of(const struct measure *m, int metric)
+{
+    double ms = m->objective[metric].quantile_ms, without = m->n_ok > 0 ? 0 : STATS_INF;
+    return isnan(ms) ? without : ms;
+}
+
 /* Crossing of one metric; draw < 0: the data as they are. The batches drawn of a step are the same
  * ones for every metric. log_latency (n) is scratch. */
 static double crossing(const struct slo_step *s, size_t n, int metric, uint64_t seed, int64_t draw,
@@ -114,10 +135,10 @@ static double crossing(const struct slo_step *s, size_t n, int metric, uint64_t 
     double limit_ms = s[0].m->objective[metric].limit_ms;
     for (size_t i = 0; i < n; i++) {
         const struct measure_objective *o = &s[i].m->objective[metric];
-        double ms = isnan(o->quantile_ms) ? 0 : o->quantile_ms;
-        log_latency[i] = capped_log(ms, limit_ms);
+        log_latency[i] = capped_log(quantile_of(s[i].m, metric), limit_ms);
         log_latency[i] += draw >= 0 ? shift(o, seed, (uint64_t)draw, 1000 + i) : 0;
     }
+    average_ties(rate, log_latency, n);
     return slo_crossing_rate(rate, log_latency, n, log(limit_ms));
 }
 

@@ -110,6 +110,59 @@ static void the_tightest_objective_decides_and_failures_are_infinite(void **stat
     free(r);
 }
 
+/* A rate at which nothing finished has no gaps, which are not gaps of 0. */
+static void no_gap_of_a_dead_server_is_short(void **state)
+{
+    (void)state;
+    struct measure *m = calloc(4, sizeof *m);
+    struct slo_result *r = calloc(1, sizeof *r);
+    struct slo_step steps[4];
+    const double ms[] = {40, 60, 120, STATS_NONE};
+    for (int i = 0; i < 4; i++) {
+        m[i] = (struct measure){.n_due = 100, .n_ok = i < 3 ? 100 : 0};
+        m[i].objective[LATENCY_ITL] =
+            (struct measure_objective){.limit_ms = 100, .quantile_ms = ms[i]};
+        for (int b = 0; b < LATENCY_BATCHES; b++) {
+            m[i].objective[LATENCY_ITL].batch_ms[b] = ms[i];
+        }
+        steps[i] = (struct slo_step){1 << i, &m[i]};
+    }
+    slo_find(steps, 4, 1, r);
+    assert_int_equal(r->all.verdict, SLO_FOUND);
+    near(r->all.rate_rps.value, 2 + 2 * log(100.0 / 60) / log(2), 1e-9);
+    m[3].n_ok = 100; // one token each: there are no gaps, and none is late
+    slo_find(steps, 4, 1, r);
+    assert_int_equal(r->all.verdict, SLO_NOT_REACHED);
+    free(m);
+    free(r);
+}
+
+/* Two visits to one rate are one point, whichever was first. */
+static void visits_to_one_rate_have_no_order(void **state)
+{
+    (void)state;
+    struct measure *m = calloc(4, sizeof *m);
+    struct slo_result *r = calloc(1, sizeof *r);
+    double found[2];
+    for (int swapped = 0; swapped < 2; swapped++) {
+        const double rate[] = {8, 12, 12, 18};
+        const double ms[] = {50, swapped ? 130 : 80, swapped ? 80 : 130, 300};
+        struct slo_step steps[4];
+        for (int i = 0; i < 4; i++) {
+            m[i] = (struct measure){.n_due = 100, .n_ok = 100};
+            m[i].objective[LATENCY_TTFT] =
+                (struct measure_objective){.limit_ms = 100, .quantile_ms = ms[i]};
+            steps[i] = (struct slo_step){rate[i], &m[i]};
+        }
+        slo_find(steps, 4, 1, r);
+        found[swapped] = r->all.rate_rps.value;
+    }
+    near(found[0], found[1], 1e-12);
+    near(found[0], 8 + 4 * log(100.0 / 50) / (log(sqrt(80.0 * 130)) - log(50)), 1e-9);
+    free(m);
+    free(r);
+}
+
 static void closed_loops_stay_out(void **state)
 {
     (void)state;
@@ -165,6 +218,8 @@ int main(void)
         cmocka_unit_test(crossing_is_linear_in_log_latency),
         cmocka_unit_test(the_rate_of_one_objective_is_found),
         cmocka_unit_test(the_tightest_objective_decides_and_failures_are_infinite),
+        cmocka_unit_test(no_gap_of_a_dead_server_is_short),
+        cmocka_unit_test(visits_to_one_rate_have_no_order),
         cmocka_unit_test(closed_loops_stay_out),
         cmocka_unit_test(a_client_that_is_the_limit_decides_nothing),
     };
