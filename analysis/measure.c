@@ -22,7 +22,9 @@ static int bin_of(const struct measure *m, int64_t t_ns)
     if (t_ns == RECORD_NONE || t_ns < s->t_warm_ns || t_ns >= s->t_end_ns) {
         return -1;
     }
-    return (int)((double)(t_ns - s->t_warm_ns) * MEASURE_BINS / (double)window_ns(m));
+    // rounding may reach the end in a window of years, which a file from outside may claim
+    return (int)fmin((double)(t_ns - s->t_warm_ns) * MEASURE_BINS / (double)window_ns(m),
+                     MEASURE_BINS - 1);
 }
 
 static void count(const struct measure *m, double *bins, int64_t t_ns, double amount)
@@ -103,10 +105,23 @@ static bool is_good(const struct measure *m, const struct record *r)
     return true;
 }
 
-static void count_record(struct measure *m, const struct record *r)
+/* Of the tokens that finished requests might have taken, the share that they did: below 1 where replies stop by themselves. */
+static double taken_share(const struct step_data *d)
+{
+    double asked = 0, taken = 0;
+    for (size_t i = 0; i < d->n; i++) {
+        const struct record *r = &d->records[i];
+        asked += r->outcome == OUTCOME_OK ? r->n_out_req : 0;
+        taken += r->outcome == OUTCOME_OK ? r->n_out : 0;
+    }
+    return asked > 0 && taken < asked ? taken / asked : 1;
+}
+
+/* taken: of what an unfinished request might have taken, what it would have. */
+static void count_record(struct measure *m, const struct record *r, double taken)
 {
     bool ok = r->outcome == OUTCOME_OK;
-    uint32_t n_out = ok ? r->n_out : r->n_out_req; // what a reply that stopped by itself took
+    double n_out = ok ? r->n_out : r->n_out_req * taken;
     m->n_requests++;
     m->n_late += r->late != 0;
     uint32_t n_in = latency_tokens_in(r);
@@ -146,8 +161,9 @@ void measure_begin(struct measure *m, const struct step_data *d, const struct sl
     for (int k = 0; k < LATENCY_N; k++) {
         m->objective[k].limit_ms = objective_limit_ms(slo, k);
     }
+    double taken = taken_share(d);
     for (size_t i = 0; i < d->n; i++) {
-        count_record(m, &d->records[i]);
+        count_record(m, &d->records[i], taken);
     }
     inflight_means(d->records, d->n, d->info.t_warm_ns, d->info.t_end_ns, d->info.t_drain_ns,
                    m->in_flight, MEASURE_BINS);

@@ -71,6 +71,9 @@ void store_close(struct store *s);
 
 /* --- steps ------------------------------------------------------------------------------------ */
 
+#define STORE_MAX_PASSES  1000               // load.repeats
+#define STORE_MAX_TIME_NS ((int64_t)1 << 60) // 36 years
+
 struct step_info {
     uint32_t index;
     enum step_kind kind;

@@ -172,13 +172,31 @@ static int read_rows_if_there(const struct store_group *parent, const struct sto
     return store_hdf5_has(parent, t->group) ? read_rows(parent, t, rows, n, e) : 0;
 }
 
+/* What sums and loops over steps rely on. */
+static int check_info(const struct store_group *step, const struct step_info *i, struct err *e)
+{
+    const int64_t times[] = {i->t_begin_ns, i->t_warm_ns, i->t_end_ns, i->t_drain_ns,
+                             i->t_planned_ns};
+    for (size_t k = 0; k < sizeof times / sizeof *times; k++) {
+        if (times[k] > STORE_MAX_TIME_NS || times[k] < -STORE_MAX_TIME_NS) {
+            return err_set(e, ERR_INPUT, "%s: a time of %" PRId64 " ns is no time of a run",
+                           step->path, times[k]);
+        }
+    }
+    return i->repeat < STORE_MAX_PASSES
+               ? 0
+               : err_set(e, ERR_INPUT, "%s: attribute repeat is %" PRIu32 ", at most %d is allowed",
+                         step->path, i->repeat, STORE_MAX_PASSES - 1);
+}
+
 static int read_all(struct store *s, size_t index, const struct store_group *step,
                     struct step_data *d, struct err *e)
 {
     void *spans = NULL, *series = NULL, *gpus = NULL;
     if (index == s->n_steps) {
         d->info = s->pending_info;
-    } else if (store_hdf5_read_attributes(step, &store_schema_step, &d->info, e) != 0) {
+    } else if (store_hdf5_read_attributes(step, &store_schema_step, &d->info, e) != 0 ||
+               check_info(step, &d->info, e) != 0) {
         return -1;
     }
     d->n_stages = store_read_n_stages(step);
