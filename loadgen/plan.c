@@ -72,6 +72,11 @@ int plan_check(const struct load_config *cfg, const struct dataset *ds, struct e
         return err_set(e, ERR_INPUT,
                        "load.arrival: trace needs a dataset with arrival times (a trace in CSV)");
     }
+    if (cfg->arrival == LOAD_TRACE && dataset_arrival_ns(ds, dataset_n_arrivals(ds) - 1) == 0) {
+        return err_set(
+            e, ERR_INPUT,
+            "load.arrival: all arrivals of the trace are at one time, so that it has no rate");
+    }
     return 0;
 }
 

@@ -15,6 +15,13 @@ static bool kept_up(const struct search_result *r, double share)
            r->offered_output_tokens_per_s > 0.0;
 }
 
+/* Too short to be judged, and most of what was offered was not served. */
+static bool fell_behind(const struct search_result *r)
+{
+    return r->verdict == VERDICT_TOO_SHORT && r->offered_output_tokens_per_s > 0.0 &&
+           !kept_up(r, SEARCH_KEPT_UP);
+}
+
 /* --- the sweep -------------------------------------------------------------------------------------- */
 
 static int over_after(int n_over, const struct search_result *r)
@@ -36,7 +43,8 @@ struct sweep {
 /* Queued for more than a burst, or worse. */
 static bool is_bad(const struct search_result *r)
 {
-    return search_is_over(r) && (r->verdict != VERDICT_UNSTABLE || !kept_up(r, BURST));
+    return fell_behind(r) ||
+           (search_is_over(r) && (r->verdict != VERDICT_UNSTABLE || !kept_up(r, BURST)));
 }
 
 static struct sweep sweep_so_far(const struct search *s)
@@ -88,8 +96,7 @@ struct bracket {
 
 static bool is_high(const struct search_result *r)
 {
-    return search_is_over(r) || (r->verdict == VERDICT_TOO_SHORT && !kept_up(r, SEARCH_KEPT_UP) &&
-                                 r->offered_output_tokens_per_s > 0.0);
+    return search_is_over(r) || fell_behind(r);
 }
 
 static struct bracket bracket_so_far(const struct search *s, const struct sweep *w)

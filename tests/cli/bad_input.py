@@ -431,6 +431,13 @@ class Data(cli.TestCase):
         config = cli.small_run(self.folder, load__arrival="trace", load__rates={})
         self.one_clear_line_both_ways(["run", config], "load.arrival", np=3)
 
+    def test_trace_arrivals_need_a_length(self):
+        path = self.text("trace.csv", "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+                         "2023-11-16 18:15:46.6805900,374,44\n")
+        config = cli.small_run(self.folder, load__arrival="trace", load__rates={}, load__dataset=str(path),
+                               load__input_tokens=None, load__output_tokens=None)
+        self.one_clear_line_both_ways(["run", config], "load.arrival", "at one time", np=3)
+
     def test_dataset_stats(self):
         """The same lines from `dataset stats`, which needs no ranks."""
         path = self.text("trace.csv", "TIMESTAMP,ContextTokens,GeneratedTokens\n"

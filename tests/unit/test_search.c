@@ -302,6 +302,28 @@ static void test_the_bracket_stands_between_good_and_bad(void **state)
     }
 }
 
+/* A step too short to be judged, in which half of what was offered was served, is no lower end. */
+static void test_too_short_and_behind_is_bad(void **state)
+{
+    (void)state;
+    struct search s;
+    const enum verdict verdicts[] = {VERDICT_STABLE, VERDICT_UNSTABLE, VERDICT_TOO_SHORT,
+                                     VERDICT_UNSTABLE};
+    const double served[] = {100.0, 70.0, 50.0, 40.0}; // of 100: at 1, 1.5, 2.25 and 3.375
+    set_start("1");
+    search_init(&s, &cfg, 1, 0, 0);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(next(&s).kind, STEP_SWEEP);
+        search_report(&s, &(struct search_result){.verdict = verdicts[i],
+                                                  .offered_output_tokens_per_s = 100.0,
+                                                  .output_tokens_per_s = served[i]});
+    }
+    struct search_step step = next(&s);
+    assert_int_equal(step.kind, STEP_BISECT);
+    assert_true(fabs(step.rate_rps - 1.22) < 1e-9);
+    search_free(&s);
+}
+
 static void test_lists_are_not_refined(void **state)
 {
     (void)state;
@@ -631,6 +653,7 @@ int main(void)
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_the_bracket_stands_between_good_and_bad, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(test_too_short_and_behind_is_bad, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_lists_are_not_refined, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_the_objectives_rate_is_bracketed, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_an_undecided_rate_is_extended, set_up, tear_down),
