@@ -1,5 +1,5 @@
 # The image of k8s-jobs/job.yaml. Built with the repository as context:
-#   docker build -t tidemark .        or: buildah bud --isolation=chroot -t tidemark .
+#   docker build -t tidemark:0.1.0 .        or: buildah bud --isolation=chroot -t tidemark:0.1.0 .
 ARG BASE=debian:12-slim
 FROM ${BASE} AS build
 COPY . /src

@@ -62,7 +62,7 @@ static const struct store_field rank_fields[] = {
 
 static const struct store_field engine_fields[] = {
     ENGINE(rank, FIELD_I32, "1", "MPI rank of the worker", false),
-    ENGINE(backend, FIELD_TEXT, "", "what computes: cpu, sim", false),
+    ENGINE(backend, FIELD_TEXT, "", "what computes: cpu, cuda, sim", false),
     ENGINE(device, FIELD_TEXT, "", "the processor, or what is simulated", false),
     ENGINE(pci, FIELD_TEXT, "", "bus address of its GPU; empty: none", false),
     ENGINE(first_layer, FIELD_I32, "1", "first layer of its stage", false),
