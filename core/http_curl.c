@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#define STREAMS            100 // that libcurl puts on one HTTP/2 connection
 #define CONNECT_TIMEOUT_NS (30 * NS_PER_S)
 #define DNS_SECONDS        600L             // that a resolved address is good for
 #define ID_BYTES           96               // of the header with a call's id
@@ -47,6 +48,7 @@ struct http_curl {
     struct http_transfer *free_calls, *free_connects;
     uint64_t n_calls;    // whole ones under way
     uint64_t n_sockets;  // open
+    bool multiplexes;    // the last answer came over HTTP/2
     uint64_t n_connects; // begun
     int keep_fd;         // the socket that is being handed over; < 0: none
     int64_t t_socket_ns; // when the socket under way was looked at, or read
@@ -69,6 +71,9 @@ static size_t on_data(char *bytes, size_t size, size_t n, void *arg)
     int64_t t_ns = read_ns(t->shard->q);
     (void)size; // always 1
     if (t->call->t_byte_ns < 0) {
+        long version = CURL_HTTP_VERSION_NONE;
+        curl_easy_getinfo(t->easy, CURLINFO_HTTP_VERSION, &version);
+        t->shard->q->multiplexes = version == CURL_HTTP_VERSION_2_0;
         t->call->t_byte_ns = t_ns;
     }
     t->is_stopped = !http_call_data(t->call, bytes, n, t_ns);
@@ -521,7 +526,7 @@ const char *http_curl_content_type(const struct http_call *c)
 
 bool http_curl_has_idle(const struct http_curl *q)
 {
-    return q->n_sockets > q->n_calls;
+    return (q->multiplexes ? STREAMS : 1) * q->n_sockets > q->n_calls;
 }
 
 /* --- going on ----------------------------------------------------------------------------------- */

@@ -166,6 +166,13 @@ static void put_header(struct target *t, const char *name, const char *value)
     }
 }
 
+/* "Name:" keeps a header away, as libcurl has it. */
+static bool has_value(const char *line)
+{
+    const char *colon = strchr(line, ':');
+    return colon && colon[1 + strspn(colon + 1, " \t")] != '\0';
+}
+
 static void write_head(const struct http_plain *p, struct target *t)
 {
     const char *path = t->url + strlen(SCHEME) + host_bytes(t->url);
@@ -175,7 +182,9 @@ static void write_head(const struct http_plain *p, struct target *t)
     put_header(t, "User-Agent", p->settings->user_agent);
     put_header(t, "Accept", "*/*");
     for (size_t i = 0; t->headers && i < t->headers->n; i++) {
-        str_printf(&t->head, "%s\r\n", t->headers->lines[i]);
+        if (has_value(t->headers->lines[i])) {
+            str_printf(&t->head, "%s\r\n", t->headers->lines[i]);
+        }
     }
 }
 

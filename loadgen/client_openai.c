@@ -183,7 +183,7 @@ static void take_reply(struct call *c, const struct reply *r)
         take_text(c, r);
     }
     c->is_over = c->is_over || r->is_done || r->is_finished;
-    if (r->is_done) {
+    if (r->is_done && !c->over.before) { // a second one says nothing new
         c->t_over_ns = c->t_ns;
         sent_list_add(&c->client->over, &c->over, c->live->ticket.slot);
     }
@@ -319,7 +319,7 @@ static void count_output(struct call *c)
     if (rec->n_chunks == 0) {
         return;
     }
-    if (o->tok && c->text.len > 0) {
+    if (o->tok && c->is_text && c->text.len > 0) { // else the text is an error's
         rec->n_out_local = count_tokens(c);
     }
     uint32_t n = rec->n_out_usage != UINT32_MAX   ? rec->n_out_usage

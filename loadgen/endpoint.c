@@ -49,8 +49,10 @@ static const struct opt rows[] = {
     {ROW("target.cert_file", OPT_STRING, NULL, 0, 0, "openai: PEM file of the client's certificate",
          cert_file)},
     {ROW("target.key_file", OPT_STRING, NULL, 0, 0, "openai: PEM file of its key", key_file)},
-    {ROW("target.proxy", OPT_STRING, NULL, 0, 0,
-         "openai: proxy to go through; none: none, whatever the environment says", proxy)},
+    {ROW(
+        "target.proxy", OPT_STRING, NULL, 0, 0,
+        "openai: proxy to go through, a password in it as ${VAR}; none: none, whatever the environment says",
+        proxy)},
     {ROW("target.tokenizer", OPT_STRING, NULL, 0, 0,
          "openai: folder with the model's tokenizer.json, to count tokens with", tokenizer)},
     {ROW("target.context", OPT_INT, "0", 0, 1 << 24,
@@ -125,6 +127,19 @@ static int check_url(const char *url, struct err *e)
     return 0;
 }
 
+/* "[SCHEME://][USER[:PASSWORD]@]HOST..." of the key `name`: where it may not, it has no user. */
+static int check_no_password(const char *name, const char *url, bool may_name_variable,
+                             struct err *e)
+{
+    const char *scheme = url ? strstr(url, "://") : NULL, *host = scheme ? scheme + 3 : url;
+    if (!url || !memchr(host, '@', strcspn(host, "/?#")) ||
+        (may_name_variable && strstr(host, "${"))) {
+        return 0;
+    }
+    return err_set(e, ERR_INPUT, "%s: has a password in it%s", name,
+                   may_name_variable ? " (write ${VAR}@HOST and set VAR in the environment)" : "");
+}
+
 /* Whether a header of this name is likely to hold a secret. */
 static bool is_secret_name(const char *name, size_t len)
 {
@@ -187,6 +202,10 @@ int endpoint_check(const struct endpoint_config *c, struct err *e)
         if (check_url(c->urls.v[i], e) != 0) {
             return -1;
         }
+    }
+    if (check_no_password("target.metrics", c->metrics, false, e) != 0 ||
+        check_no_password("target.proxy", c->proxy, true, e) != 0) {
+        return -1;
     }
     if (c->url_weights.n > 0 && c->url_weights.n != c->urls.n) {
         return err_set(e, ERR_INPUT, "target.url_weights: %zu for %zu URLs", c->url_weights.n,
@@ -268,8 +287,9 @@ static int read_key(struct endpoint *p, struct err *e)
     return 0;
 }
 
-/* "Name: ${VAR}" with the environment's value in its place. */
-static int expand(struct endpoint *p, const char *line, struct str *out, struct err *e)
+/* A line of `key`, "Name: ${VAR}", with the environment's value in the variable's place. */
+static int expand(struct endpoint *p, const char *key, const char *line, struct str *out,
+                  struct err *e)
 {
     while (*line) {
         const char *end = strncmp(line, "${", 2) == 0 ? strchr(line, '}') : NULL;
@@ -280,7 +300,7 @@ static int expand(struct endpoint *p, const char *line, struct str *out, struct 
         char *name = xasprintf("%.*s", (int)(end - line - 2), line + 2);
         const char *value = getenv(name);
         if (!value || strpbrk(value, "\r\n")) {
-            err_set(e, ERR_INPUT, "target.headers: %.60s is %s", name,
+            err_set(e, ERR_INPUT, "%s: %.60s is %s", key, name,
                     value ? "more than one line" : "not set in the environment");
             free(name);
             return -1;
@@ -307,7 +327,7 @@ static int make_headers(struct endpoint *p, struct err *e)
         lines[n++] = authorization;
     }
     for (size_t i = 0; i < more->n && rc == 0; i++) {
-        rc = expand(p, more->v[i], &expanded[i], e);
+        rc = expand(p, "target.headers", more->v[i], &expanded[i], e);
         lines[n++] = expanded[i].data;
     }
     if (rc == 0) {
@@ -364,17 +384,18 @@ int endpoint_open(struct endpoint *p, const struct endpoint_config *c, struct er
         .ca_file = c->ca_file,
         .cert_file = c->cert_file,
         .key_file = c->key_file,
-        .proxy = c->proxy,
         .user_agent = "tidemark",
         .local_addresses = c->local_addresses.v,
         .n_local_addresses = c->local_addresses.n,
         .connect_timeout_ns = c->connect_timeout_ns,
         .connects_rps = c->connects_rps,
     };
-    if (check_files(c, e) != 0 || read_key(p, e) != 0 || make_headers(p, e) != 0) {
+    if (check_files(c, e) != 0 || read_key(p, e) != 0 || make_headers(p, e) != 0 ||
+        (c->proxy && expand(p, "target.proxy", c->proxy, &p->proxy, e) != 0)) {
         endpoint_close(p);
         return -1;
     }
+    p->http.proxy = p->proxy.data;
     make_urls(p);
     return 0;
 }
@@ -392,6 +413,7 @@ void endpoint_close(struct endpoint *p)
     }
     free(p->secrets);
     free(p->key);
+    str_free(&p->proxy);
     *p = (struct endpoint){0};
 }
 

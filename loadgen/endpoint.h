@@ -74,7 +74,8 @@ struct endpoint {
     struct http_settings http;         // borrows from cfg
     struct http_headers *headers;      // with the key, if there is one
     char *key;                         // or NULL
-    char **secrets;                    // (n_secrets) the key, and what ${VAR} stood for in headers
+    struct str proxy;                  // with what ${VAR} stood for
+    char **secrets;                    // (n_secrets) the key, and what ${VAR} stood for
     size_t n_secrets;
     char **urls;    // (cfg->urls.n) that requests go to
     double *shares; // (cfg->urls.n) rising to 1: which part of requests goes up to here

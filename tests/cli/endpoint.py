@@ -94,7 +94,7 @@ GOOD = ("ok", N_OUT, N_OUT, 200, "")
 EXPECTED = {
     **dict.fromkeys(("slow_first", "slow_head", "stall", "split_utf8", "split_data", "bytewise",
                      "odd_chunks", "chunk_extensions", "events_in_chunk", "crlf", "cr", "role_only",
-                     "empty_events", "usage_last", "comments", "huge_line", "no_done", "late_done",
+                     "empty_events", "usage_last", "comments", "huge_line", "no_done", "late_done", "two_dones",
                      "close_after", "idle_close", "http10", "with_length"), GOOD),
     "reasoning": ("ok", N_OUT + 3, N_OUT + 3, 200, ""),
     "usage_each": ("ok", N_OUT, 3, 200, ""),
@@ -104,6 +104,7 @@ EXPECTED = {
     "head_only": ("timeout_first", 0, 0, 200, "time"),
     "bad_chunk": ("truncated", 1, 1, 200, "chunk"),
     "bad_json": ("bad_stream", 1, 1, 200, "not JSON"),
+    "bad_path": ("bad_stream", 5, 5, 200, "not JSON"),
     "error_in_stream": ("bad_stream", 1, 1, 200, "scripted fault"),
     "truncated": ("truncated", 2, 2, 200, "closed"),
     "half_event": ("truncated", 1, 1, 200, "closed"),
@@ -182,6 +183,17 @@ class Faults(EndpointTest):
         reasoning = runs["reasoning"]
         self.assertGreater(reasoning.seconds("t_content_ns").min(), 0.6 * WAIT_S)
         self.assertGreater(np.median(reasoning.seconds("t_content_ns", "t_first_ns")), 0.6 * WAIT_S)
+
+    def test_the_text_of_an_error_is_no_answer(self):
+        """A tokenizer counts what was answered, not what was said of the failure."""
+        tokenizer = f"target.tokenizer={cli.shared('models/stories260K')}"
+        faults = ("bad_json", "bad_path", "error_in_stream")
+        with Server(program=FAULTS) as s:
+            runs = self.side_by_side({f: lambda f=f: self.see(s, f, tokenizer) for f in faults})
+        for fault, run in runs.items():
+            with self.subTest(fault):
+                self.check(fault, run)
+                self.assertEqual(run.column("n_out_local"), {NONE})
 
     def test_short_timeout_of_the_first_token(self):
         with Server(program=FAULTS) as s:
@@ -477,6 +489,7 @@ class Secrets(EndpointTest):
             sent = s.asked[-1][1]
         self.assertEqual(sent["Authorization"], "Bearer " + KEY)
         self.assertEqual(sent["X-Tenant"], env["TIDEMARK_TEST_TENANT"])
+        self.assertNotIn("Expect", sent)  # an empty one is refused by some servers
         self.assertEqual(before.result.code, 1)
         self.assertEqual(run.outcomes(), ["http_status"])
         for result in (before.result, run.result):
@@ -599,6 +612,10 @@ class WrongSettings(EndpointTest):
             ("target.tokenizer=/nowhere", "/nowhere"),
             ("target.metrics_rate=50", "target.metrics_rate", "10"),
             ("target.max_concurrency=-1", "target.max_concurrency"),
+            ("target.metrics=http://u:hidden@a/metrics", "target.metrics", "password"),
+            ("target.proxy=http://u:hidden@a:1", "target.proxy", "${VAR}"),
+            ("target.proxy=u:hidden@a:1", "target.proxy", "${VAR}"),
+            ("target.proxy='u:${TIDEMARK_NOT_SET}@a:1'", "target.proxy", "TIDEMARK_NOT_SET"),
         )
         with Server("serve.model=m") as s:
             results = self.side_by_side({

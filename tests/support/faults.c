@@ -381,6 +381,16 @@ static void bad_json(struct pen *p)
     finish(p, 1);
 }
 
+static void bad_path(struct pen *p)
+{
+    head(p);
+    for (int i = 0; i < 5; i++) {
+        token(p, " word", false);
+    }
+    chunk(p, "data: oops C:\\path\n\n");
+    finish(p, 5);
+}
+
 static void error_in_stream(struct pen *p)
 {
     struct str text = {0};
@@ -421,6 +431,16 @@ static void late_done(struct pen *p)
     head(p);
     tokens(p, 0);
     cut(p, p->wait_ns);
+    end_stream(p, false);
+    ends(p, HTTPD_END);
+}
+
+static void two_dones(struct pen *p)
+{
+    head(p);
+    tokens(p, 0);
+    chunk(p, "data: [DONE]\n\n");
+    chunk(p, "data: [DONE]\n\n");
     end_stream(p, false);
     ends(p, HTTPD_END);
 }
@@ -590,10 +610,12 @@ static const struct {
     {"reasoning", reasoning, "three reasoning chunks before the content"},
     {"usage_each", usage_each, "usage in every event, of several tokens (chat)"},
     {"bad_json", bad_json, "an event that is no JSON"},
+    {"bad_path", bad_path, "five tokens, then text with a backslash that is no JSON"},
     {"error_in_stream", error_in_stream, "an event with an error object"},
     {"huge_line", huge_line, "an event of 1 MiB"},
     {"no_done", no_done, "no [DONE], else well ended"},
     {"late_done", late_done, "a wait between the last token and [DONE]"},
+    {"two_dones", two_dones, "[DONE] three times"},
     {"truncated", truncated, "closed after two tokens, without the last chunk"},
     {"half_event", half_event, "closed inside an event"},
     {"reset_early", reset_early, "reset before the first byte"},
