@@ -368,12 +368,18 @@ static size_t key_length(const char *s)
     return n < KEY_MAX && (s[n] == '\0' || (s[n] == '.' && s[n + 1] != '\0')) ? n : 0;
 }
 
-/* The mapping under a key, made where there is none; the value that stood there becomes its CONFIG_SHORT. */
+/*
+ * The mapping under a key, made where there is none; the value that stood there becomes its CONFIG_SHORT. NULL
+ * where that is a list of mappings: they have keys of their own.
+ */
 static json_t *mapping_at(json_t *map, const char *key)
 {
     json_t *old = json_object_get(map, key);
     if (json_is_object(old)) {
         return old;
+    }
+    if (json_is_object(json_array_get(old, 0))) {
+        return NULL;
     }
     json_t *below = json_object();
     if (old != NULL && !json_is_null(old)) {
@@ -383,9 +389,11 @@ static json_t *mapping_at(json_t *map, const char *key)
     return below;
 }
 
-/* Put v (owned) at the dotted path, making mappings on the way. 0, or -1 if the path is no key. */
-static int set_path(json_t *root, const char *path, json_t *v)
+/* Put v (owned) at the dotted path, which check_path has seen, making mappings on the way. */
+static int set_path(json_t *root, const char *assignment, const char *path, json_t *v,
+                    struct err *e)
 {
+    const char *whole = path;
     json_t *map = root;
     for (int depth = 1; depth <= DEPTH_MAX; depth++) {
         char key[KEY_MAX];
@@ -399,10 +407,15 @@ static int set_path(json_t *root, const char *path, json_t *v)
             return json_object_set_new(map, key, v);
         }
         map = mapping_at(map, key);
+        if (map == NULL) {
+            json_decref(v);
+            return err_set(e, ERR_INPUT,
+                           "'%.200s': %.*s is a list of mappings, which have keys of their own",
+                           assignment, (int)(path - whole + (ptrdiff_t)n), whole);
+        }
         path += n + 1;
     }
-    json_decref(v);
-    return -1;
+    CHECK(false);
 }
 
 static int check_path(const char *path, const char *assignment, struct err *e)
@@ -432,7 +445,7 @@ int config_override(struct json_t *root, const char *assignment, struct err *e)
     int rc = check_path(path, assignment, e);
     if (rc == 0) {
         json_t *v = parse_value(eq + 1, assignment, e);
-        rc = v == NULL ? -1 : set_path(root, path, v);
+        rc = v == NULL ? -1 : set_path(root, assignment, path, v, e);
     }
     free(path);
     return rc;

@@ -3,7 +3,8 @@
  * are the option tables' business) or null (plain null, ~ or nothing), plus "key.path=value"
  * overrides whose values are YAML flow; a bare "a,b,c" is a list. An override replaces what was at
  * its path, mappings too. A nested key assigned below a scalar or list makes a mapping of both, in which the
- * scalar or list is under CONFIG_SHORT: the short form of that mapping (core/opt.h).
+ * scalar or list is under CONFIG_SHORT: the short form of that mapping (core/opt.h). Below a list of mappings it is
+ * refused.
  *
  * Refused, each with its line and column: duplicate keys, anchors, aliases, merge keys, tags, dots
  * in a file's keys, a second document, more than 32 levels; and texts above 1 MiB.

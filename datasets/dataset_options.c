@@ -1,6 +1,7 @@
 #include "datasets/dataset_options.h"
 
 #include "core/mem.h"
+#include "core/opt_value.h"
 
 #include <jansson.h>
 
@@ -109,8 +110,31 @@ static int check_length(const struct dist *d, const char *key, struct err *e)
     return dist_is_set(d) || d->kind != DIST_CONSTANT ? dist_check(d, key, e) : 0;
 }
 
+/* A mix's elements have these keys for themselves: beside it they would say nothing. */
+static int check_mix(const struct dataset_config *c, struct err *e)
+{
+    struct dataset_config unset = {0};
+    int rc = 0;
+    opt_defaults(source_options, &unset);
+    for (size_t i = 0; i < N_SOURCE_ROWS && rc == 0; i++) {
+        json_t *mine = opt_value_dump(&rows[i], c), *def = opt_value_dump(&rows[i], &unset);
+        if (!json_equal(mine, def)) {
+            rc = err_set(e, ERR_INPUT,
+                         "%s: not beside load.dataset.mix, whose elements have keys of their own",
+                         rows[i].key);
+        }
+        json_decref(mine);
+        json_decref(def);
+    }
+    opt_free(source_options, &unset);
+    return rc;
+}
+
 int dataset_options_check(const struct dataset_config *c, struct err *e)
 {
+    if (c->mix != NULL && check_mix(c, e) != 0) {
+        return -1;
+    }
     const struct opt_window *w = &c->window;
     if (w->to_ns > 0 && w->from_ns >= w->to_ns) {
         return err_set(e, ERR_INPUT, "load.dataset.window: ends before it begins ([from, to])");

@@ -240,6 +240,14 @@ static void test_bad_overrides(void **state)
     refuse_override("a={'': 1}", "a={'': 1}: a key must have 1 to 127 bytes");
     refuse_override("a={b: 1, b: 2}", "a={b: 1, b: 2}: duplicate key 'b'");
     refuse_override("a='x", "a='x: found unexpected end of stream");
+    json_t *listed = parse("load: {dataset: [{source: a}, {source: b}]}");
+    struct err why = {0};
+    assert_int_equal(config_override(listed, "load.dataset.source=c", &why), -1);
+    assert_string_equal(
+        why.msg,
+        "'load.dataset.source=c': load.dataset is a list of mappings, which have keys of their own");
+    assert_int_equal(config_override(listed, "load.dataset=c", &why), 0);
+    json_decref(listed);
     struct str deep = {0};
     for (int i = 0; i < 33; i++) {
         str_puts(&deep, i == 0 ? "k" : ".k");
