@@ -230,7 +230,10 @@ static int add_message(struct reader *r, const struct raw_turn *t)
     return entries_add_message(r->out, &m, r->e);
 }
 
-/* completion is NULL where the output length is drawn. */
+/*
+ * completion is NULL where the output length is drawn. Else it is counted with the special tokens of a text
+ * of its own, as both filters' tools do (tokenizer(completion).input_ids).
+ */
 static int add_request(struct reader *r, const struct raw_turn *prompt,
                        const struct raw_turn *completion)
 {
@@ -240,7 +243,7 @@ static int add_request(struct reader *r, const struct raw_turn *prompt,
     asked.role = PROMPT_USER;
     r->scratch.n = 0;
     if (encode(r, &asked, true, &s->ids, &n_in) != 0 ||
-        (completion != NULL && encode(r, completion, false, &r->scratch, &n_out) != 0)) {
+        (completion != NULL && encode(r, completion, true, &r->scratch, &n_out) != 0)) {
         return -1;
     }
     enum entries_reason reason = judge(r->p->in, clamp_length(n_in), clamp_length(n_out));

@@ -13,8 +13,8 @@
  * request, its prompt all messages up to it. What follows the first turn that does not fit is cut
  * off and counted.
  *
- * Lengths are tokens of the model's own tokenizer; the prompt's count has BOS in it, as sent. Without
- * a tokenizer they are estimated from the bytes.
+ * Lengths are tokens of the model's own tokenizer; a prompt's count has BOS in it, as sent, and so has that of the
+ * completion of the two filters, as their tools count it. Without a tokenizer they are estimated from the bytes.
  */
 #pragma once
 

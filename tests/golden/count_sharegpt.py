@@ -36,8 +36,8 @@ def reason(name, n_in, n_out, context):
 def conversations(tok, path, name, context):
     counts, sums = collections.Counter(), [0, 0]
 
-    def length(text, with_bos):
-        return len(tok.encode(text, add_special_tokens=with_bos).ids)
+    def length(text):  # len(tokenizer(text).input_ids), of prompts and of completions, as both tools count
+        return len(tok.encode(text, add_special_tokens=True).ids)
 
     for c in json.load(open(path)):
         turns = c["conversations"]
@@ -46,12 +46,12 @@ def conversations(tok, path, name, context):
             if not human:
                 counts["no_human_turn"] += 1
                 continue
-            n_in, n_out = length(human[0]["value"], True), 1  # at least one token must fit
+            n_in, n_out = length(human[0]["value"]), 1  # at least one token must fit
         elif len(turns) < 2:
             counts["too_few_turns"] += 1
             continue
         else:
-            n_in, n_out = length(turns[0]["value"], True), length(turns[1]["value"], False)
+            n_in, n_out = length(turns[0]["value"]), length(turns[1]["value"])
         why = reason(name, n_in, n_out, context)
         counts[why] += 1
         if why == "kept":

@@ -276,19 +276,19 @@ static void test_drawn_ids(void **state)
 #define TURN(role, text) "{\"from\":\"" role "\",\"value\":\"" text "\"}"
 #define TALK(turns)      "{\"id\":\"x\",\"conversations\":[" turns "]}"
 
-/* Prompts count one more than their letters: BOS. */
+/* Prompts and completions count one more than their letters: BOS. */
 static const char by_hand[] =
-    "[" TALK(TURN("human", "abc") "," TURN("gpt", "abcd")) ",\n" // 4 + 4: kept
+    "[" TALK(TURN("human", "abc") "," TURN("gpt", "abcd")) ",\n" // 4 + 5: kept
     TALK(TURN("human", "ab") "," TURN("gpt", "abcdef")) ",\n"    // 3: prompt too short
-    TALK(TURN("human", "abcdef") "," TURN("gpt", "abc")) ",\n"   // 3: completion too short
+    TALK(TURN("human", "abcdef") "," TURN("gpt", "ab")) ",\n"    // 3: completion too short
     TALK(TURN("human", "abcdef")) ",\n"                          // one turn
     TALK("") ",\n"                                               // none
     TALK(TURN("system", "ffff") "," TURN(
         "user",
-        "dddd")) ",\n" // 5 + 4: turns 0 and 1, kept
-                 "{\"conversation\":[{\"role\":\"user\",\"content\":\"eeeee\"}," // 6 + 5: other names, kept
+        "dddd")) ",\n" // 5 + 5: turns 0 and 1, kept
+                 "{\"conversation\":[{\"role\":\"user\",\"content\":\"eeeee\"}," // 6 + 6: other names, kept
                  "{\"role\":\"assistant\",\"content\":\"fffff\"}]},\n"           //
-    TALK(TURN("gpt", "abcdef") "," TURN("gpt", "abcdef")) ",\n"                  // 7 + 6: kept
+    TALK(TURN("gpt", "abcdef") "," TURN("gpt", "abcdef")) ",\n"                  // 7 + 7: kept
     TALK(TURN("human", "") "," TURN("gpt", "abcdef")) "]\n"; // 0: an empty prompt is none
 
 static void test_two_turn_filters_by_hand(void **state)
@@ -307,9 +307,9 @@ static void test_two_turn_filters_by_hand(void **state)
         struct dataset_stats in, out;
         dataset_lengths(d, &in, &out);
         assert_true(in.min == 4 && in.max == 7 && in.mean == 22 / 4.0 && in.median == 5.5);
-        assert_true(out.min == 4 && out.max == 6 && out.mean == 19 / 4.0);
+        assert_true(out.min == 5 && out.max == 7 && out.mean == 23 / 4.0);
         dataset_close(d);
-        d = open_ok(&c, letters, VOCAB, 9); // 4 + 4 and 5 + 4 remain
+        d = open_ok(&c, letters, VOCAB, 10); // 4 + 5 and 5 + 5 remain
         assert_int_equal(n_kept(d), 2);
         assert_int_equal(filtered(d, "context"), 2);
         dataset_close(d);
@@ -362,7 +362,7 @@ static char *write_lengths(size_t n_prompt, size_t n_completion)
 
 static void check_limits(int filter, size_t n_in, size_t n_out, const char *reason)
 {
-    char *path = write_lengths(n_in - 1, n_out);
+    char *path = write_lengths(n_in - 1, n_out - 1);
     struct dataset_config c = config(path, filter);
     if (reason != NULL) {
         check_refused(&c, letters, CONTEXT, reason);
@@ -597,10 +597,10 @@ struct expected {
 
 /* Counted by tests/golden/count_sharegpt.py with `tokenizers` 0.23.3. */
 static const struct expected real[] = {
-    {"fastchat_dummy_multi_turn_500.json", DATASET_FILTER_VLLM, 512, 500, 0, 0, 6768, 24185},
+    {"fastchat_dummy_multi_turn_500.json", DATASET_FILTER_VLLM, 512, 500, 0, 0, 6768, 24685},
     {"fastchat_dummy_multi_turn_500.json", DATASET_FILTER_INFERENCE_BENCHMARK, 512, 500, 0, 0, 6768,
-     24185},
-    {"fastchat_dummy_multi_turn_500.json", DATASET_FILTER_VLLM, 64, 182, 0, 318, 1680, 3561},
+     24685},
+    {"fastchat_dummy_multi_turn_500.json", DATASET_FILTER_VLLM, 64, 179, 0, 321, 1642, 3586},
     {"fastchat_dummy_multi_turn_500.json", DATASET_FILTER_FIRST_TURN, 512, 500, 0, 0, 6768, 0},
     {"sharegpt_v3_first_turns_1000.json", DATASET_FILTER_VLLM, 512, 0, 1000, 0, 0, 0},
     {"sharegpt_v3_first_turns_1000.json", DATASET_FILTER_FIRST_TURN, 512, 620, 0, 380, 73671, 0},
