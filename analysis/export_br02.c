@@ -80,7 +80,7 @@ static void write_sample(struct json_out *out, const char *key, const char *unit
     json_out_open(out, key, '{');
     json_out_text(out, "units", units);
     put(out, "mean", sample_mean(s));
-    put(out, "stddev", sample_sd(s));
+    put(out, "stddev", stats_sd(s->v, s->n));
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         put(out, rows[i].key, sample_percentile(s, rows[i].p));
     }
@@ -272,20 +272,22 @@ static bool is_due(const struct step_info *s, const struct record *r)
 static void write_requests(const struct br_step *b)
 {
     struct sample in = {0}, tokens_out = {0};
+    uint64_t n_failed = 0, n_cancelled = 0;
     for (size_t i = 0; i < b->d->n; i++) {
         const struct record *r = &b->d->records[i];
         if (is_due(&b->d->info, r) && export_was_sent(r)) {
             sample_add(&in, r->n_in);
             if (export_is_ok(r)) {
                 sample_add(&tokens_out, latency_tokens_out(r));
+            } else {
+                *(r->outcome == OUTCOME_CANCELLED ? &n_cancelled : &n_failed) += 1;
             }
         }
     }
-    uint64_t n_failed = b->m->n_due - b->m->n_ok - b->m->n_cancelled;
     json_out_open(b->out, "requests", '{');
-    json_out_number(b->out, "total", (double)b->m->n_due);
+    json_out_number(b->out, "total", (double)in.n);
     json_out_number(b->out, "failures", (double)n_failed);
-    json_out_number(b->out, "incomplete", (double)b->m->n_cancelled);
+    json_out_number(b->out, "incomplete", (double)n_cancelled);
     write_sample(b->out, "input_length", "count", &in);
     write_sample(b->out, "output_length", "count", &tokens_out);
     json_out_close(b->out, '}');
