@@ -83,7 +83,6 @@ void fold_take_done(struct step_info *info, const struct wire_step_done *d, bool
         return;
     }
     double share = info->load_cpu_share;
-    int64_t wall_ns = info->t_drain_ns - info->t_begin_ns;
     info->n_scheduled += d->n_scheduled;
     info->n_filtered += d->n_filtered;
     info->schedule_hash = d->schedule_hash;
@@ -93,8 +92,10 @@ void fold_take_done(struct step_info *info, const struct wire_step_done *d, bool
     take_worse(&info->stamp_p99_ns, d->stamp_ns[1]);
     take_worse(&info->chunk_p50_ns, d->chunk_ns[0]);
     take_worse(&info->chunk_p99_ns, d->chunk_ns[1]);
-    info->load_cpu_share =
-        (isnan(share) ? 0 : share) + (double)d->t_cpu_ns / ((double)wall_ns * n_load_ranks);
+    if (d->t_wall_ns > 0) {
+        info->load_cpu_share = (isnan(share) ? 0 : share) +
+                               (double)d->t_cpu_ns / ((double)d->t_wall_ns * n_load_ranks);
+    }
 }
 
 void fold_forget_done(struct step_info *info)

@@ -635,7 +635,7 @@ static int record_rest(struct loop *l, bool is_capped, struct err *e)
     return 0;
 }
 
-static int post_done(struct loop *l, int64_t t_cpu_ns, struct err *e)
+static int post_done(struct loop *l, int64_t t_cpu_ns, int64_t t_wall_ns, struct err *e)
 {
     bool is_closed = l->step.users > 0;
     const struct client_ops *ops = l->client->ops;
@@ -649,6 +649,7 @@ static int post_done(struct loop *l, int64_t t_cpu_ns, struct err *e)
         .poll_gap_ns = {(uint64_t)hist_quantile(&l->gap_ns, 0.5),
                         (uint64_t)hist_quantile(&l->gap_ns, 0.99)},
         .t_cpu_ns = t_cpu_ns,
+        .t_wall_ns = t_wall_ns,
         .stamp_ns = {times.stamp_ns[0], times.stamp_ns[1]},
         .chunk_ns = {times.chunk_ns[0], times.chunk_ns[1]},
     };
@@ -709,7 +710,7 @@ int loop_run_step(struct loop *l, struct client *client, struct err *e)
     if (begin_step(l, client, e) != 0) {
         return -1;
     }
-    int64_t t_cpu_ns = clock_process_cpu_ns();
+    int64_t t_cpu_ns = clock_process_cpu_ns(), t_begin_ns = clock_local_ns();
     while (!is_over(l)) {
         if (turn(l, e) != 0) {
             return -1;
@@ -724,7 +725,7 @@ int loop_run_step(struct loop *l, struct client *client, struct err *e)
     if (l->hooks.end && l->hooks.end(l->hooks.arg, e) != 0) {
         return -1;
     }
-    return post_done(l, clock_process_cpu_ns() - t_cpu_ns, e);
+    return post_done(l, clock_process_cpu_ns() - t_cpu_ns, clock_local_ns() - t_begin_ns, e);
 }
 
 /* Where SCHED_FIFO is not permitted: a short slice, which needs no privilege, lets a waking thread

@@ -76,9 +76,10 @@ struct wire_step_done {
     uint64_t n_filtered;     // draws that did not fit the context, own share
     uint64_t schedule_hash;  // load ranks: xxh64 over the whole step's schedule, same on all
     uint64_t poll_gap_ns[2]; // p50, p99 of the time between two turns of the rank's loop
-    int64_t t_cpu_ns;        // CPU time of the rank's process in this step
-    uint64_t stamp_ns[2];    // p50, p99 from arrival to reading (loadgen/client.h); 0: no sockets
-    uint64_t chunk_ns[2];    // p50, p99 to deal with what a socket brought; 0: no sockets
+    int64_t t_cpu_ns,
+        t_wall_ns;        // of the rank in this step: CPU time of its process, and how long it took
+    uint64_t stamp_ns[2]; // p50, p99 from arrival to reading (loadgen/client.h); 0: no sockets
+    uint64_t chunk_ns[2]; // p50, p99 to deal with what a socket brought; 0: no sockets
 };
 
 /* Where a reply goes: an index into the load rank's live slots, and a number that must match. */
