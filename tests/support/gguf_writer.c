@@ -347,19 +347,20 @@ static const char *const file_names[WEIGHTS_N] = {
     "ffn_down_shexp.weight",
 };
 
-/* Rows of Llama's heads: reshape(heads, 2, D / 2, cols), then the middle two axes change places. */
+/* Rows of Llama's heads, or their biases: reshape(heads, 2, D / 2, cols), then the middle two axes change places. */
 static void permute(const struct arch *a, enum weights_id id, const struct weights_tensor *t,
                     float *v)
 {
     const bool rows = id == WEIGHTS_Q || id == WEIGHTS_K;
-    if (strcmp(a->family, "llama") != 0 || !rows) {
+    const bool biases = id == WEIGHTS_Q_BIAS || id == WEIGHTS_K_BIAS;
+    if (strcmp(a->family, "llama") != 0 || (!rows && !biases)) {
         return;
     }
-    const size_t cols = (size_t)t->n_cols, half = (size_t)a->head_dim / 2;
-    const size_t n = (size_t)t->n_rows * cols;
+    const size_t cols = biases ? 1 : (size_t)t->n_cols, half = (size_t)a->head_dim / 2;
+    const size_t n = (size_t)t->n_rows * (size_t)t->n_cols;
     float *from = xmalloc(n * sizeof *from);
     memcpy(from, v, n * sizeof *from);
-    for (size_t head = 0; head < (size_t)t->n_rows / (2 * half); head++) {
+    for (size_t head = 0; head < n / cols / (2 * half); head++) {
         for (size_t h = 0; h < 2; h++) {
             for (size_t j = 0; j < half; j++) {
                 memcpy(v + (head * 2 * half + 2 * j + h) * cols,

@@ -480,11 +480,25 @@ const void *weights_rows(const struct weights_tensor *t, int64_t first, int64_t 
     return scratch;
 }
 
+/* Numbers of a vector that lie in the order of its matrix's rows: from where decode_row says. */
+static void put_in_order(const struct weights_tensor *t, float *v)
+{
+    float *stored = xmalloc((size_t)t->n_cols * sizeof *stored);
+    memcpy(stored, v, (size_t)t->n_cols * sizeof *stored);
+    for (int64_t i = 0; i < t->n_cols; i++) {
+        v[i] = stored[decode_row(t, i)];
+    }
+    free(stored);
+}
+
 void weights_vector(const struct weights_tensor *t, float *out)
 {
     for (int64_t col = 0; col < t->n_cols; col += DECODE_SPAN) {
         const int64_t left = t->n_cols - col;
         decode_span(t, 0, col, (size_t)(left < DECODE_SPAN ? left : DECODE_SPAN), out + col);
+    }
+    if (t->rotary_head > 0) {
+        put_in_order(t, out);
     }
 }
 
