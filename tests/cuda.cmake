@@ -108,6 +108,12 @@ tm_device_test(matmul)
 tm_device_test(norm)
 tm_device_test(cache)
 tm_device_test(attention)
+# Blocks with less shared memory, as 8.0 and 8.6 have them: other kernels.
+foreach(bytes 166912 101376)
+  add_test(NAME unit.cuda_attention_${bytes} ${tm_device_usual} COMMAND test_cuda_attention)
+  set_tests_properties(unit.cuda_attention_${bytes} PROPERTIES TIMEOUT 300
+    ENVIRONMENT "TIDEMARK_SOURCE=${PROJECT_SOURCE_DIR};GPU_ON_CPU_SHARED_BYTES=${bytes}")
+endforeach()
 tm_device_test(attention_work)
 tm_device_test(embed)
 tm_device_test(gate)

@@ -197,9 +197,23 @@ static void expect_result(const problem &p)
     }
 }
 
+static int n_too_large;
+
+/* Whether the device's blocks have the memory for it (99 KB are too few for long latents). */
+static bool is_taken(const attention_shape &shape)
+{
+    int most = 0;
+    assert_int_equal(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0), cudaSuccess);
+    return attention_large_shared_bytes(&shape) <= (uint32_t)most;
+}
+
 static void check(const how &h)
 {
     problem p(h);
+    if (!is_taken(p.shape)) {
+        n_too_large++;
+        return;
+    }
     p.run(false);
     expect_result(p);
     // Threads run in another order, the grid has idle blocks: the same bits.
@@ -338,5 +352,7 @@ int main()
         cmocka_unit_test(latent),
         cmocka_unit_test(many_parts),
     };
-    return device_test_run(tests, nullptr, nullptr);
+    const int n_failed = device_test_run(tests, nullptr, nullptr);
+    printf("%d shapes left out: a block of this device has too little memory\n", n_too_large);
+    return n_failed;
 }

@@ -92,6 +92,9 @@ struct attention_row {
     uint32_t token, n_tokens, pos, row; // as in struct attention_item
 };
 
+/* Shared memory that a block of its kernels needs at least; what a device allows is gpu_info's shared_bytes. */
+uint32_t attention_large_shared_bytes(const struct attention_shape *s);
+
 /* Tiles of the small (wide) and of the large kernel; rows = 0: this shape has none. */
 struct attention_tile attention_work_small(const struct attention_shape *s);
 struct attention_tile attention_work_large(const struct attention_shape *s);

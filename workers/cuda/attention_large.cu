@@ -425,18 +425,49 @@ static void queue_one(const struct attention_layer *a, const attention_tile &til
            *a, tile, items);
 }
 
+/* Rows of a block of the kernels for long heads, and of the one for few rows. */
+#define LONG_ROWS 64
+#define FEW_ROWS  16
+
+static bool is_long(const cache_layout &c)
+{
+    return c.value_dim > 128 || c.key_dim > 128;
+}
+
+/* Whether a block of this device may have so much: 227 KB from 9.0 on, 163 KB on 8.0, 99 KB on 8.6 and 8.9. */
+static bool may_have(uint32_t n_bytes)
+{
+    int device = 0, most = 0;
+    return cudaGetDevice(&device) == cudaSuccess &&
+           cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) == cudaSuccess &&
+           n_bytes <= (uint32_t)most;
+}
+
+uint32_t attention_large_shared_bytes(const struct attention_shape *s)
+{
+    const cache_layout &c = s->layout;
+    return c.dtype == ARCH_F32 ? 0
+           : c.shared          ? plan_of(c, LONG_ROWS, 2).bytes
+           : is_long(c)        ? plan_of(c, LONG_ROWS, 1).bytes
+                               : plan_of(c, 2 * LONG_ROWS, 2).bytes;
+}
+
+/* Where a block may have the memory, more of the cache is on its way at a time. */
 void attention_large_queue(const struct attention_layer *a, struct CUstream_st *stream)
 {
-    const cache_layout *c = &a->shape.layout;
+    const cache_layout &c = a->shape.layout;
     const attention_tile tile = attention_work_large(&a->shape);
-    (c->shared                                   ? queue_one<2, 2, 4, 16, 2, true>
-     : c->value_dim > 128 || c->key_dim > 128 ? queue_one<2, 2, 2, 16, 2, false>
-     : c->value_dim > 64                      ? queue_one<2, 4, 1, 16, 2, false>
-                                              : queue_one<2, 4, 1, 8, 2, false>)(a, tile, a->work.large,
-                                                                                  a->work.n_large, stream);
+    const bool is_roomy = !is_long(c) || may_have(plan_of(c, LONG_ROWS, 2).bytes);
+    (c.shared            ? queue_one<2, 2, 4, 16, 2, true>
+     : !is_roomy         ? queue_one<2, 2, 2, 16, 1, false>
+     : is_long(c)        ? queue_one<2, 2, 2, 16, 2, false>
+     : c.value_dim > 64 ? queue_one<2, 4, 1, 16, 2, false>
+                         : queue_one<2, 4, 1, 8, 2, false>)(a, tile, a->work.large, a->work.n_large, stream);
 }
 
 void attention_large_queue_few(const struct attention_layer *a, struct CUstream_st *stream)
 {
-    queue_one<1, 1, 4, 16, 4, true>(a, attention_work_small(&a->shape), a->work.small, a->work.n_small, stream);
+    const bool is_roomy = may_have(plan_of(a->shape.layout, FEW_ROWS, 4).bytes);
+    (is_roomy ? queue_one<1, 1, 4, 16, 4, true> : queue_one<1, 1, 4, 16, 2, true>)(
+        a, attention_work_small(&a->shape), a->work.small, a->work.n_small, stream);
 }

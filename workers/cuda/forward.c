@@ -97,6 +97,19 @@ static void look_at_cache(struct forward *f)
     }
 }
 
+static int check_shared(const struct forward *f, struct err *e)
+{
+    const uint32_t wanted = attention_large_shared_bytes(&f->shape);
+    const struct gpu_info *i = gpu_info(f->gpu);
+    return wanted <= (uint32_t)i->shared_bytes
+               ? 0
+               : err_set(
+                     e, ERR_INPUT,
+                     "backend cuda: attention over %d numbers a key takes %u bytes of shared memory; a "
+                     "block of this GPU (%s) may have %d",
+                     f->layout.key_dim, wanted, i->name, i->shared_bytes);
+}
+
 int forward_create(struct forward **out, const struct forward_config *cfg, struct err *e)
 {
     struct shard shard;
@@ -114,6 +127,10 @@ int forward_create(struct forward **out, const struct forward_config *cfg, struc
     f->shard = shard;
     look_at_windows(f);
     look_at_cache(f);
+    if (check_shared(f, e)) {
+        free(f);
+        return -1;
+    }
     f->max_entries = cfg->max_rows * cfg->slot_blocks;
     f->rows = xcalloc(cfg->max_rows, sizeof *f->rows);
     const uint32_t n_single = cfg->max_rows < cfg->max_tokens ? cfg->max_rows : cfg->max_tokens;

@@ -166,6 +166,7 @@ static cudaError_t look(struct gpu *g)
     put_address(&p, i->pci, sizeof i->pci);
     i->n_processors = p.multiProcessorCount;
     i->capability = 10 * p.major + p.minor;
+    i->shared_bytes = (int)p.sharedMemPerBlockOptin;
     i->bytes = (int64_t)p.totalGlobalMem;
     code = cudaDriverGetVersion(&i->driver);
     return code != cudaSuccess ? code : cudaRuntimeGetVersion(&i->runtime);

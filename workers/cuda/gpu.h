@@ -25,6 +25,7 @@ enum {
 struct gpu_info {
     char name[256];
     int device, n_processors, capability; // capability: 90 for 9.0
+    int shared_bytes;                     // of shared memory that a block may have
     int64_t bytes;                        // of its memory
     int driver, runtime;                  // versions as CUDA numbers them: 13000
     char pci[GPU_PCI_CHARS];              // bus address

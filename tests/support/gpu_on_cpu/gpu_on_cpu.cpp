@@ -516,6 +516,13 @@ size_t device_bytes()
     return told ? strtoull(told, nullptr, 10) : size_t{4} << 30;
 }
 
+/* As an H200's; GPU_ON_CPU_SHARED_BYTES for another's. */
+size_t shared_bytes_of_block()
+{
+    const char *told = getenv("GPU_ON_CPU_SHARED_BYTES");
+    return told ? strtoull(told, nullptr, 10) : size_t{227} << 10;
+}
+
 void queue_until(cudaStream_t s, work_until work)
 {
     if (s != nullptr && s->capture != nullptr) {
@@ -586,7 +593,7 @@ static void queue_from_outside(cudaStream_t s, int (*is_done)(void *arg), void *
 cudaError_t gpu_on_cpu_launch(dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t s,
                               std::function<void()> body)
 {
-    const cudaError_t said = fate("launch");
+    const cudaError_t said = shared_bytes > shared_bytes_of_block() ? cudaErrorInvalidValue : fate("launch");
     if (said != cudaSuccess) {
         return said;
     }
@@ -696,6 +703,12 @@ cudaError_t cudaSetDevice(int device)
     return cudaSuccess;
 }
 
+cudaError_t cudaGetDevice(int *device)
+{
+    *device = current_device;
+    return cudaSuccess;
+}
+
 cudaError_t cudaDeviceCanAccessPeer(int *can, int device, int peer)
 {
     MAY_FAIL();
@@ -710,7 +723,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int device)
     memset(p, 0, sizeof *p);
     snprintf(p->name, sizeof p->name, "GPU on CPU");
     p->totalGlobalMem = device_bytes();
-    p->sharedMemPerBlockOptin = 227 << 10;
+    p->sharedMemPerBlockOptin = shared_bytes_of_block();
     p->major = 9;
     p->multiProcessorCount = 4;
     p->l2CacheSize = 1 << 20;
