@@ -38,6 +38,9 @@ enum arch_activation {
     ARCH_SWIGLU_CLAMP, // gate, up clamped; (up + 1) * gate * sigmoid(1.702 gate) (gpt-oss)
 };
 
+#define ARCH_MAX_EXPERTS     1024
+#define ARCH_MAX_TOP_EXPERTS 64 // that a token takes
+
 /* How a router turns its scores into experts and their weights. */
 enum arch_router {
     ARCH_ROUTER_SOFTMAX, // the top_k largest logits, softmax over those (gpt-oss)

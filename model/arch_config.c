@@ -418,6 +418,13 @@ static int read_gemma2(const struct config_reader *r, struct arch *a)
     return 0;
 }
 
+static int read_top_k(const struct config_reader *r, struct arch *a)
+{
+    const int most =
+        a->moe.n_experts < ARCH_MAX_TOP_EXPERTS ? a->moe.n_experts : ARCH_MAX_TOP_EXPERTS;
+    return config_reader_int(r, r->root, "num_experts_per_tok", 1, most, NULL, &a->moe.top_k);
+}
+
 static int read_gpt_oss(const struct config_reader *r, struct arch *a)
 {
     const json_t *o = r->root;
@@ -425,9 +432,9 @@ static int read_gpt_oss(const struct config_reader *r, struct arch *a)
     if (!get(o, "rope_parameters") && !get(o, "rope_scaling")) {
         return err_set(r->e, ERR_INPUT, "%s: rope_scaling is missing", r->where);
     }
-    if (config_reader_int(r, o, "num_local_experts", 1, 4096, NULL, &a->moe.n_experts) ||
-        config_reader_int(r, o, "num_experts_per_tok", 1, a->moe.n_experts, NULL, &a->moe.top_k) ||
-        config_reader_only_text(r, o, "hidden_act", "silu") ||
+    if (config_reader_int(r, o, "num_local_experts", 1, ARCH_MAX_EXPERTS, NULL,
+                          &a->moe.n_experts) ||
+        read_top_k(r, a) || config_reader_only_text(r, o, "hidden_act", "silu") ||
         config_reader_only_number(r, o, "swiglu_limit", 7) ||
         config_reader_only_number(r, o, "swiglu_alpha", 1.702) ||
         config_reader_bool(r, o, "attention_bias", true, &a->qkv_bias) ||
@@ -491,8 +498,8 @@ static int read_deepseek_experts(const struct config_reader *r, struct arch *a)
 {
     const json_t *o = r->root;
     double scale;
-    if (config_reader_int(r, o, "n_routed_experts", 1, 4096, NULL, &a->moe.n_experts) ||
-        config_reader_int(r, o, "num_experts_per_tok", 1, a->moe.n_experts, NULL, &a->moe.top_k) ||
+    if (config_reader_int(r, o, "n_routed_experts", 1, ARCH_MAX_EXPERTS, NULL, &a->moe.n_experts) ||
+        read_top_k(r, a) ||
         config_reader_int(r, o, "moe_intermediate_size", 1, 1 << 17, NULL, &a->moe.intermediate) ||
         config_reader_int(r, o, "n_shared_experts", 0, 8, NULL, &a->moe.n_shared) ||
         config_reader_int(r, o, "first_k_dense_replace", 0, a->n_layers, NULL,

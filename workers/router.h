@@ -15,8 +15,8 @@
 #include "core/err.h"
 #include "model/arch.h"
 
-#define ROUTER_MAX_EXPERTS 1024
-#define ROUTER_MAX_TOP     64
+#define ROUTER_MAX_EXPERTS ARCH_MAX_EXPERTS
+#define ROUTER_MAX_TOP     ARCH_MAX_TOP_EXPERTS
 
 enum router_kind {
     ROUTER_MODEL, // what the logits say

@@ -152,6 +152,11 @@ static int open_part(struct part *p, const struct timing_config *cfg, struct ran
     const struct batch_limits limits = {.max_rows = ROWS, .max_tokens = PROMPT, .n_stages = 1};
     const uint32_t room = (uint32_t)a->max_context;
     const size_t n = (size_t)PROMPT * (size_t)a->hidden;
+    *p = (struct part){.cfg = cfg};
+    if (room < PROMPT) {
+        return err_set(e, ERR_INPUT, "a context of %u tokens is too short: prompts of %d are timed",
+                       room, PROMPT);
+    }
     *p = (struct part){.cfg = cfg, .n_ranks = cfg->tensor > 1 ? cfg->tensor : 1};
     p->ranks = xcalloc((size_t)p->n_ranks, sizeof *p->ranks);
     p->group = xcalloc((size_t)p->n_ranks, sizeof *p->group);
