@@ -71,13 +71,12 @@ struct wire_step_end {
 /* A rank has sent rank 0 everything of this step. */
 struct wire_step_done {
     uint32_t index;
-    uint32_t n_records;      // load ranks: records sent
-    uint64_t n_scheduled;    // load ranks: events of the whole schedule that this rank owned
-    uint64_t n_filtered;     // draws that did not fit the context, own share
-    uint64_t schedule_hash;  // load ranks: xxh64 over the whole step's schedule, same on all
-    uint64_t poll_gap_ns[2]; // p50, p99 of the time between two turns of the rank's loop
-    int64_t t_cpu_ns,
-        t_wall_ns;        // of the rank in this step: CPU time of its process, and how long it took
+    uint32_t n_records;          // load ranks: records sent
+    uint64_t n_scheduled;        // load ranks: events of the whole schedule that this rank owned
+    uint64_t n_filtered;         // draws that did not fit the context, own share
+    uint64_t schedule_hash;      // load ranks: xxh64 over the whole step's schedule, same on all
+    uint64_t poll_gap_ns[2];     // p50, p99 of the time between two turns of the rank's loop
+    int64_t t_cpu_ns, t_wall_ns; // CPU time of the rank's process in this step; how long it took
     uint64_t stamp_ns[2]; // p50, p99 from arrival to reading (loadgen/client.h); 0: no sockets
     uint64_t chunk_ns[2]; // p50, p99 to deal with what a socket brought; 0: no sockets
 };
