@@ -1,6 +1,7 @@
 #include "analysis/compare.h"
 
 #include "analysis/value.h"
+#include "core/mem.h"
 
 #include <jansson.h>
 
@@ -129,11 +130,16 @@ static const char *verdict_of(const struct figure *f, struct stats_interval chan
     return "unclear";
 }
 
-/* Beyond doubt; of a share, which has no interval, as it stands. */
+static bool is_share(const struct figure *f) // which has no interval
+{
+    return strcmp(f->lo, "-") == 0;
+}
+
+/* Beyond doubt; a share as it stands. */
 static bool is_worse_than(const struct figure *f, struct stats_interval change, double limit)
 {
-    bool is_share = strcmp(f->lo, "-") == 0;
-    double hi = is_share ? change.value : change.hi, lo = is_share ? change.value : change.lo;
+    double hi = is_share(f) ? change.value : change.hi;
+    double lo = is_share(f) ? change.value : change.lo;
     return f->higher_is_better ? hi < -limit : lo > limit;
 }
 
@@ -159,31 +165,49 @@ static void check_gate(struct comparing *c, const struct figure *f, struct stats
         return;
     }
     c->n_checked++;
-    if (a.value == 0 && b.value > 0 && !f->higher_is_better) { // no share of 0 says how much
+    char bounds[64] = "";
+    if (isfinite(change.lo) && isfinite(change.hi)) {
+        snprintf(bounds, sizeof bounds, " (%+.1f to %+.1f)", 100 * change.lo, 100 * change.hi);
+    }
+    if (is_share(f) && a.value == 0 && b.value > 0 &&
+        !f->higher_is_better) { // no change in percent
         value_note(c->failed, "%s%s%s: from 0 to %.3g", where, where[0] ? ": " : "", f->name,
                    b.value);
     } else if (is_worse_than(f, change, c->gate->max_regression)) {
-        value_note(c->failed, "%s%s%s: %+.1f %% (%+.1f to %+.1f)", where, where[0] ? ": " : "",
-                   f->name, 100 * change.value, 100 * change.lo, 100 * change.hi);
+        value_note(c->failed, "%s%s%s: %+.1f %%%s", where, where[0] ? ": " : "", f->name,
+                   100 * change.value, bounds);
     }
 }
 
-/* A figure that A has and B lacks fails where B finished no request of the step, or missed the objective at its lowest rate. */
+/* The verdict behind an answer of B: a cost has that of the rate it is at. NULL: there is none. */
+static const char *verdict_behind(const struct figure *f, const json_t *b)
+{
+    const char *of = f->path[0];
+    if (strcmp(of, "cost") == 0) {
+        of = strcmp(f->path[1], "at_slo") == 0 ? "slo" : "saturation";
+    }
+    return json_string_value(value_at(value_at(b, of), "verdict"));
+}
+
+/* A figure that A has and B lacks fails where B finished none of the window's requests, or missed the objective at its
+ * lowest rate. */
 static void check_missing(struct comparing *c, const struct figure *f, const json_t *b,
                           const char *where)
 {
     if (!is_gated(c, f)) {
         return;
     }
-    const char *verdict = json_string_value(value_at(value_at(b, f->path[0]), "verdict"));
-    if (where[0] && value_get(value_at(b, "requests"), "ok") == 0) {
+    const char *verdict = where[0] ? NULL : verdict_behind(f, b);
+    const char *colon = where[0] ? ": " : "";
+    if (where[0] && !(value_get(value_at(b, "e2e_service_ms"), "n") > 0)) {
         c->n_checked++;
         value_note(c->failed, "%s: %s: B finished no request", where, f->name);
     } else if (verdict && strcmp(verdict, "first_step") == 0) {
         c->n_checked++;
         value_note(c->failed, "%s: B has none, its lowest rate is too high", f->name);
-    } else if (verdict) {
-        value_note(c->notes, "%s: B has none (%s): the gate says nothing of it", f->name, verdict);
+    } else {
+        value_note(c->notes, "%s%s%s: B has none (%s): the gate says nothing of it", where, colon,
+                   f->name, verdict ? verdict : "not measured");
     }
 }
 
@@ -273,34 +297,31 @@ static json_t *compare_step(struct comparing *c, int i_a, int i_b)
     return o;
 }
 
-/* Steps of A that no step of B is compared with. */
-static void note_unmatched(struct comparing *c, const json_t *of_a, const json_t *of_b)
-{
-    for (size_t i = 0; i < json_array_size(of_a); i++) {
-        const json_t *a = json_array_get(of_a, i);
-        if (nearest_step(of_b, a) < 0) {
-            value_note(c->notes, "step %.0f of A has no step of B within 5 %% of its rate",
-                       value_get(a, "index"));
-        }
-    }
-}
-
 static json_t *compare_steps(struct comparing *c)
 {
     json_t *list = json_array();
     const json_t *of_a = json_object_get(c->a->report, "steps");
     const json_t *of_b = json_object_get(c->b->report, "steps");
-    note_unmatched(c, of_a, of_b);
+    const size_t n_a = json_array_size(of_a);
+    bool *is_used = xcalloc(n_a + 1, sizeof *is_used);
     for (size_t i = 0; i < json_array_size(of_b); i++) {
         const json_t *b = json_array_get(of_b, i);
         int i_a = nearest_step(of_a, b);
         if (i_a >= 0) {
+            is_used[i_a] = true;
             json_array_append_new(list, compare_step(c, i_a, (int)i));
         } else {
             value_note(c->notes, "step %.0f of B has no step of A within 5 %% of its rate",
                        value_get(b, "index"));
         }
     }
+    for (size_t i = 0; i < n_a; i++) {
+        if (!is_used[i]) {
+            value_note(c->notes, "step %.0f of A is compared with no step of B",
+                       value_get(json_array_get(of_a, i), "index"));
+        }
+    }
+    free(is_used);
     return list;
 }
 

@@ -129,7 +129,7 @@ static json_t *serving(double tokens_per_s, int n_ok)
            *step = json_array_get(json_object_get(report, "steps"), 0);
     set_interval(report, "tokens_per_s", "output", tokens_per_s, 0.95 * tokens_per_s,
                  1.05 * tokens_per_s);
-    json_object_set_new(step, "requests", json_pack("{s:i}", "ok", n_ok));
+    json_object_set_new(step, "e2e_service_ms", json_pack("{s:i}", "n", n_ok));
     if (n_ok > 0) {
         json_object_set_new(
             step, "tpot_ms",
@@ -158,6 +158,20 @@ static void a_gate_over_shares_can_fail(void **state)
     assert_true(passes(report_of(0.9, 0.2), report_of(0.9, 0.1), "goodput.failed_share"));
 }
 
+/* A median that is 0 or a gap, for the same server: only an interval beyond doubt fails. */
+static void a_figure_with_an_interval_may_leave_zero(void **state)
+{
+    (void)state;
+    json_t *a = serving(1000, 10), *b = serving(1000, 10);
+    json_object_set_new(
+        json_array_get(json_object_get(a, "steps"), 0), "itl_ms",
+        json_pack("{s:f, s:f, s:f}", "p50", 0.0, "p50_lo95", 0.0, "p50_hi95", 20.0));
+    json_object_set_new(
+        json_array_get(json_object_get(b, "steps"), 0), "itl_ms",
+        json_pack("{s:f, s:f, s:f}", "p50", 20.0, "p50_lo95", 0.0, "p50_hi95", 21.0));
+    assert_true(passes(a, b, "itl_ms.p50"));
+}
+
 /* An answer that B lacks: missed at its lowest rate, or not come to. */
 static void answers_that_are_missing(void **state)
 {
@@ -167,7 +181,15 @@ static void answers_that_are_missing(void **state)
         json_object_set_new(json_object_get(a, "slo"), "rate_rps", json_real(5));
         json_object_set_new(json_object_get(b, "slo"), "verdict",
                             json_string(is_low ? "first_step" : "not_reached"));
-        assert_int_equal(passes(a, b, "slo.rate_rps,tpot_ms.p50"), !is_low);
+        json_object_set_new(a, "cost",
+                            json_pack("{s:{s:{s:f}}}", "at_slo", "usd_per_m_output", "value", 2.0));
+        const char *const metrics[] = {"slo.rate_rps,tpot_ms.p50",
+                                       "cost.at_slo.usd_per_m_output,tpot_ms.p50"};
+        for (int k = 0; k < 2; k++) {
+            assert_int_equal(passes(json_deep_copy(a), json_deep_copy(b), metrics[k]), !is_low);
+        }
+        json_decref(a);
+        json_decref(b);
     }
 }
 
@@ -179,7 +201,7 @@ static void steps_of_one_side_are_named(void **state)
     json_object_set_new(json_array_get(json_object_get(b, "steps"), 0), "rate_rps", json_real(4));
     json_object_set_new(json_object_get(b, "run"), "complete", json_false());
     compare(a, b, &text);
-    assert_non_null(strstr(text.data, "step 0 of A has no step of B"));
+    assert_non_null(strstr(text.data, "step 0 of A is compared with no step of B"));
     assert_non_null(strstr(text.data, "step 0 of B has no step of A"));
     assert_non_null(strstr(text.data, "B is not complete"));
     str_free(&text);
@@ -193,6 +215,7 @@ int main(void)
         cmocka_unit_test(engines_that_differ_are_said),
         cmocka_unit_test(a_run_in_which_all_failed_does_not_pass),
         cmocka_unit_test(a_gate_over_shares_can_fail),
+        cmocka_unit_test(a_figure_with_an_interval_may_leave_zero),
         cmocka_unit_test(answers_that_are_missing),
         cmocka_unit_test(steps_of_one_side_are_named),
     };
