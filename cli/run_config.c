@@ -159,12 +159,27 @@ int run_config_override(struct run_config *c, const struct json_t *stored,
     return rc;
 }
 
+/* What is asked of a run that is to start, not of one that a file tells of. */
+static int build_new(struct run_config *c, const struct json_t *root,
+                     const char *const *assignments, int n_assignments, struct err *e)
+{
+    if (run_config_override(c, root, assignments, n_assignments, e)) {
+        return -1;
+    }
+    if (load_check_rates(&c->load, e) ||
+        (c->target.kind == TARGET_OPENAI && endpoint_check_secrets(&c->endpoint, e))) {
+        run_config_free(c);
+        return -1;
+    }
+    return 0;
+}
+
 /* Say where a wrong setting stands: in the file, or among the assignments. */
 static int name_origin(const char *path, const struct json_t *file, struct err *e)
 {
     struct run_config c;
     struct err alone = {0};
-    if (run_config_override(&c, file, NULL, 0, &alone) == 0) {
+    if (build_new(&c, file, NULL, 0, &alone) == 0) {
         run_config_free(&c);
     }
     return strcmp(alone.msg, e->msg) == 0 ? err_wrap(e, "%s", path) : err_wrap(e, "command line");
@@ -177,7 +192,7 @@ int run_config_load(struct run_config *c, const char *path, const char *const *a
     if (path ? config_load(path, &root, e) : config_parse("{}", 2, "defaults", &root, e)) {
         return -1;
     }
-    int rc = run_config_override(c, root, assignments, n_assignments, e);
+    int rc = build_new(c, root, assignments, n_assignments, e);
     if (rc && path) {
         rc = name_origin(path, root, e);
     }

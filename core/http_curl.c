@@ -22,6 +22,7 @@ struct shard {
     bool is_connects; // what http_start may end, which whole calls are not
     CURLM *multi;
     uint32_t n_transfers; // under way
+    bool multiplexes;     // its last answer came over HTTP/2
     int64_t deadline_ns;  // libcurl wants to be called by then; INT64_MAX: never
 };
 
@@ -48,7 +49,6 @@ struct http_curl {
     struct http_transfer *free_calls, *free_connects;
     uint64_t n_calls;    // whole ones under way
     uint64_t n_sockets;  // open
-    bool multiplexes;    // the last answer came over HTTP/2
     uint64_t n_connects; // begun
     int keep_fd;         // the socket that is being handed over; < 0: none
     int64_t t_socket_ns; // when the socket under way was looked at, or read
@@ -73,7 +73,7 @@ static size_t on_data(char *bytes, size_t size, size_t n, void *arg)
     if (t->call->t_byte_ns < 0) {
         long version = CURL_HTTP_VERSION_NONE;
         curl_easy_getinfo(t->easy, CURLINFO_HTTP_VERSION, &version);
-        t->shard->q->multiplexes = version == CURL_HTTP_VERSION_2_0;
+        t->shard->multiplexes = version == CURL_HTTP_VERSION_2_0;
         t->call->t_byte_ns = t_ns;
     }
     t->is_stopped = !http_call_data(t->call, bytes, n, t_ns);
@@ -162,7 +162,7 @@ void *http_curl_easy(const struct http_settings *s)
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
     curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, versions[s->version]);
-    curl_easy_setopt(easy, CURLOPT_PIPEWAIT, s->version == HTTP_2 ? 1L : 0L);
+    curl_easy_setopt(easy, CURLOPT_PIPEWAIT, s->version == HTTP_2 || s->connects_rps > 0 ? 1L : 0L);
     curl_easy_setopt(easy, CURLOPT_PROXY, s->proxy ? s->proxy : "");
     curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, s->insecure ? 0L : 1L);
     curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, s->insecure ? 0L : 2L);
@@ -259,7 +259,7 @@ static struct shard *add_shard(struct http_curl *q, bool is_connects)
 }
 
 /* The first one with room: idle connections are used again rather than left to grow old. */
-static struct shard *pick_shard(struct http_curl *q, bool is_connects)
+static struct shard *shard_with_room(const struct http_curl *q, bool is_connects)
 {
     for (size_t i = 0; i < q->n_shards; i++) {
         struct shard *s = q->shards[i];
@@ -267,7 +267,13 @@ static struct shard *pick_shard(struct http_curl *q, bool is_connects)
             return s;
         }
     }
-    return add_shard(q, is_connects);
+    return NULL;
+}
+
+static struct shard *pick_shard(struct http_curl *q, bool is_connects)
+{
+    struct shard *s = shard_with_room(q, is_connects);
+    return s ? s : add_shard(q, is_connects);
 }
 
 static struct http_transfer *make_transfer(struct http_curl *q)
@@ -526,7 +532,8 @@ const char *http_curl_content_type(const struct http_call *c)
 
 bool http_curl_has_idle(const struct http_curl *q)
 {
-    return (q->multiplexes ? STREAMS : 1) * q->n_sockets > q->n_calls;
+    const struct shard *s = shard_with_room(q, false);
+    return s && s->multiplexes ? s->n_transfers < STREAMS : q->n_sockets > q->n_calls;
 }
 
 /* --- going on ----------------------------------------------------------------------------------- */

@@ -127,19 +127,6 @@ static int check_url(const char *url, struct err *e)
     return 0;
 }
 
-/* "[SCHEME://][USER[:PASSWORD]@]HOST..." of the key `name`: where it may not, it has no user. */
-static int check_no_password(const char *name, const char *url, bool may_name_variable,
-                             struct err *e)
-{
-    const char *scheme = url ? strstr(url, "://") : NULL, *host = scheme ? scheme + 3 : url;
-    if (!url || !memchr(host, '@', strcspn(host, "/?#")) ||
-        (may_name_variable && strstr(host, "${"))) {
-        return 0;
-    }
-    return err_set(e, ERR_INPUT, "%s: has a password in it%s", name,
-                   may_name_variable ? " (write ${VAR}@HOST and set VAR in the environment)" : "");
-}
-
 /* Whether a header of this name is likely to hold a secret. */
 static bool is_secret_name(const char *name, size_t len)
 {
@@ -193,6 +180,30 @@ static int check_extra_body(const char *text, struct err *e)
     return 0;
 }
 
+/* Length of "USER[:PASSWORD]" of "[SCHEME://][USER[:PASSWORD]@]HOST...", from *user on; 0: none. */
+static size_t user_of(const char *url, const char **user)
+{
+    const char *scheme = strstr(url, "://");
+    *user = scheme ? scheme + 3 : url;
+    const char *at = memrchr(*user, '@', strcspn(*user, "/?#"));
+    return at ? (size_t)(at - *user) : 0;
+}
+
+int endpoint_check_secrets(const struct endpoint_config *c, struct err *e)
+{
+    const char *user;
+    if (user_of(c->metrics, &user) > 0) {
+        return err_set(e, ERR_INPUT, "target.metrics: has a password in it");
+    }
+    size_t n = c->proxy ? user_of(c->proxy, &user) : 0;
+    const char *colon = n > 0 ? memchr(user, ':', n) : NULL, *secret = colon ? colon : user;
+    return n == 0 || memmem(secret, n - (size_t)(secret - user), "${", 2)
+               ? 0
+               : err_set(e, ERR_INPUT,
+                         "target.proxy: has a password in it (write ${VAR}@HOST and set VAR in the "
+                         "environment)");
+}
+
 int endpoint_check(const struct endpoint_config *c, struct err *e)
 {
     if (c->urls.n == 0) {
@@ -202,10 +213,6 @@ int endpoint_check(const struct endpoint_config *c, struct err *e)
         if (check_url(c->urls.v[i], e) != 0) {
             return -1;
         }
-    }
-    if (check_no_password("target.metrics", c->metrics, false, e) != 0 ||
-        check_no_password("target.proxy", c->proxy, true, e) != 0) {
-        return -1;
     }
     if (c->url_weights.n > 0 && c->url_weights.n != c->urls.n) {
         return err_set(e, ERR_INPUT, "target.url_weights: %zu for %zu URLs", c->url_weights.n,

@@ -66,6 +66,8 @@ extern const struct opt_table endpoint_options;
 
 /* Across keys: a URL, weights as many as URLs, ids only for completions, no secret in a header, ... */
 int endpoint_check(const struct endpoint_config *c, struct err *e) ERR_CHECKED;
+/* Before a run, whose file will have the config: no password in a URL. Older files may have one. */
+int endpoint_check_secrets(const struct endpoint_config *c, struct err *e) ERR_CHECKED;
 
 /* --- what is made of them -------------------------------------------------------------------------- */
 

@@ -126,6 +126,23 @@ static int check_list(const struct load_config *c, struct err *e)
     return list->n > 0 ? check_step_size(c, "load.rates", list->v[list->n - 1], e) : 0;
 }
 
+int load_check_rates(const struct load_config *c, struct err *e)
+{
+    struct load_config unset = {0};
+    int rc = 0;
+    opt_defaults(load_options, &unset);
+    if (c->rates_list.n > 0 &&
+        (strcmp(c->rates_start, unset.rates_start) != 0 ||
+         fabs(c->rates_factor - unset.rates_factor) > 0 || c->rates_until != unset.rates_until ||
+         c->rates_max_steps != unset.rates_max_steps)) {
+        rc = err_set(e, ERR_INPUT,
+                     "load.rates: start, factor, until and max_steps say nothing beside a list of "
+                     "rates (load.rates={start: 2} replaces the list)");
+    }
+    opt_free(load_options, &unset);
+    return rc;
+}
+
 static int check_ladder(const struct load_config *c, struct err *e)
 {
     const struct opt_numbers *list = &c->concurrency_list;

@@ -61,6 +61,8 @@ extern const struct opt_table load_options;
 
 /* Checks across keys (arrival trace needs a trace, rates rise, ...). ERR_INPUT. */
 int load_check(const struct load_config *c, struct err *e) ERR_CHECKED;
+/* Before a run: a list of rates has no keys of a search beside it, which would say nothing. */
+int load_check_rates(const struct load_config *c, struct err *e) ERR_CHECKED;
 
 /* Whether the steps are closed loops of several sizes (load.concurrency). */
 bool load_is_ladder(const struct load_config *c);
