@@ -17,8 +17,9 @@
 #include <unistd.h>
 #include <xxhash.h>
 
-#define MAGIC           0x3130534449444954ULL // "TIDIDS01"
-#define MIN_FILE_BYTES  ((size_t)4 << 20)     // of text: below, tokenising takes no time
+#define MAGIC                                                                                      \
+    0x3230534449444954ULL // "TIDIDS02": another number wherever texts are counted otherwise
+#define MIN_FILE_BYTES  ((size_t)4 << 20) // of text: below, tokenising takes no time
 #define MAX_TOTAL_BYTES ((uint64_t)8 << 30)
 #define LOCK_WAIT_NS    (600 * NS_PER_S)
 #define LOCK_POLL_US    20000
