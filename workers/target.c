@@ -15,8 +15,6 @@
 
 #define MAX_LANES UINT8_MAX  // struct span keeps a lane in one byte
 #define MAX_ROWS  UINT16_MAX // ... and the number of requests in two
-#define MAX_BATCH_TOKENS                                                                           \
-    32768 // a GPU's grid has 65,535 of its second dimension for them and an expert's tiles
 
 #define ROW(key_, type_, def_, lo_, hi_, help_, field_)                                            \
     .key = (key_), .type = (type_), .def = (def_), .lo = (double)(lo_), .hi = (double)(hi_),       \
@@ -58,7 +56,7 @@ static const struct opt rows[] = {
          "requests that hold KV blocks at a time, per replica", max_running)},
     {ROW("target.max_waiting", OPT_INT, "4096", 0, 1 << 20,
          "requests that may queue per replica; more are rejected", max_waiting)},
-    {ROW("target.max_batch_tokens", OPT_INT, "256", 1, MAX_BATCH_TOKENS,
+    {ROW("target.max_batch_tokens", OPT_INT, "256", 1, 65536,
          "tokens per micro-batch; prompts are cut into chunks to fit", max_batch_tokens)},
     {ROW(
         "target.kv_tokens", OPT_INT, "0", 0, 1e12,

@@ -199,12 +199,19 @@ static void expect_result(const problem &p)
 
 static int n_too_large;
 
-/* Whether the device's blocks have the memory for it (99 KB are too few for long latents). */
-static bool is_taken(const attention_shape &shape)
+/* What latents of 576 take; of the shapes here, three: none else is left out on any device. */
+#define LATENT_BYTES 166400
+
+static uint32_t most_shared()
 {
     int most = 0;
     assert_int_equal(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0), cudaSuccess);
-    return attention_large_shared_bytes(&shape) <= (uint32_t)most;
+    return (uint32_t)most;
+}
+
+static bool is_taken(const attention_shape &shape)
+{
+    return attention_large_shared_bytes(&shape) <= most_shared();
 }
 
 static void check(const how &h)
@@ -354,5 +361,5 @@ int main()
     };
     const int n_failed = device_test_run(tests, nullptr, nullptr);
     printf("%d shapes left out: a block of this device has too little memory\n", n_too_large);
-    return n_failed;
+    return n_failed > 0 || n_too_large > (most_shared() < LATENT_BYTES ? 3 : 0);
 }

@@ -97,6 +97,18 @@ static void look_at_cache(struct forward *f)
     }
 }
 
+/* A grid has 65,535 of its second dimension, for the batch's tokens and the tiles of its experts. */
+#define MAX_TOKENS 32768
+
+static int check_tokens(uint32_t max_tokens, struct err *e)
+{
+    return max_tokens <= MAX_TOKENS
+               ? 0
+               : err_set(e, ERR_INPUT,
+                         "backend cuda: target.max_batch_tokens is %u, it takes up to %d",
+                         max_tokens, MAX_TOKENS);
+}
+
 static int check_shared(const struct forward *f, struct err *e)
 {
     const uint32_t wanted = attention_large_shared_bytes(&f->shape);
@@ -114,7 +126,7 @@ int forward_create(struct forward **out, const struct forward_config *cfg, struc
 {
     struct shard shard;
     if (shard_init(&shard, cfg->arch, cfg->group.rank, cfg->group.size, e) ||
-        check_arch(cfg->arch, &shard, e)) {
+        check_arch(cfg->arch, &shard, e) || check_tokens(cfg->max_tokens, e)) {
         return -1;
     }
     struct forward *f = xcalloc(1, sizeof *f);
