@@ -317,6 +317,19 @@ class Models(cli.TestCase):
                 with self.subTest(args=args, number=hex(number)):
                     self.one_clear_line(cli.run(*args), "rank", "logits", "not finite", code=1)
 
+    def test_narrow_formats_keep_what_is_not_a_number(self):
+        """Bytes have no NaN: their factor has it."""
+        header, data = cli.read_safetensors(self.weights)
+        for tensor, setting in (("model.norm.weight", "target.weights=int8"), ("model.norm.weight", "target.weights=int4"),
+                                ("model.layers.0.self_attn.k_proj.weight", "target.kv_cache=int8"),
+                                ("model.layers.0.self_attn.v_proj.weight", "target.kv_cache=fp8")):
+            begin = header[tensor]["data_offsets"][0]
+            bad = data[:begin] + (0x7FC00000).to_bytes(4, "little") + data[begin + 4:]
+            cli.write_safetensors(self.weights, header, bad)
+            config = cli.small_run(self.folder, target__model=str(self.model))
+            with self.subTest(tensor, setting=setting):
+                self.one_clear_line(cli.run("run", "--force", config, setting), "rank", "logits", "not finite", code=1)
+
     def test_missing_tokenizer(self):
         (self.model / "tokenizer.json").unlink()
         self.one_clear_line_both_ways(

@@ -4,6 +4,7 @@
 #include "workers/cpu/matrix.h"
 #include "workers/weights/bf16.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -101,8 +102,13 @@ static float factor_of(const struct cache *c, const float *x, int n)
         return 1;
     }
     float largest = 0;
+    bool is_finite = true;
     for (int i = 0; i < n; i++) {
-        largest = fmaxf(largest, fabsf(x[i]));
+        largest = fmaxf(largest, fabsf(x[i])); // which takes no notice of a NaN
+        is_finite &= fabsf(x[i]) <= FLT_MAX;
+    }
+    if (!is_finite) {
+        return NAN; // and so is what is read
     }
     return largest > LEAST ? largest / (c->dtype == ARCH_FP8 ? FP8_TOP : INT8_TOP) : 1;
 }

@@ -19,7 +19,8 @@ typedef double (*look_fn)(const char *from, size_t n_bytes);
 struct cpu_ceilings {
     struct pool *pool;
     int n_members;
-    char *buffer;   // (CPU_CEILINGS_BYTES), of each member a part
+    char *buffer; // (n_bytes), of each member a part
+    size_t n_bytes;
     size_t read_at; // of every member's part
     struct ceilings best;
 
@@ -209,7 +210,7 @@ static bool reads(const struct look *l)
 
 static size_t part_bytes(const struct cpu_ceilings *m)
 {
-    return CPU_CEILINGS_BYTES / (size_t)m->n_members / READ_BYTES * READ_BYTES;
+    return m->n_bytes / (size_t)m->n_members / READ_BYTES * READ_BYTES;
 }
 
 static char *part(const struct cpu_ceilings *m, int member)
@@ -283,21 +284,30 @@ const struct ceilings *cpu_ceilings_best(const struct cpu_ceilings *m)
     return &m->best;
 }
 
+/* No part is read over twice in a row, which a cache might have. */
+static size_t buffer_bytes(int n_members)
+{
+    const size_t least = 2 * (size_t)n_members * READ_BYTES;
+    return least > CPU_CEILINGS_BYTES ? least : CPU_CEILINGS_BYTES;
+}
+
 int cpu_ceilings_open(struct cpu_ceilings **out, struct pool *pool, struct err *e)
 {
     struct cpu_ceilings *m = xcalloc(1, sizeof *m);
+    const size_t n_bytes = buffer_bytes(pool_size(pool));
     *m = (struct cpu_ceilings){
         .pool = pool,
         .n_members = pool_size(pool),
         .done = xcalloc((size_t)pool_size(pool), sizeof *m->done),
-        .buffer = mem_pages(CPU_CEILINGS_BYTES),
+        .n_bytes = n_bytes,
+        .buffer = mem_pages(n_bytes),
     };
     snprintf(m->best.of, sizeof m->best.of, "%d thread%s", m->n_members,
              m->n_members > 1 ? "s" : "");
     if (!m->buffer) {
         cpu_ceilings_close(m);
         return err_set(e, ERR_ENV, "no memory for the %zu MiB that read bandwidth is measured on",
-                       CPU_CEILINGS_BYTES >> 20);
+                       n_bytes >> 20);
     }
     pool_submit(pool, touch, m);
     wait_for(pool);
@@ -308,7 +318,7 @@ int cpu_ceilings_open(struct cpu_ceilings **out, struct pool *pool, struct err *
 void cpu_ceilings_close(struct cpu_ceilings *m)
 {
     if (m) {
-        mem_pages_free(m->buffer, CPU_CEILINGS_BYTES);
+        mem_pages_free(m->buffer, m->n_bytes);
         free(m->done);
         free(m);
     }

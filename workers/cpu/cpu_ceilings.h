@@ -16,7 +16,7 @@
 struct cpu_ceilings;
 
 /* A team's meter; the pool stays the caller's and must be idle in every call. ERR_ENV: no memory for
- * the buffer that is read, CPU_CEILINGS_BYTES and so much larger than any cache. */
+ * the buffer that is read, CPU_CEILINGS_BYTES at least and so much larger than any cache. */
 #define CPU_CEILINGS_BYTES ((size_t)1 << 30)
 int cpu_ceilings_open(struct cpu_ceilings **out, struct pool *pool, struct err *e) ERR_CHECKED;
 void cpu_ceilings_close(struct cpu_ceilings *m); // may be NULL

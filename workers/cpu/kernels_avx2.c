@@ -405,7 +405,7 @@ INLINE __m256 exp_ps(__m256 x)
 {
     const __m256 least = _mm256_set1_ps(-87.3f);
     __m256 tiny = _mm256_cmp_ps(x, least, _CMP_LT_OQ);
-    x = _mm256_max_ps(_mm256_min_ps(x, _mm256_set1_ps(88.0f)), least);
+    x = _mm256_max_ps(least, _mm256_min_ps(_mm256_set1_ps(88.0f), x)); // in this order NaN stays
     __m256 n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(1.44269504f)),
                                _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), x);

@@ -2,6 +2,7 @@
 
 #include "workers/weights/bf16.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -11,8 +12,14 @@
 static void narrow_group(const float *x, struct kernels_group *g)
 {
     float largest = 0;
+    bool is_finite = true;
     for (int i = 0; i < MATRIX_GROUP; i++) {
-        largest = fmaxf(largest, fabsf(x[i]));
+        largest = fmaxf(largest, fabsf(x[i])); // which takes no notice of a NaN
+        is_finite &= fabsf(x[i]) <= FLT_MAX;
+    }
+    if (!is_finite) { // what is computed with it is no number either
+        *g = (struct kernels_group){.factor = NAN};
+        return;
     }
     const bool counts = largest > LEAST;
     g->factor = counts ? largest / 127.0f : 0;

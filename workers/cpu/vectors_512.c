@@ -64,7 +64,7 @@ INLINE __m512 exp_ps(__m512 x)
 {
     const __m512 least = _mm512_set1_ps(-87.3f);
     const __mmask16 counts = _mm512_cmp_ps_mask(x, least, _CMP_NLT_UQ);
-    x = _mm512_max_ps(_mm512_min_ps(x, _mm512_set1_ps(88.0f)), least);
+    x = _mm512_max_ps(least, _mm512_min_ps(_mm512_set1_ps(88.0f), x)); // in this order NaN stays
     const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)),
                                           _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
