@@ -9,6 +9,7 @@
 #include "workers/cpu/cache.h"
 #include "workers/cpu/kernels.h"
 #include "workers/kv.h"
+#include "workers/sim/costs.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -258,16 +259,6 @@ double bench_weight_bytes(const struct bench *b)
            (a->tied_embedding ? 0 : sizes_embed_bytes(a) * growth(kept(b, a->dtype), a->dtype));
 }
 
-/* Pairs of a token and a position that it sees, of a step of n tokens from `pos` on, in a layer. */
-static double pairs_seen(const struct arch *a, int layer, double pos, double n)
-{
-    const double window = arch_window(a, layer);
-    if (window > 0 && pos + 1 > window) {
-        return n * window;
-    }
-    return n * pos + n * (n + 1) / 2;
-}
-
 struct work {
     double bytes, flops;
 };
@@ -282,9 +273,9 @@ static struct work step_work(const struct bench *b, double pos, double n, double
         const struct sizes_layer l = sizes_layer(a, i);
         const double window = arch_window(a, i), reach = pos + n;
         w.flops += 2 * (double)l.active_params * n * rows;
-        w.flops += l.pair_flops * pairs_seen(a, i, pos, n) * rows;
+        w.flops += l.pair_flops * costs_pairs(pos, n, window) * rows;
         w.bytes += (double)l.kv_values * sizes_value_bytes(b->cfg.kv_dtype) * rows *
-                   (window > 0 && reach > window ? window + n : reach);
+                   (window > 0 ? fmin(reach, window + n - 1) : reach);
     }
     w.flops += 2 * (double)sizes_head_params(a) * samples;
     return w;

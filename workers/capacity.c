@@ -6,6 +6,7 @@
 #include "core/mem.h"
 #include "model/sizes.h"
 #include "model/split.h"
+#include "workers/sim/costs.h"
 
 static double *layer_bytes(const struct arch *a)
 {
@@ -84,8 +85,8 @@ int64_t capacity_requests_on(const struct arch *a, const struct capacity_machine
             held += l.bytes;
             kv_bytes += (double)l.kv_values * kv_value_bytes;
         }
-        int64_t n =
-            fitting(m->memory_bytes * m->memory_share * s->tensor - held, kv_bytes * context);
+        int64_t n = fitting(m->memory_bytes * m->memory_share * s->tensor - held,
+                            kv_bytes * context * s->tensor / costs_kv_parts(a, s->tensor));
         least = n < least ? n : least;
     }
     return least;

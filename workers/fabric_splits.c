@@ -280,15 +280,14 @@ static bool split(const struct fabric_splits_ask *q, const struct groups *g, int
 static void place(const struct fabric_splits_ask *q, const struct groups *g,
                   struct fabric_split *out)
 {
-    const double kv_bytes = q->kv_bytes * g->tensor / costs_kv_parts(q->arch, g->tensor);
     struct capacity_split s = {.pipeline = out->pipeline, .tensor = g->tensor};
     if (!split(q, g, out->pipeline, fmax(q->n_requests / out->pipeline, 1), s.first)) {
         return;
     }
     memcpy(out->first, s.first, sizeof out->first);
     out->n_requests =
-        fmin(q->n_requests,
-             (double)capacity_requests_on(q->arch, &q->machine, &s, kv_bytes, q->n_in + q->n_out));
+        fmin(q->n_requests, (double)capacity_requests_on(q->arch, &q->machine, &s, q->kv_bytes,
+                                                         q->n_in + q->n_out));
     out->fits = out->n_requests >= 1;
 }
 

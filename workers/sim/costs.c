@@ -26,8 +26,7 @@ enum costs_kind costs_kind_of(const struct arch *a, int layer)
 
 /* --- loads --------------------------------------------------------------------------------------- */
 
-/* n tokens from position pos on: what they see of the positions before and among them. */
-static double pairs(double pos, double n, double window)
+double costs_pairs(double pos, double n, double window)
 {
     double all = n * pos + n * (n + 1) / 2;
     if (window <= 0 || pos + n <= window) {
@@ -42,8 +41,8 @@ static void add_row(struct costs_load *l, double pos, double n, double window)
     l->n_tokens += n;
     l->n_cached[0] += pos + n;
     l->n_cached[1] += window > 0 && pos + n > window + n ? window + n : pos + n;
-    l->n_seen[0] += pairs(pos, n, 0);
-    l->n_seen[1] += pairs(pos, n, window);
+    l->n_seen[0] += costs_pairs(pos, n, 0);
+    l->n_seen[1] += costs_pairs(pos, n, window);
 }
 
 struct costs_load costs_load_batch(const struct arch *a, const struct batch *b)

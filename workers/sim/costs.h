@@ -98,6 +98,9 @@ struct costs_sums costs_ring(int tensor, double latency_ns, double byte_ns);
 /* Into how many parts `tensor` devices cut a layer's cache: heads are not cut, nor is a latent. */
 int costs_kv_parts(const struct arch *a, int tensor);
 
+/* n tokens from position pos on: what they see of the positions before and among them. window: 0 for all. */
+double costs_pairs(double pos, double n, double window);
+
 /*
  * The costs of one device become those of `tensor` that share its work: each reads and computes its part, and all sum
  * values of value_bytes. Costs of so many stay as they are.
