@@ -230,7 +230,8 @@ static int run(int argc, char **argv, struct err *e)
         return e->code;
     }
     int rc = make_config(&args, &c, &target, e), code;
-    if (comm_launched()) {
+    const bool is_alone = rc == 0 && c.target != SERVE_STAGES; // also where a launcher started it
+    if (comm_launched() && !is_alone) {
         code = serve_in_world(&c, &target, rc, e);
     } else if (rc == 0 && c.target == SERVE_STAGES) {
         code = launch_stages(&target, argv, e);

@@ -3,8 +3,9 @@
 #include <string.h>
 #include <strings.h>
 
-#define CHUNK_LINE_MAX 256 // size and extensions of one chunk
-#define MAX_DIGITS     15  // of a length: fits size_t in base 16 and 10
+#define FRAMING_BYTES  65536 // of chunks, beside as much as a body may have
+#define CHUNK_LINE_MAX 256   // size and extensions of one chunk
+#define MAX_DIGITS     15    // of a length: fits size_t in base 16 and 10
 
 typedef struct http_request_text text;
 
@@ -293,7 +294,9 @@ static enum http_request_state feed_chunk(struct http_request_parser *p, char *b
     memmove(bytes + p->head_bytes + p->body_bytes, bytes + data, length);
     p->body_bytes += length;
     p->seen = data + length + 2;
-    return HTTP_REQUEST_DONE;
+    // Lines and extensions of chunks stay in memory, too: they may be as much as the body again.
+    const size_t framing = p->seen - p->head_bytes - p->body_bytes;
+    return framing > p->max_body_bytes + FRAMING_BYTES ? bad(p, 413) : HTTP_REQUEST_DONE;
 }
 
 static enum http_request_state feed_chunks(struct http_request_parser *p, char *bytes, size_t n)

@@ -230,7 +230,8 @@ static void conn_next_request(struct httpd_conn *c)
     if (c->in.cap > KEEP_BYTES && c->in.len == 0) {
         str_free(&c->in);
     }
-    arm(c, clock_local_ns() + (c->idle_ns ? c->idle_ns : h->config.idle_ns));
+    const int64_t idle_ns = c->idle_ns ? c->idle_ns : h->config.idle_ns;
+    arm(c, clock_local_ns() + (c->in.len > 0 ? h->config.request_ns : idle_ns));
 }
 
 /* The piece's bytes are with the kernel. */
@@ -418,6 +419,9 @@ static void conn_event(struct httpd_conn *c, uint32_t events)
         }
     }
     conn_read(c);
+    if ((events & EPOLLRDHUP) && c->state == CONN_REPLY) {
+        conn_close(c); // its end came with its request: no other event tells of it
+    }
 }
 
 /* --- the loop ------------------------------------------------------------------------------------ */

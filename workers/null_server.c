@@ -71,11 +71,13 @@ static int64_t with_stall(const struct null_server *s, const struct reply *r, in
     return across ? law_ns + s->stall_to_ns - s->stall_from_ns : law_ns;
 }
 
+#define NEVER_NS (INT64_MAX / 2) // no reply waits as long, and one more gap does not overflow
+
 static void set_law(const struct null_server *s, struct reply *r)
 {
     int64_t t_ns = r->start_ns + null_law_ttft_ns(s->c, r->number);
     if (!r->stream) { // due with its last token
-        for (int64_t k = 1; k < r->n_tokens; k++) {
+        for (int64_t k = 1; k < r->n_tokens && t_ns < NEVER_NS; k++) {
             t_ns += null_law_gap_ns(s->c, r->number, k);
         }
     }

@@ -2,6 +2,7 @@
 has and every form of the weights; wrong input costs one clear line."""
 
 import re
+import unittest
 
 import tidemark_cli as cli
 
@@ -11,8 +12,8 @@ ROW = re.compile(r"^(prompt \d+(?: at \d+)?|gen \d+ x \d+(?: at \d+)?) +([\d.]+)
 
 
 class Bench(cli.TestCase):
-    def bench(self, *args):
-        return self.good("bench", "--model", "preset:tiny", "--threads", "2", *args)
+    def bench(self, *args, threads=2):
+        return self.good("bench", "--model", "preset:tiny", "--threads", str(threads), *args)
 
     def check_result(self, r, about):
         """Rates follow from bytes, operations and the best time; shares from rates and ceilings."""
@@ -84,6 +85,12 @@ class Bench(cli.TestCase):
         text = self.bench("--prompt", "0", "--gen", "4", "--batch", "2", "--depth", "100,2000", "--repeats", "1").out
         self.assertEqual([r[0] for r in ROW.findall(text)], ["gen 4 x 2 at 100", "gen 4 x 2 at 2000"])
         self.assertIn("ceilings of 2 threads:\n  read", text)
+
+    @unittest.skipIf(cli.SANITIZED, "24 threads take too long")
+    def test_more_threads_than_cores(self):
+        """Each has a part of its own of what is read."""
+        text = self.bench("--prompt", "0", "--gen", "2", "--batch", "1", "--repeats", "1", threads=24).out
+        self.assertIn("ceilings of 24 threads:\n  read", text)
 
     def test_kernel_sets_and_weights(self):
         sizes = {}

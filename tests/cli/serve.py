@@ -437,6 +437,7 @@ FAULT_SIGNS = {
     "usage_last": ("quiet", 200, b'"choices":[],"usage":{'), "comments": ("quiet", 200, b": ping"),
     "usage_each": ("quiet", 200, b'"completion_tokens":3'),
     "reasoning": ("quiet", 200, b"reasoning_content"), "bad_json": ("quiet", 200, b'" wo\n\n'),
+    "bad_path": ("quiet", 200, b"oops C:"), "two_dones": ("quiet", 200, b"[DONE]\n\n"),
     "error_in_stream": ("quiet", 200, b'data: {"error"'), "huge_line": ("quiet", 200, b"x" * 1000000),
     "no_done": ("quiet", 200, b"length"), "late_done": ("quiet", 200, b"[DONE]"),
     "truncated": ("end", 200, WORD),

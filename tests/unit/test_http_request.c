@@ -231,6 +231,22 @@ static void holds_its_bounds(void **state)
     str_free(&b);
 }
 
+/* Lines of chunks count, too: a byte may not bring 250 others with it for ever. */
+static void bounds_what_chunks_are_wrapped_in(void **state)
+{
+    (void)state;
+    struct http_request_parser p = {.max_body_bytes = 1000};
+    struct str b = {0};
+    size_t used;
+    str_puts(&b, "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n");
+    for (int i = 0; i < 900; i++) {
+        str_printf(&b, "1;%0*d\r\nx\r\n", 200, 0);
+    }
+    assert_int_equal(http_request_feed(&p, b.data, b.len, &used), HTTP_REQUEST_BAD);
+    assert_int_equal(p.status, 413);
+    str_free(&b);
+}
+
 static void bounds_trailers(void **state)
 {
     (void)state;
@@ -258,6 +274,7 @@ int main(void)
         cmocka_unit_test(knows_when_to_close),
         cmocka_unit_test(refuses_what_is_wrong),
         cmocka_unit_test(holds_its_bounds),
+        cmocka_unit_test(bounds_what_chunks_are_wrapped_in),
         cmocka_unit_test(bounds_trailers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
