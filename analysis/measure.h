@@ -39,8 +39,9 @@ struct measure {
     bool recovered; // cut short by the run's death: no answer rests on it
     double window_s;
 
-    uint64_t by_outcome[OUTCOME_N];            // whole step
-    double n_requests, tokens_in, tokens_out;  // whole step: scheduled, and tokens asked for
+    uint64_t by_outcome[OUTCOME_N]; // whole step
+    // whole step: scheduled, and tokens asked for; where replies stop by themselves, outputs count as they take
+    double n_requests, tokens_in, tokens_out;
     uint64_t n_due, n_sent, n_ok, n_cancelled; // due in the window
     uint64_t n_starved;                        // cancelled without a first token
     uint64_t n_sends;                          // sent in the window, whenever due

@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "cli/bench_cases.h"
 #include "cli/bench_edges.h"
@@ -14,6 +13,7 @@
 #include "cli/bench_quality.h"
 #include "cli/bench_report.h"
 #include "cli/command.h"
+#include "cli/machine.h"
 #include "cli/status_line.h"
 #include "core/comm.h"
 #include "core/mem.h"
@@ -72,8 +72,8 @@ static int make_config(const struct bench_args *a, const struct bench_cases *cas
         return -1;
     }
     if (!a->threads) {
-        long n = sysconf(_SC_NPROCESSORS_ONLN);
-        cfg->n_threads = n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : (int)n;
+        const int n = machine_cores();
+        cfg->n_threads = n > MAX_THREADS ? MAX_THREADS : n;
         return 0;
     }
     uint32_t n;
@@ -219,7 +219,7 @@ static const struct command_flag flags[] = {
      offsetof(struct bench_args, batch)},
     {"--depth", "-d", "N,..", "0", "positions that each request's cache holds before a test",
      offsetof(struct bench_args, depth)},
-    {"--threads", "-t", "N", NULL, "that compute; default: one per core of this machine",
+    {"--threads", "-t", "N", NULL, "that compute; default: one per core that it may use",
      offsetof(struct bench_args, threads)},
     {"--kernels", NULL, "SET", "auto",
      "auto, portable, avx2, avx512, avx512_bf16 or amx, as far as this CPU has them",

@@ -183,7 +183,8 @@ static const struct store_field step_fields[] = {
      false, record_verdict_names, VERDICT_N},
     STEP(reason, FIELD_TEXT, "", "the verdict's statistic in words"),
     STEP(achieved_rps, FIELD_F64, "1/s", "requests sent in the window / window"),
-    STEP(offered_output_tokens_per_s, FIELD_F64, "1/s", "output tokens asked for in the window"),
+    STEP(offered_output_tokens_per_s, FIELD_F64, "1/s",
+         "output tokens asked for in the window; bounds count as replies take"),
     STEP(served_output_tokens_per_s, FIELD_F64, "1/s", "output tokens received in the window"),
     STEP(n_late, FIELD_U64, "1", "requests of the whole step that are marked late"),
 };
