@@ -471,9 +471,7 @@ class Secrets(EndpointTest):
             path, process = self.begin(url_of(s), "target.api_key_env=TIDEMARK_TEST_KEY",
                                        "load.rates=100", "load.step=30s", env=env)
             journal = self.folder / "run.h5.journal"
-            process.wait_until(lambda: sum(p.stat().st_size for p in journal.rglob("*") if
-                                           p.is_file()) > 10000 if journal.exists() else False,
-                               "journal")
+            process.wait_until(lambda: cli.journal_bytes(journal) > 10000, "journal")
             process.signal(signal.SIGKILL)
             result = process.finish()
             self.assertTrue(journal.exists())

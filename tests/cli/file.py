@@ -445,7 +445,7 @@ class Resume(cli.TestCase):
         config = cli.small_run(self.folder, results=str(broken), **keys)
         process = cli.start("run", config)
         journal = pathlib.Path(f"{broken}.journal")
-        process.wait_until(lambda: list(journal.glob("*0001*")), "second step")
+        process.wait_until(lambda: cli.journal_bytes(journal, 1), "second step")
         process.signal(signal.SIGUSR1)
         stopped = process.finish()
         self.assertEqual(stopped.code, 0, str(stopped))

@@ -125,8 +125,7 @@ class Foreign(cli.TestCase):
     def test_killed_in_the_middle_of_a_run(self):
         run = self.start(load__step="4s", load__drain="2s")
         journal = self.folder / "run.h5.journal"
-        run.wait_until(lambda: any(f.stat().st_size > 4096 for f in journal.glob("*")),
-                       "records of finished requests")
+        run.wait_until(lambda: cli.journal_bytes(journal) > 4096, "records of finished requests")
         self.server.signal(signal.SIGKILL)
         result = run.finish()
         self.assertEqual(result.code, 0, str(result))

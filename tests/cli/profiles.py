@@ -134,7 +134,7 @@ class Stall(cli.TestCase):
                                load__step="4s", load__warmup="10%", load__arrival="constant")
         process = cli.start("run", config)
         journal = self.folder / "run.h5.journal"
-        process.wait_until(lambda: list(journal.glob("*0000*")), "step 0")
+        process.wait_until(lambda: cli.journal_bytes(journal, 0), "step 0")
         time.sleep(1.5)
         process.signal(signal.SIGSTOP)
         time.sleep(self.STALL_MS / 1000)

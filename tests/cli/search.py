@@ -219,7 +219,7 @@ class Search(cli.TestCase):
         file, journal = self.folder / "run.h5", pathlib.Path(f"{self.folder}/run.h5.journal")
         process = cli.start("run", config, "--quiet", "--force")
         self.addCleanup(process.end)
-        process.wait_until(lambda: list(journal.glob("*0002*")), "step 2")
+        process.wait_until(lambda: cli.journal_bytes(journal, 2), "step 2")
         process.signal(signal.SIGINT)
         self.assertEqual(process.finish().code, 0)
         before = steps_of(file)

@@ -24,7 +24,7 @@ class Stop(cli.TestCase):
         return process
 
     def in_step(self, process, index):
-        process.wait_until(lambda: list(self.journal.glob(f"*{index:04d}*")), f"step {index}")
+        process.wait_until(lambda: cli.journal_bytes(self.journal, index), f"step {index}")
 
     def check_stopped(self, process, n_steps):
         """Ended by itself, in good order: the step that was under way is whole."""

@@ -150,7 +150,7 @@ class Struck(cli.TestCase):
         self.lag_s = max(self.lag_s, time.monotonic() - began - seconds)
 
     def into_step(self, process, index, wait_s):
-        process.wait_until(lambda: list(self.journal.glob(f"*{index:04d}*")), f"step {index}",
+        process.wait_until(lambda: cli.journal_bytes(self.journal, index), f"step {index}",
                            self.INTO_S)
         self.step_ns = time.monotonic_ns()
         self.nap(wait_s)

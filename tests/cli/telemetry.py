@@ -236,7 +236,7 @@ class Telemetry(cli.TestCase):
         process = cli.start("run", config, "--quiet", env=script("devices=2 power=300"))
         self.addCleanup(process.end)
         journal = pathlib.Path(f"{self.file}.journal")
-        process.wait_until(lambda: list(journal.glob("*0001*")), "step 1")
+        process.wait_until(lambda: cli.journal_bytes(journal, 1), "step 1")
         time.sleep(2.2)
         os.kill(process.ranks()[1], signal.SIGKILL)
         self.assertEqual(process.finish().code, 1)

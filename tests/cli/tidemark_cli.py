@@ -124,6 +124,15 @@ def environ_of(pid):
     return dict(pair.decode("utf-8", "replace").split("=", 1) for pair in pairs if b"=" in pair)
 
 
+def journal_bytes(folder, step=None):
+    """Bytes of a run's journals, or of the one of a step: the folder comes and goes between steps, also while it is read."""
+    try:
+        return sum(file.stat().st_size for file in os.scandir(folder)
+                   if step is None or file.name == f"step_{step:04d}.journal")
+    except FileNotFoundError:
+        return 0
+
+
 def processes(mark):
     """{pid: environment} of the living processes that carry the mark. A zombie has none."""
     found = {}
