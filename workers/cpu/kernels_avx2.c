@@ -439,8 +439,8 @@ INLINE __m256 gated(const enum arch_activation act, __m256 g, __m256 u)
         s = sigmoid(_mm256_mul_ps(g, s));
         break;
     case ARCH_SWIGLU_CLAMP:
-        g = _mm256_min_ps(g, limit);
-        u = _mm256_max_ps(_mm256_min_ps(u, limit), _mm256_set1_ps(-KERNELS_SWIGLU_LIMIT));
+        g = _mm256_min_ps(limit, g);
+        u = _mm256_max_ps(_mm256_set1_ps(-KERNELS_SWIGLU_LIMIT), _mm256_min_ps(limit, u));
         u = _mm256_add_ps(u, _mm256_set1_ps(1.0f));
         s = sigmoid(_mm256_mul_ps(_mm256_set1_ps(KERNELS_SWIGLU_ALPHA), g));
         break;

@@ -179,14 +179,19 @@ static float sigmoid(float x)
     return 1.0f / (1.0f + expf(-x));
 }
 
+static float at_most(float x, float limit) // fminf, but a NaN stays
+{
+    return x > limit ? limit : x;
+}
+
 static float gated(enum arch_activation act, float gate, float up)
 {
     switch (act) {
     case ARCH_GELU_TANH:
         return gate * sigmoid(gate * (KERNELS_GELU_1 + KERNELS_GELU_3 * gate * gate)) * up;
     case ARCH_SWIGLU_CLAMP:
-        gate = fminf(gate, KERNELS_SWIGLU_LIMIT);
-        up = fmaxf(-KERNELS_SWIGLU_LIMIT, fminf(up, KERNELS_SWIGLU_LIMIT));
+        gate = at_most(gate, KERNELS_SWIGLU_LIMIT);
+        up = -at_most(-at_most(up, KERNELS_SWIGLU_LIMIT), KERNELS_SWIGLU_LIMIT);
         return gate * sigmoid(KERNELS_SWIGLU_ALPHA * gate) * (up + 1.0f);
     default:
         return gate * sigmoid(gate) * up;

@@ -96,8 +96,8 @@ INLINE __m512 gated(const enum arch_activation act, __m512 g, __m512 u)
         s = sigmoid(_mm512_mul_ps(g, s));
         break;
     case ARCH_SWIGLU_CLAMP:
-        g = _mm512_min_ps(g, limit);
-        u = _mm512_max_ps(_mm512_min_ps(u, limit), _mm512_set1_ps(-KERNELS_SWIGLU_LIMIT));
+        g = _mm512_min_ps(limit, g);
+        u = _mm512_max_ps(_mm512_set1_ps(-KERNELS_SWIGLU_LIMIT), _mm512_min_ps(limit, u));
         u = _mm512_add_ps(u, _mm512_set1_ps(1.0f));
         s = sigmoid(_mm512_mul_ps(_mm512_set1_ps(KERNELS_SWIGLU_ALPHA), g));
         break;

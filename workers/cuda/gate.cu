@@ -16,14 +16,19 @@ __device__ static float sigmoid(float x)
     return 1 / (1 + expf(-x));
 }
 
+__device__ static float at_most(float x, float limit) // fminf, but a NaN stays
+{
+    return x > limit ? limit : x;
+}
+
 template <arch_activation activation> __device__ static float gated(float gate, float up)
 {
     if (activation == ARCH_GELU_TANH) {
         return gate * sigmoid(gate * (GELU_1 + GELU_3 * gate * gate)) * up;
     }
     if (activation == ARCH_SWIGLU_CLAMP) {
-        gate = fminf(gate, SWIGLU_LIMIT);
-        up = fmaxf(-SWIGLU_LIMIT, fminf(up, SWIGLU_LIMIT));
+        gate = at_most(gate, SWIGLU_LIMIT);
+        up = -at_most(-at_most(up, SWIGLU_LIMIT), SWIGLU_LIMIT);
         return gate * sigmoid(SWIGLU_ALPHA * gate) * (up + 1);
     }
     return gate * sigmoid(gate) * up;
