@@ -407,7 +407,10 @@ static const struct bad {
      "\"num_experts_per_tok\": 9, " SMALL "}",
      "num_experts_per_tok must be a whole number from 1 to 8"},
     {"{\"model_type\": \"gpt_oss\", \"rope_scaling\": {}, \"num_local_experts\": 5000, " SMALL "}",
-     "num_local_experts must be a whole number from 1 to 4096"},
+     "num_local_experts must be a whole number from 1 to 1024"},
+    {"{\"model_type\": \"gpt_oss\", \"rope_scaling\": {}, \"num_local_experts\": 512, "
+     "\"num_experts_per_tok\": 65, " SMALL "}",
+     "num_experts_per_tok must be a whole number from 1 to 64"},
     {GPT_OSS ", \"swiglu_limit\": 8.0}", "swiglu_limit must be 7"},
     {GPT_OSS ", \"swiglu_alpha\": \"1.702\"}", "swiglu_alpha must be 1.702"},
     {GPT_OSS ", \"hidden_act\": \"gelu\"}", "hidden_act must be \"silu\""},
