@@ -179,14 +179,13 @@ static void check_gate(struct comparing *c, const struct figure *f, struct stats
     }
 }
 
-/* The verdict behind an answer of B: a cost has that of the rate it is at. NULL: there is none. */
-static const char *verdict_behind(const struct figure *f, const json_t *b)
+/* The answer that a figure belongs to: "slo" or "saturation", at whose rate costs are. */
+static const char *answer_of(const struct figure *f)
 {
-    const char *of = f->path[0];
-    if (strcmp(of, "cost") == 0) {
-        of = strcmp(f->path[1], "at_slo") == 0 ? "slo" : "saturation";
+    if (strcmp(f->path[0], "cost") != 0) {
+        return f->path[0];
     }
-    return json_string_value(value_at(value_at(b, of), "verdict"));
+    return strcmp(f->path[1], "at_slo") == 0 ? "slo" : "saturation";
 }
 
 /* A figure that A has and B lacks fails where B finished none of the window's requests, or missed the objective at its
@@ -197,12 +196,12 @@ static void check_missing(struct comparing *c, const struct figure *f, const jso
     if (!is_gated(c, f)) {
         return;
     }
-    const char *verdict = where[0] ? NULL : verdict_behind(f, b);
-    const char *colon = where[0] ? ": " : "";
+    const char *answer = answer_of(f), *colon = where[0] ? ": " : "";
+    const char *verdict = json_string_value(value_at(value_at(b, answer), "verdict"));
     if (where[0] && !(value_get(value_at(b, "e2e_service_ms"), "n") > 0)) {
         c->n_checked++;
         value_note(c->failed, "%s: %s: B finished no request", where, f->name);
-    } else if (verdict && strcmp(verdict, "first_step") == 0) {
+    } else if (strcmp(answer, "slo") == 0 && verdict && strcmp(verdict, "first_step") == 0) {
         c->n_checked++;
         value_note(c->failed, "%s: B has none, its lowest rate is too high", f->name);
     } else {
@@ -386,7 +385,7 @@ static void note_runs(struct comparing *c)
         if (!json_is_true(run_part(runs[i], "valid"))) {
             value_note(c->notes, "%s is invalid by its own checks", name);
         }
-        if (json_is_false(value_at(value_at(runs[i]->report, "run"), "complete"))) {
+        if (json_is_false(run_part(runs[i], "complete"))) {
             value_note(c->notes, "%s is not complete", name);
         }
         if (runs[i]->imported) {

@@ -8,10 +8,14 @@
  *
  *   log lower = d - sqrt((ln b - ln b_lo)^2 + (ln a_hi - ln a)^2),   d = ln b - ln a
  *
- * and the upper end alike. A change is significant when 1 lies outside; where a figure has no interval it
- * cannot be. As in the reports, requests count as independent where percentiles get their intervals: near
- * saturation they are not, and the intervals are too narrow. Of many figures one in twenty that did not
- * change looks as if it had. Pure.
+ * and the upper end alike; what fell to 0 has no logarithm: -1, up to b_hi / a_lo - 1. A change is significant
+ * when 1 lies outside; where a figure has no interval it cannot be. As in the reports, requests count as independent
+ * where percentiles get their intervals: near saturation they are not, and the intervals are too narrow. Of many
+ * figures one in twenty that did not change looks as if it had.
+ *
+ * The gate fails a figure whose whole interval is beyond it, and a share, which has none, as it stands. Of what A has
+ * and B lacks it fails what B finished no request of (a step), or missed at its lowest rate (slo); the rest is a note.
+ * Pure.
  */
 #pragma once
 

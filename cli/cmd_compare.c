@@ -145,7 +145,7 @@ static const struct command_flag flags[] = {
     {"--format", "-f", "text|json", "text", "JSON: schema tidemark.compare/1",
      offsetof(struct compare_args, format)},
     {"--max-regression", NULL, "SHARE", NULL,
-     "gate: exit 3 where B is worse by more than this (5%), the whole 95 % interval beyond it",
+     "gate: exit 3 where B is worse by more than this (5%), the whole 95 % interval beyond it; shares as they stand",
      offsetof(struct compare_args, max_regression)},
     {"--metrics", NULL, "NAMES", COMPARE_DEFAULT_GATE,
      "what the gate looks at, by the names that are printed",

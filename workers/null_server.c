@@ -15,7 +15,8 @@
 #include "workers/openai_reply.h"
 #include "workers/send_log.h"
 
-#define NO_NAME "demo" // of the model in lists, where any name is served
+#define NEVER_NS (INT64_MAX / 2) // no reply waits as long, and one more gap does not overflow
+#define NO_NAME  "demo"          // of the model in lists, where any name is served
 
 /* One reply, from its request to its last byte. */
 struct reply {
@@ -70,8 +71,6 @@ static int64_t with_stall(const struct null_server *s, const struct reply *r, in
     bool across = r->start_ns < s->stall_from_ns && law_ns >= s->stall_from_ns;
     return across ? law_ns + s->stall_to_ns - s->stall_from_ns : law_ns;
 }
-
-#define NEVER_NS (INT64_MAX / 2) // no reply waits as long, and one more gap does not overflow
 
 static void set_law(const struct null_server *s, struct reply *r)
 {
