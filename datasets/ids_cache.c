@@ -17,8 +17,8 @@
 #include <unistd.h>
 #include <xxhash.h>
 
-#define MAGIC                                                                                      \
-    0x3230534449444954ULL // "TIDIDS02": another number wherever texts are counted otherwise
+/* "TIDIDS02": another number wherever texts are counted otherwise. */
+#define MAGIC           0x3230534449444954ULL
 #define MIN_FILE_BYTES  ((size_t)4 << 20) // of text: below, tokenising takes no time
 #define MAX_TOTAL_BYTES ((uint64_t)8 << 30)
 #define LOCK_WAIT_NS    (600 * NS_PER_S)

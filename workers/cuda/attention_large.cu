@@ -458,11 +458,11 @@ void attention_large_queue(const struct attention_layer *a, struct CUstream_st *
     const cache_layout &c = a->shape.layout;
     const attention_tile tile = attention_work_large(&a->shape);
     const bool is_roomy = !is_long(c) || may_have(plan_of(c, LONG_ROWS, 2).bytes);
-    (c.shared            ? queue_one<2, 2, 4, 16, 2, true>
-     : !is_roomy         ? queue_one<2, 2, 2, 16, 1, false>
-     : is_long(c)        ? queue_one<2, 2, 2, 16, 2, false>
+    (c.shared           ? queue_one<2, 2, 4, 16, 2, true>
+     : !is_roomy        ? queue_one<2, 2, 2, 16, 1, false>
+     : is_long(c)       ? queue_one<2, 2, 2, 16, 2, false>
      : c.value_dim > 64 ? queue_one<2, 4, 1, 16, 2, false>
-                         : queue_one<2, 4, 1, 8, 2, false>)(a, tile, a->work.large, a->work.n_large, stream);
+                        : queue_one<2, 4, 1, 8, 2, false>)(a, tile, a->work.large, a->work.n_large, stream);
 }
 
 void attention_large_queue_few(const struct attention_layer *a, struct CUstream_st *stream)

@@ -79,10 +79,10 @@ struct weights_tensor {
     const float
         *scales; // ARCH_FP8: (ceil(n_rows / 128), ceil(n_cols / 128)), not necessarily aligned
     const uint8_t *exponents; // ARCH_MXFP4: of 32 values each; NULL: interleaved as in GGUF
-    int rotary_head; // rows of a head (of a bias: its numbers) lie in the order of GGUF's Llama; 0: as they are
-    float add;    // to every value
-    bool is_norm; // generated ones are 1 + add
-    uint64_t key; // of generated values
+    int rotary_head; // rows of a head, a bias's numbers, lie as GGUF's Llama has them; 0: plainly
+    float add;       // to every value
+    bool is_norm;    // generated ones are 1 + add
+    uint64_t key;    // of generated values
 };
 
 /* `model` and `arch` as in arch_open. ERR_INPUT: no weights there, or a file that is not sound. */
